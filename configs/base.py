@@ -1,0 +1,163 @@
+"""Strict models, YAML files and `--set a.b=c` overrides. Precedence: defaults < YAML < overrides."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+PACKAGE_DIR = Path(__file__).resolve().parent
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message says which key, what was wrong and what to do."""
+
+
+class Strict(BaseModel):
+    """Base of every configuration model: frozen, and an unknown key is an error that names the nearest known key."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+
+
+ConfigT = TypeVar("ConfigT", bound=Strict)
+
+
+class YamlConfig(Strict):
+    """A model that is the root of a YAML document."""
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
+        """Reads a YAML file (or the name of one that ships in `configs/`) and applies `a.b=c` overrides.
+
+        Raises ConfigError when the file is missing, is not a mapping, or does not fit the schema.
+        """
+        file = find_yaml(path)
+        try:
+            data = yaml.safe_load(file.read_text())
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{file} is not valid YAML: {error}") from error
+        if not isinstance(data, dict):
+            raise ConfigError(f"{file} must hold a mapping of settings, but holds {type(data).__name__}")
+        return cls.parse(data, overrides, source=str(file))
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "config") -> Self:
+        """Validates plain data after applying overrides. Raises ConfigError."""
+        merged = apply_overrides(data, overrides)
+        try:
+            return cls.model_validate(merged)
+        except ValidationError as error:
+            raise ConfigError(explain(error, cls, source)) from error
+
+    def dump(self) -> dict[str, Any]:
+        """The resolved configuration as plain JSON-able data; `parse(dump())` gives an equal object."""
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.dump(), sort_keys=False)
+
+
+def find_yaml(path: str | Path) -> Path:
+    """The file itself, or `configs/...` as shipped with the package (so that a wheel finds its own configs)."""
+    given = Path(path)
+    candidates = [given, PACKAGE_DIR.parent / given, PACKAGE_DIR / given]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    shipped = sorted(str(p.relative_to(PACKAGE_DIR.parent)) for p in PACKAGE_DIR.rglob("*.yaml"))
+    near = difflib.get_close_matches(str(given), shipped, n=1, cutoff=0.4)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise ConfigError(f"no such config file: {given}.{hint} Shipped configs: {', '.join(shipped)}")
+
+
+def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of `data` with each `a.b=c` set; the value is parsed as YAML (so `1e-4`, `true`, `[1, 2]` work).
+
+    >>> apply_overrides({"a": {"b": 1}}, ["a.b=2", "c=x"])
+    {'a': {'b': 2}, 'c': 'x'}
+    """
+    result: dict[str, Any] = yaml.safe_load(yaml.safe_dump(dict(data)))
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key.strip():
+            raise ConfigError(f"--set {override!r} must look like section.key=value")
+        node: Any = result
+        *parents, last = key.strip().split(".")
+        for name in parents:
+            child = _member(node, name, override)
+            if child is None:
+                child = node[name] = {}
+            node = child
+        if isinstance(node, list):
+            node[_index(node, last, override)] = _scalar(text)
+        elif isinstance(node, dict):
+            node[last] = _scalar(text)
+        else:
+            raise ConfigError(f"--set {override!r}: {'.'.join(parents)} is a value, not a section")
+    return result
+
+
+def _member(node: Any, name: str, override: str) -> Any:
+    if isinstance(node, list):
+        return node[_index(node, name, override)]
+    if isinstance(node, dict):
+        return node.get(name)
+    raise ConfigError(f"--set {override!r}: {name!r} lies below a value, not a section")
+
+
+def _index(node: list[Any], name: str, override: str) -> int:
+    if not name.isdigit() or int(name) >= len(node):
+        raise ConfigError(f"--set {override!r}: {name!r} is no index of a list of {len(node)} items")
+    return int(name)
+
+
+def _scalar(text: str) -> Any:
+    value = yaml.safe_load(text)
+    if isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def explain(error: ValidationError, model: type[BaseModel], source: str) -> str:
+    """One line per problem: where, what, and the nearest known key for an unknown one."""
+    lines = []
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            known = _known_keys(model, problem["loc"][:-1])
+            near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.3)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            lines.append(f"  {where}: unknown key.{hint} Known keys: {', '.join(known)}")
+        else:
+            shown = "" if problem["type"] == "missing" else f" (got {problem['input']!r})"
+            lines.append(f"  {where or 'config'}: {problem['msg']}{shown}")
+    return f"{source} does not fit {model.__name__}:\n" + "\n".join(lines)
+
+
+def _known_keys(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    current: Any = model
+    for part in location:
+        if isinstance(part, int) or not isinstance(current, type):
+            continue
+        field = current.model_fields.get(str(part))
+        if field is None:
+            continue
+        current = _model_in(field.annotation)
+    return sorted(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+
+
+def _model_in(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _model_in(argument)
+        if found is not None:
+            return found
+    return None

@@ -1,0 +1,60 @@
+"""One table of everything that can go wrong with a request: kind -> HTTP status, gRPC code, whether to try again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorKind:
+    http_status: int
+    grpc_code: str
+    retryable: bool
+    meaning: str
+
+
+TABLE: dict[str, ErrorKind] = {
+    "invalid_request": ErrorKind(400, "INVALID_ARGUMENT", False, "the request cannot be understood"),
+    "unauthenticated": ErrorKind(401, "UNAUTHENTICATED", False, "no key, or a wrong one"),
+    "not_found": ErrorKind(404, "NOT_FOUND", False, "no such policy or route"),
+    "too_large": ErrorKind(413, "INVALID_ARGUMENT", False, "body, prompt or answer over its bound"),
+    "deadline_exceeded": ErrorKind(408, "DEADLINE_EXCEEDED", True, "no answer within the deadline"),
+    "overloaded": ErrorKind(429, "RESOURCE_EXHAUSTED", True, "queue or rate limit is full"),
+    "stale_weights": ErrorKind(503, "UNAVAILABLE", True, "the replica could not fetch the weight version asked for"),
+    "engine_failed": ErrorKind(503, "UNAVAILABLE", True, "the engine broke while it worked on the request"),
+    "unavailable": ErrorKind(503, "UNAVAILABLE", True, "no replica is ready"),
+    "internal": ErrorKind(500, "INTERNAL", False, "a defect of the server"),
+}
+
+
+class PolicyError(Exception):
+    """A request failed; `kind` is a key of TABLE, classified where it happened (types get lost across pickling)."""
+
+    def __init__(self, kind: str, message: str, request_id: str = "", retry_after_s: float | None = None) -> None:
+        if kind not in TABLE:
+            raise KeyError(f"unknown error kind {kind!r}; known: {', '.join(TABLE)}")
+        super().__init__(kind, message, request_id, retry_after_s)
+        self.kind = kind
+        self.message = message
+        self.request_id = request_id
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}"
+
+    @property
+    def retryable(self) -> bool:
+        return TABLE[self.kind].retryable
+
+    @property
+    def http_status(self) -> int:
+        return TABLE[self.kind].http_status
+
+    def body(self) -> dict[str, str]:
+        """The JSON body that a client sees; never a traceback."""
+        return {
+            "kind": self.kind,
+            "message": self.message,
+            "detail": self.message,
+            "request_id": self.request_id,
+        }

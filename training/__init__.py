@@ -1,0 +1,1 @@
+"""Training: rollouts against served policies, advantages and losses, the learner, and the commands around them."""

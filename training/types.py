@@ -1,0 +1,155 @@
+"""What flows through training: Turn -> Episode -> Group -> Sample -> Batch. Frozen, invariants checked when made.
+
+Suffixes: _T token of a sequence, _G sibling of a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+EndReason = Literal["completed", "truncated", "env_failed", "infra_failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One situation to play: `Task(env="tictactoe", seed=7)`; the siblings of a group share it."""
+
+    env: str
+    seed: int
+    index: int = 0  # position in the run's task stream: the identity of its group
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One request and its answer, as tokens.
+
+    Turn(prompt_ids=(5, 6, 7), completion_ids=(8, 2), logprobs=(-0.1, -0.2), weight_version=3, reward=0.0)
+    """
+
+    prompt_ids: tuple[int, ...]  # the whole prompt, history included
+    completion_ids: tuple[int, ...]  # what the policy sampled, stop token included
+    logprobs: tuple[float, ...]  # the sampler's, one a completion token
+    weight_version: int
+    reward: float
+    finish_reason: str = "stop"
+    text: str = ""
+    parse_ok: bool = True
+    illegal: bool = False
+    prompt_text: str = ""
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.completion_ids) != len(self.logprobs):
+            raise ValueError(f"{len(self.completion_ids)} completion tokens but {len(self.logprobs)} log-probabilities")
+        if not self.completion_ids:
+            raise ValueError("a turn holds at least one completion token")
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """A finished episode. Failed ones (env_failed, infra_failed) have no reward and never reach a batch."""
+
+    task: Task
+    sibling: int
+    turns: tuple[Turn, ...]
+    end: EndReason
+    success: bool = False
+    outcome: str = ""  # win | draw | loss where it applies
+    error: str = ""
+    retries: int = 0
+    episode_s: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        return self.end in ("completed", "truncated")
+
+    @property
+    def episode_return(self) -> float:
+        if not self.ok:
+            raise ValueError(f"an episode that ended as {self.end} has no return: a failure is never a zero reward")
+        return sum(turn.reward for turn in self.turns)
+
+    @property
+    def oldest_version(self) -> int:
+        return min((turn.weight_version for turn in self.turns), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """All siblings of one task; complete by construction."""
+
+    task: Task
+    episodes: tuple[Episode, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.episodes) < 1:
+            raise ValueError("a group holds at least one episode")
+        for episode in self.episodes:
+            if not episode.ok:
+                raise ValueError(f"a group takes finished episodes only, not {episode.end} ({episode.error})")
+            if episode.task != self.task:
+                raise ValueError(f"episode of task {episode.task} in the group of {self.task}")
+
+    @property
+    def returns_G(self) -> list[float]:
+        return [episode.episode_return for episode in self.episodes]
+
+    @property
+    def oldest_version(self) -> int:
+        return min(episode.oldest_version for episode in self.episodes)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One training sequence of T tokens. `mask_T[t]` is 1 where the policy chose token t; `sampler_logp_T[t]` is its
+    log-probability at sampling (0 elsewhere); `advantage` holds for every chosen token.
+
+    Sample(token_ids_T=(5, 6, 8, 2), mask_T=(0, 0, 1, 1), sampler_logp_T=(0., 0., -.1, -.2), advantage=0.5)
+    """
+
+    token_ids_T: tuple[int, ...]
+    mask_T: tuple[int, ...]
+    sampler_logp_T: tuple[float, ...]
+    advantage: float
+    group: int = 0
+    weight_version: int = 0
+
+    def __post_init__(self) -> None:
+        if not len(self.token_ids_T) == len(self.mask_T) == len(self.sampler_logp_T):
+            raise ValueError(
+                f"lengths differ: {len(self.token_ids_T)} tokens, {len(self.mask_T)} mask, "
+                f"{len(self.sampler_logp_T)} log-probabilities"
+            )
+        if self.mask_T and self.mask_T[0]:
+            raise ValueError("the first token has no context: it cannot be one that the policy chose")
+        if not any(self.mask_T):
+            raise ValueError("a sample without a chosen token trains nothing")
+
+    @property
+    def chosen(self) -> int:
+        return sum(self.mask_T)
+
+
+@dataclass(frozen=True, slots=True)
+class Denominators:
+    """What the loss of the WHOLE batch is divided by, agreed before it is cut over ranks and micro-batches."""
+
+    tokens: int  # chosen tokens
+    sequences: int
+    groups: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The samples of one learner step (one rank's share), with the denominators of the whole."""
+
+    samples: tuple[Sample, ...]
+    denominators: Denominators
+    step: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+def returns(episodes: Sequence[Episode]) -> list[float]:
+    return [episode.episode_return for episode in episodes]
