@@ -23,6 +23,7 @@ class Sampling:
     banned_token_ids: tuple[int, ...] = ()
     regex: str | None = None  # constrain the answer to this grammar (renormalises log-probabilities)
     json_schema: dict[str, Any] | None = None
+    ignore_eos: bool = False
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:

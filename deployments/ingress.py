@@ -1,0 +1,221 @@
+"""The HTTP front of the application: health, metrics and the OpenAI API, in front of the policy replicas."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.responses import Response, StreamingResponse
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import BackPressureError, RayServeException
+
+from configs.serving import ServeConfig
+from deployments.batching import Batcher
+from deployments.errors import TABLE, PolicyError
+
+logger = logging.getLogger("ray.serve")
+api = FastAPI(title="rayward", version="0.1.0", description="Policies served by rayward")
+
+# A completion with only these keys takes the short way (batched, without vLLM's HTTP layer).
+PLAIN_KEYS = {"model", "prompt", "max_tokens", "temperature", "top_p", "seed", "stream", "n", "ignore_eos", "user"}
+FORWARDED = ("/v1/", "/tokenize", "/detokenize")
+
+
+@serve.ingress(api)
+class Ingress:
+    """Translates HTTP and nothing else. Unknown model names are accepted while exactly one policy is loaded."""
+
+    def __init__(self, config: dict[str, Any], **policies: Any) -> None:
+        self.config = ServeConfig.model_validate(config)
+        self._handles = {p.name: policies[f"policy_{i}"] for i, p in enumerate(self.config.policies)}
+        self._streams = {name: handle.options(stream=True) for name, handle in self._handles.items()}
+        self._batchers = {
+            name: Batcher(handle.complete.remote, window_s=0.001, max_batch=16)
+            for name, handle in self._handles.items()
+        }
+
+    def _policy(self, name: str | None) -> str:
+        if name in self._handles:
+            return name  # type: ignore[return-value]
+        if len(self._handles) == 1:
+            return next(iter(self._handles))
+        raise PolicyError("not_found", f"no policy {name!r}; loaded: {', '.join(sorted(self._handles))}")
+
+    @api.get("/health")
+    @api.get("/health/")
+    async def health(self) -> Response:
+        policies, healthy = {}, True
+        for name, handle in self._handles.items():
+            try:
+                policies[name] = await asyncio.wait_for(_awaitable(handle.status.remote()), timeout=5.0)
+            except (TimeoutError, RayError, RayServeException) as error:
+                healthy, policies[name] = False, {"policy": name, "ready": False, "message": type(error).__name__}
+        body = {
+            "status": "healthy" if healthy else "unhealthy",
+            "ready": healthy,
+            "service": "rayward",
+            "timestamp": time.time(),
+            "policies": policies,
+        }
+        return _json(body, 200 if healthy else 503)
+
+    @api.get("/")
+    async def root(self) -> Response:
+        endpoints = sorted({route.path for route in api.routes if hasattr(route, "path")})
+        return _json({"name": "rayward", "status": "running", "policies": list(self._handles), "endpoints": endpoints})
+
+    @api.get("/metrics")
+    async def metrics(self) -> Response:
+        """This process's metrics; those of all processes are on Ray's metrics port."""
+        from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+        versions = []
+        for name, handle in self._handles.items():
+            status = await asyncio.wait_for(_awaitable(handle.status.remote()), timeout=5.0)
+            versions.append(f'rayward_policy_weight_version{{policy="{name}"}} {status["weight_version"]}\n')
+        text = "# TYPE rayward_policy_weight_version gauge\n" + "".join(versions)
+        return Response(generate_latest() + text.encode(), media_type=CONTENT_TYPE_LATEST)
+
+    @api.get("/v1/models")
+    async def models(self) -> Response:
+        data = [{"id": name, "object": "model", "created": 0, "owned_by": "rayward"} for name in self._handles]
+        return _json({"object": "list", "data": data})
+
+    @api.post("/v1/completions")
+    async def completions(self, request: Request) -> Response:
+        request_id = request.headers.get("x-request-id") or uuid.uuid4().hex
+        try:
+            body = await self._body(request)
+            payload = _parse(body)
+            plain = _plain_completion(payload, request_id)
+            if plain is None:
+                return await self._forward(request, body, payload.get("model"))
+            name = self._policy(payload.get("model"))
+            policy = next(p for p in self.config.policies if p.name == name)
+            if plain["max_tokens"] > policy.max_new_tokens:
+                raise PolicyError("too_large", f"max_tokens {plain['max_tokens']} is over {policy.max_new_tokens}")
+            answer = await self._batchers[name](plain)
+            if "kind" in answer:
+                raise PolicyError(answer["kind"], answer["message"])
+            return _json(_completion_body(answer, name, request_id))
+        except Exception as error:
+            return failed(error, request_id)
+
+    @api.api_route("/{path:path}", methods=["GET", "POST"])
+    async def forward(self, path: str, request: Request) -> Response:
+        """Everything else of the OpenAI API goes to vLLM's own routes inside a replica."""
+        request_id = request.headers.get("x-request-id") or uuid.uuid4().hex
+        try:
+            if not f"/{path}".startswith(FORWARDED):
+                raise PolicyError("not_found", f"no route /{path}; GET / lists the routes")
+            body = await self._body(request)
+            model = _parse(body).get("model") if body else None
+            return await self._forward(request, body, model)
+        except Exception as error:
+            return failed(error, request_id)
+
+    async def _body(self, request: Request) -> bytes:
+        limit = self.config.max_body_bytes
+        if int(request.headers.get("content-length") or 0) > limit:
+            raise PolicyError("too_large", f"the body is over {limit} bytes")
+        body = await request.body()
+        if len(body) > limit:
+            raise PolicyError("too_large", f"the body is over {limit} bytes")
+        return body
+
+    async def _forward(self, request: Request, body: bytes, model: str | None) -> Response:
+        name = self._policy(model)
+        if model != name and body:
+            body = orjson.dumps(_parse(body) | {"model": name})
+        headers = [(k, v) for k, v in request.headers.items() if k.lower() not in ("content-length", "host")]
+        pieces = aiter(
+            self._streams[name].openai.remote(request.method, request.url.path, request.url.query, headers, body)
+        )
+        head: dict[str, Any] = await anext(pieces)
+
+        async def rest() -> AsyncIterator[bytes]:
+            async for piece in pieces:
+                yield piece
+
+        shown = {k: v for k, v in head["headers"] if k.lower() not in ("content-length", "transfer-encoding")}
+        return StreamingResponse(rest(), status_code=head["status"], headers=shown)
+
+
+async def _awaitable(response: Any) -> Any:
+    return await response
+
+
+def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(body), status_code=status, media_type="application/json", headers=headers)
+
+
+def _parse(body: bytes) -> dict[str, Any]:
+    try:
+        payload = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise PolicyError("invalid_request", f"the body is not valid JSON: {error}") from error
+    if not isinstance(payload, dict):
+        raise PolicyError("invalid_request", f"the body must be a JSON object, not {type(payload).__name__}")
+    return payload
+
+
+def failed(error: Exception, request_id: str) -> Response:
+    """The one translation of an exception into an HTTP answer; never a traceback."""
+    if isinstance(error, PolicyError):
+        known = error
+    elif isinstance(error, BackPressureError):
+        known = PolicyError("overloaded", "too many requests wait for a replica: try again later")
+    elif isinstance(error, RayError | RayServeException):
+        known = PolicyError("unavailable", "no replica could answer: try again later")
+    else:
+        logger.exception("request %s failed", request_id)
+        known = PolicyError("internal", "the server failed; its log has the details under this request_id")
+    body = known.body() | {"request_id": request_id, "error": {"message": known.message, "type": known.kind}}
+    headers = {"Retry-After": "1"} if TABLE[known.kind].retryable else None
+    return _json(body, known.http_status, headers)
+
+
+def _plain_completion(payload: dict[str, Any], request_id: str) -> dict[str, Any] | None:
+    """The payload with defaults when it takes the short way, None when vLLM's own route must answer it."""
+    if not payload.keys() <= PLAIN_KEYS or payload.get("stream") or payload.get("n", 1) != 1:
+        return None
+    prompt = payload.get("prompt")
+    if not isinstance(prompt, str) and not (
+        isinstance(prompt, list) and prompt and all(type(token) is int for token in prompt)
+    ):
+        return None
+    values = {
+        "max_tokens": payload.get("max_tokens", 16),
+        "temperature": payload.get("temperature", 1.0),
+        "top_p": payload.get("top_p", 1.0),
+        "seed": payload.get("seed"),
+        "ignore_eos": payload.get("ignore_eos", False),
+    }
+    if type(values["max_tokens"]) is not int or values["max_tokens"] < 1 or not prompt:
+        return None
+    if not all(isinstance(values[key], int | float) and values[key] >= 0 for key in ("temperature", "top_p")):
+        return None
+    if not (values["seed"] is None or type(values["seed"]) is int) or not 0 < values["top_p"] <= 1:
+        return None
+    return values | {"prompt": prompt, "request_id": f"cmpl-{request_id}-{uuid.uuid4().hex[:8]}"}
+
+
+def _completion_body(answer: dict[str, Any], model: str, request_id: str) -> dict[str, Any]:
+    prompt, completion = answer["prompt_tokens"], answer["completion_tokens"]
+    choice = {"index": 0, "text": answer["text"], "logprobs": None, "finish_reason": answer["finish_reason"]}
+    return {
+        "id": f"cmpl-{request_id}",
+        "object": "text_completion",
+        "created": int(time.time()),
+        "model": model,
+        "choices": [choice],
+        "usage": {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion},
+        "weight_version": answer["weight_version"],
+    }

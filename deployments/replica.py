@@ -1,0 +1,228 @@
+"""The policy deployment: one vLLM engine a replica, gated by weight version."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ray.util import metrics
+
+from configs.serving import PolicyConfig
+from deployments.errors import PolicyError
+from deployments.protocol import GenerateFailure, GenerateRequest, GenerateResult, Sampling
+from deployments.vllm_engine import VllmEngine, process_environment
+from deployments.weights import WeightStore, WeightsError
+
+logger = logging.getLogger("ray.serve")
+
+Answer = GenerateResult | GenerateFailure
+
+
+class PolicyReplica:
+    """Owns one engine. A request that names a weight version above the engine's first makes the replica fetch it: the
+    replica never answers with older weights than asked for, whether it is new, restarted or missed an announcement.
+    """
+
+    async def __init__(self, config: dict[str, Any]) -> None:
+        self.config = PolicyConfig.model_validate(config)
+        os.environ.update(process_environment(self.config.engine))
+        self._started = time.time()
+        self._gate = asyncio.Lock()
+        self._openai: Any = None
+        self._store = WeightStore(self.config.weights_root) if self.config.weights_root else None
+        self.engine = VllmEngine.start(
+            self.config.engine, self.config.model, weight_updates=self.config.weights_root is not None
+        )
+        self._tokenizer: Any = None
+        self._measure()
+        if self.config.warmup:
+            await self._warm_up()
+        latest = self._store.latest() if self._store else None
+        if latest is not None:
+            await self.ensure_version(latest, deadline_s=self.config.replicas.start_deadline_s)
+
+    def _measure(self) -> None:
+        tags = {"policy": self.config.name}
+        self._requests = metrics.Counter("rayward_serve_requests", "Generation requests", ("policy",))
+        self._tokens = metrics.Counter("rayward_serve_tokens", "Sampled tokens", ("policy",))
+        self._failures = metrics.Counter("rayward_serve_failures", "Failed generation requests", ("policy", "kind"))
+        self._version_gauge = metrics.Gauge("rayward_serve_weight_version", "Weight version", ("policy",))
+        for metric in (self._requests, self._tokens, self._version_gauge):
+            metric.set_default_tags(tags)
+        self._failures.set_default_tags({"policy": self.config.name})
+
+    async def _warm_up(self) -> None:
+        """The first request that asks for log-probabilities compiles for seconds: it must not be a user's."""
+        sampling = Sampling(max_tokens=2, temperature=1.0)
+        deadline_s = self.config.replicas.start_deadline_s
+        requests = [
+            GenerateRequest(f"warm-up-{uuid.uuid4().hex}", [1, 2, 3], s, deadline_s=deadline_s)
+            for s in (sampling, replace(sampling, seed=0))
+        ]
+        for answer in await self.engine.generate(requests):
+            if isinstance(answer, GenerateFailure):
+                raise RuntimeError(f"the engine failed its warm-up: {answer.kind}: {answer.message}")
+
+    async def generate(self, requests: Sequence[GenerateRequest]) -> list[Answer]:
+        """All answers of a batch at once, in the order of the requests."""
+        refused = await self._gate_batch(requests)
+        if refused:
+            return refused
+        answers = await self.engine.generate(requests)
+        self._count(answers)
+        return answers
+
+    async def generate_stream(self, requests: Sequence[GenerateRequest]) -> AsyncIterator[list[Answer]]:
+        """Answers of a batch as they get ready: no short answer waits for a long one."""
+        refused = await self._gate_batch(requests)
+        if refused:
+            yield refused
+            return
+        ready: asyncio.Queue[Answer] = asyncio.Queue()
+
+        async def one(request: GenerateRequest) -> None:
+            ready.put_nowait((await self.engine.generate([request]))[0])
+
+        tasks = [asyncio.create_task(one(request)) for request in requests]
+        try:
+            missing = len(requests)
+            while missing:
+                answers = [await ready.get()]
+                await asyncio.sleep(0)  # what ends in the same engine step travels together
+                while not ready.empty():
+                    answers.append(ready.get_nowait())
+                missing -= len(answers)
+                self._count(answers)
+                yield answers
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _gate_batch(self, requests: Sequence[GenerateRequest]) -> list[Answer]:
+        """Waits until the engine holds the newest version asked for; failures for all when it cannot be had."""
+        needed = max(request.min_weight_version for request in requests)
+        if needed <= self.engine.version:
+            return []
+        try:
+            await self.ensure_version(needed, min(request.deadline_s for request in requests))
+        except PolicyError as error:
+            failures: list[Answer] = [GenerateFailure(r.request_id, error.kind, error.message) for r in requests]
+            self._count(failures)
+            return failures
+        return []
+
+    def _count(self, answers: Sequence[Answer]) -> None:
+        self._requests.inc(len(answers))
+        tokens = sum(len(answer.token_ids) for answer in answers if isinstance(answer, GenerateResult))
+        if tokens:
+            self._tokens.inc(tokens)
+        for answer in answers:
+            if isinstance(answer, GenerateFailure):
+                self._failures.inc(1, {"kind": answer.kind})
+
+    async def ensure_version(self, version: int, deadline_s: float = 60.0) -> int:
+        """Returns the engine's version once it is at least `version`. Raises PolicyError("stale_weights")."""
+        if self.engine.version >= version:
+            return self.engine.version
+        async with self._gate:  # waiters of the same version share one fetch
+            if self.engine.version >= version:
+                return self.engine.version
+            if self._store is None:
+                raise PolicyError(
+                    "stale_weights",
+                    f"weight version {version} was asked for, but policy {self.config.name!r} has no weights_root",
+                )
+            began = time.perf_counter()
+            try:
+                fetched = await asyncio.to_thread(self._store.fetch_at_least, version, deadline_s)
+            except WeightsError as error:
+                raise PolicyError("stale_weights", str(error)) from error
+            await self.engine.load_weights(str(fetched.folder), fetched.manifest.version)
+            self._version_gauge.set(self.engine.version)
+            logger.debug("weights %d in %.1f ms", self.engine.version, (time.perf_counter() - began) * 1e3)
+            return self.engine.version
+
+    async def status(self) -> dict[str, Any]:
+        return {
+            "policy": self.config.name,
+            "model": self.config.model,
+            "ready": True,
+            "weight_version": self.engine.version,
+            "pid": os.getpid(),
+            "started": self._started,
+            "device": "cpu" if process_environment(self.config.engine).get("VLLM_CPU_KVCACHE_SPACE") else "cuda",
+        }
+
+    async def check_health(self) -> None:
+        """Serve replaces the replica when this raises."""
+        await self.engine.check_health()
+
+    async def complete(self, payloads: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Plain text completions, many in one call: the common case of `/v1/completions` without vLLM's server."""
+        if self._tokenizer is None:
+            from transformers import AutoTokenizer
+
+            self._tokenizer = await asyncio.to_thread(AutoTokenizer.from_pretrained, self.config.model)
+        requests = []
+        for payload in payloads:
+            prompt = payload["prompt"]
+            ids = self._tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+            sampling = Sampling(
+                temperature=payload["temperature"],
+                max_tokens=payload["max_tokens"],
+                top_p=payload["top_p"],
+                seed=payload["seed"],
+                ignore_eos=payload["ignore_eos"],
+            )
+            requests.append(
+                GenerateRequest(payload["request_id"], ids, sampling, deadline_s=self.config.request_deadline_s)
+            )
+        answers = await self.generate(requests)
+        return [self._completion(r, a) for r, a in zip(requests, answers, strict=True)]
+
+    def _completion(self, request: GenerateRequest, answer: Answer) -> dict[str, Any]:
+        if isinstance(answer, GenerateFailure):
+            return {"kind": answer.kind, "message": answer.message}
+        return {
+            "text": self._tokenizer.decode(answer.token_ids, skip_special_tokens=True),
+            "finish_reason": answer.finish_reason,
+            "prompt_tokens": len(request.token_ids),
+            "completion_tokens": len(answer.token_ids),
+            "weight_version": answer.weight_version,
+        }
+
+    async def openai(
+        self, method: str, path: str, query: str, headers: list[tuple[str, str]], body: bytes
+    ) -> AsyncIterator[dict[str, Any] | bytes]:
+        """One HTTP exchange with vLLM's own OpenAI routes."""
+        async with self._gate:
+            if self._openai is None:
+                from deployments.vllm_openai import OpenAIRoutes
+
+                self._openai = await OpenAIRoutes.create(self.engine.llm, self.config.model, self.config.name)
+        async for piece in self._openai.call(method, path, query, headers, body):
+            yield piece
+
+    async def __del__(self) -> None:
+        """Serve calls this once the replica's requests are drained."""
+        if hasattr(self, "engine"):
+            await self.engine.close()
+
+
+def model_folder_error(model: str) -> str | None:
+    """Why `model` cannot be served, if it is a path: checked before any process starts."""
+    looks_like_path = model.startswith((".", "/", "~")) or Path(model).exists()
+    if not looks_like_path:
+        return None
+    if not Path(model).is_dir():
+        return f"model folder {model!r} does not exist: name a folder in Hugging Face format (config.json, *.safetensors)"
+    if not (Path(model) / "config.json").is_file():
+        return f"model folder {model!r} has no config.json: it is not in Hugging Face format"
+    return None

@@ -1,0 +1,236 @@
+"""The policy engine: vLLM's AsyncLLM behind `protocol.Engine`. Tokens in, tokens out, versions on every answer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from configs.serving import EngineConfig
+from deployments.errors import PolicyError
+from deployments.protocol import GenerateFailure, GenerateRequest, GenerateResult, Sampling
+
+if TYPE_CHECKING:
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+TRANSFER_BACKENDS = {"store": "rayward_store", "nccl": "nccl", "ipc": "ipc"}
+
+
+def cuda_present() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def process_environment(config: EngineConfig) -> dict[str, str]:
+    """Variables that must stand in the environment of a replica's process before vLLM is imported."""
+    variables = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING")}
+    if config.device == "cpu" or (config.device == "auto" and not cuda_present()):
+        variables |= {
+            "VLLM_CPU_KVCACHE_SPACE": str(config.cpu_kv_cache_gib),
+            # "auto" pins every engine of a machine to the same first core
+            "VLLM_CPU_OMP_THREADS_BIND": os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "nobind"),
+        }
+    return variables
+
+
+def engine_arguments(config: EngineConfig, model: str, weight_updates: bool) -> dict[str, Any]:
+    """EngineConfig as vLLM's AsyncEngineArgs."""
+    on_cpu = config.device == "cpu" or (config.device == "auto" and not cuda_present())
+    arguments: dict[str, Any] = {
+        "model": model,
+        "dtype": config.dtype if config.dtype != "auto" or not on_cpu else "float32",
+        "tensor_parallel_size": config.tensor_parallel_size,
+        "pipeline_parallel_size": config.pipeline_parallel_size,
+        "max_model_len": config.max_model_len,
+        "max_num_seqs": config.max_num_seqs,
+        "quantization": config.quantization,
+        "enforce_eager": config.enforce_eager or on_cpu,
+        "enable_prefix_caching": config.enable_prefix_caching,
+        "seed": config.seed,
+        "logprobs_mode": "processed_logprobs",  # of the distribution that was sampled from: temperature included
+        "disable_log_stats": True,
+        "generation_config": "vllm",  # no sampling defaults from the model's folder
+    }
+    if config.max_num_batched_tokens is not None:
+        arguments["max_num_batched_tokens"] = config.max_num_batched_tokens
+    if on_cpu:
+        # A seeded request whose prompt is prefilled in chunks kills the CPU engine: whole prompts only.
+        arguments["enable_chunked_prefill"] = False
+        arguments.setdefault("max_num_batched_tokens", max(4096, config.max_model_len))
+    else:
+        arguments["gpu_memory_utilization"] = config.gpu_memory_utilization
+    if weight_updates:
+        arguments["weight_transfer_config"] = {"backend": TRANSFER_BACKENDS[config.weight_transfer]}
+    return arguments | config.extra
+
+
+class VllmEngine:
+    """One vLLM engine (its workers are child processes).
+
+    Owner: a policy replica. `generate` may be called from many tasks at once; `load_weights` waits for none of them:
+    it freezes the scheduler between two decode steps, swaps the weights and goes on, so that an answer in flight may
+    hold tokens of two versions (its `weight_version` is the older one).
+    """
+
+    def __init__(self, engine: AsyncLLM, config: EngineConfig, version: int = 0) -> None:
+        self._engine = engine
+        self._config = config
+        self._version = version
+        self._parameters: dict[Sampling, Any] = {}
+        self._update = asyncio.Lock()
+        self._max_model_len: int = engine.model_config.max_model_len
+        self._vocab_size: int = engine.model_config.get_vocab_size()
+
+    @classmethod
+    def start(cls, config: EngineConfig, model: str, version: int = 0, weight_updates: bool = True) -> VllmEngine:
+        """Loads the model; takes seconds to minutes. Must run inside an asyncio loop."""
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        arguments = AsyncEngineArgs(**engine_arguments(config, model, weight_updates))
+        return cls(AsyncLLM.from_engine_args(arguments), config, version)
+
+    @property
+    def version(self) -> int:
+        return self._version
+
+    @property
+    def llm(self) -> AsyncLLM:
+        """vLLM's own object, for its OpenAI routes."""
+        return self._engine
+
+    async def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult | GenerateFailure]:
+        """Answers in the order of the requests; one that fails does not touch the others."""
+        if len(requests) == 1:
+            return [await self._answer(requests[0])]
+        return list(await asyncio.gather(*map(self._answer, requests)))
+
+    async def _answer(self, request: GenerateRequest) -> GenerateResult | GenerateFailure:
+        try:
+            async with asyncio.timeout(request.deadline_s):
+                return await self._generate_one(request)
+        except TimeoutError:
+            message = f"no answer within {request.deadline_s:g} s; raise the deadline, or add replicas"
+            return GenerateFailure(request.request_id, "deadline_exceeded", message)
+        except PolicyError as error:
+            return GenerateFailure(request.request_id, error.kind, error.message)
+
+    async def _generate_one(self, request: GenerateRequest) -> GenerateResult:
+        from vllm.exceptions import VLLMClientError
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        self._check(request)
+        arrival = time.perf_counter()
+        first_version = self._version
+        final: Any = None
+        try:
+            prompt = {"type": "token", "prompt_token_ids": list(request.token_ids)}
+            stream = self._engine.generate(prompt, self._sampling(request.sampling), request.request_id)  # type: ignore[arg-type]
+            async for final in stream:
+                pass
+        except (EngineDeadError, EngineGenerateError) as error:
+            raise PolicyError("engine_failed", f"vLLM stopped working on the request: {error!r}") from error
+        except (VLLMClientError, ValueError) as error:
+            raise PolicyError("invalid_request", str(error)) from error
+        output = final.outputs[0]
+        if output.finish_reason not in ("stop", "length"):
+            raise PolicyError("engine_failed", f"vLLM ended the request as {output.finish_reason!r}")
+        ids = list(output.token_ids)
+        return GenerateResult(
+            request_id=request.request_id,
+            token_ids=ids,
+            logprobs=_chosen_logprobs(output.logprobs, ids),
+            weight_version=first_version,
+            finish_reason=output.finish_reason,
+            weight_version_last=self._version,
+            infer_ms=(time.perf_counter() - arrival) * 1e3,
+        )
+
+    def _check(self, request: GenerateRequest) -> None:
+        if not request.token_ids:
+            raise PolicyError("invalid_request", "the prompt is empty: send at least one token")
+        total = len(request.token_ids) + request.sampling.max_tokens
+        if total > self._max_model_len:
+            raise PolicyError(
+                "too_large",
+                f"prompt of {len(request.token_ids)} tokens plus max_tokens {request.sampling.max_tokens} is over "
+                f"max_model_len {self._max_model_len}: shorten the history or raise engine.max_model_len",
+            )
+        if min(request.token_ids) < 0 or max(request.token_ids) >= self._vocab_size:
+            raise PolicyError("invalid_request", f"token ids must lie in 0..{self._vocab_size - 1}")
+
+    def _sampling(self, sampling: Sampling) -> Any:
+        if sampling.seed is not None or sampling.json_schema is not None:
+            return self._build_sampling(sampling)
+        parameters = self._parameters.get(sampling)
+        if parameters is None:
+            parameters = self._parameters[sampling] = self._build_sampling(sampling)
+        return parameters
+
+    def _build_sampling(self, sampling: Sampling) -> Any:
+        from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
+
+        constraint = None
+        if sampling.regex is not None or sampling.json_schema is not None:
+            constraint = StructuredOutputsParams(regex=sampling.regex, json=sampling.json_schema)
+        allowed = None
+        if sampling.banned_token_ids:
+            banned = set(sampling.banned_token_ids)
+            allowed = [token for token in range(self._vocab_size) if token not in banned]
+        return SamplingParams(
+            temperature=sampling.temperature,
+            max_tokens=sampling.max_tokens,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p,
+            seed=sampling.seed,
+            stop_token_ids=list(sampling.stop_token_ids),
+            allowed_token_ids=allowed,
+            structured_outputs=constraint,
+            logprobs=0,  # the chosen token's own
+            flat_logprobs=True,
+            ignore_eos=sampling.ignore_eos,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            skip_clone=True,
+        )
+
+    async def load_weights(self, folder: str, version: int) -> None:
+        """Takes up the version that lies in `folder` (safetensors shards). Requests in flight go on afterwards.
+
+        Raises PolicyError("stale_weights") when vLLM cannot load it; the old weights then stay in use.
+        """
+        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
+
+        async with self._update:
+            if version <= self._version:
+                return
+            await self._engine.engine_core.pause_scheduler_async(mode="keep", clear_cache=True)
+            try:
+                await self._engine.start_weight_update()
+                await self._engine.update_weights(
+                    WeightTransferUpdateRequest(update_info={"folder": folder, "version": version})
+                )
+                await self._engine.finish_weight_update(str(version))
+                self._version = version
+            except Exception as error:
+                raise PolicyError("stale_weights", f"vLLM could not load version {version}: {error!r}") from error
+            finally:
+                await self._engine.resume_generation()
+
+    async def check_health(self) -> None:
+        """Raises when the engine's processes are gone."""
+        await self._engine.check_health()
+
+    async def close(self) -> None:
+        self._engine.shutdown()
+
+
+def _chosen_logprobs(logprobs: Any, token_ids: list[int]) -> list[float]:
+    """The sampled tokens' own values out of vLLM's flat arrays (each position lists the sampled token first)."""
+    if hasattr(logprobs, "start_indices"):
+        return [float(logprobs.logprobs[start]) for start in logprobs.start_indices]
+    return [float(entry[token].logprob) for entry, token in zip(logprobs, token_ids, strict=True)]

@@ -1,0 +1,234 @@
+"""Playing episodes: plain asyncio, no ray. The single place where an episode may fail.
+
+An episode ends as exactly one of completed | truncated | env_failed | infra_failed. A failure never becomes a reward:
+`run_group` plays the sibling again, with a fresh environment and the same seed, until the group is complete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from configs.training import EnvConfig, RolloutConfig, TrainConfig
+from deployments.errors import PolicyError
+from deployments.protocol import Generate, GenerateRequest, Sampling
+from envs.base import Env
+from envs.history import make_history
+from training.renderer import ChatRenderer
+from training.types import EndReason, Episode, Group, Task, Turn
+
+
+class RolloutFailed(RuntimeError):
+    """A group could not be completed; the message names the task, the reason and how often it was tried."""
+
+
+class EnvironmentFailed(RolloutFailed):
+    """The environment raised or hung again and again."""
+
+
+class PolicyUnreachable(RolloutFailed):
+    """No replica gave an answer, again and again."""
+
+
+@dataclass(frozen=True)
+class PlaySettings:
+    """How episodes are played; the same for all episodes of a step."""
+
+    env: EnvConfig
+    rollout: RolloutConfig
+    sampling: Sampling
+    max_model_len: int
+    seed: int = 0
+    seeded: bool = False  # every request carries a seed: bit-for-bit repeatable
+    min_weight_version: int = 0
+    evaluation: bool = False
+
+    @classmethod
+    def for_training(cls, config: TrainConfig, min_weight_version: int = 0) -> PlaySettings:
+        sampling = Sampling(temperature=config.sampling.temperature, max_tokens=config.sampling.max_tokens)
+        return cls(
+            env=config.env,
+            rollout=config.rollout,
+            sampling=sampling,
+            max_model_len=config.serving.engine.max_model_len,
+            seed=config.seed,
+            seeded=config.deterministic,
+            min_weight_version=min_weight_version,
+        )
+
+    @classmethod
+    def for_evaluation(cls, config: TrainConfig, min_weight_version: int = 0) -> PlaySettings:
+        """Held-out situations, the evaluation's temperature, every request seeded: an evaluation repeats exactly."""
+        env = config.env.model_copy(update={"kwargs": config.env.kwargs | config.env.eval_kwargs})
+        training = cls.for_training(config, min_weight_version)
+        sampling = replace(training.sampling, temperature=config.evaluation.temperature)
+        return replace(training, env=env, sampling=sampling, seeded=True, evaluation=True)
+
+
+@dataclass
+class Hooks:
+    """What an observer sees of the episodes: counters by reason, and which environment call runs since when."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    env_call: dict[int, tuple[str, float]] = field(default_factory=dict)  # key -> (what, since, monotonic s)
+    clock: Callable[[], float] = time.monotonic
+
+
+@dataclass(frozen=True)
+class Player:
+    """All that one episode needs; holds no state of its own."""
+
+    make_env: Callable[[], Env]
+    generate: Generate
+    renderer: ChatRenderer
+    settings: PlaySettings
+    hooks: Hooks = field(default_factory=Hooks)
+
+
+def request_seed(settings: PlaySettings, task: Task, sibling: int, turn: int) -> int | None:
+    """A seed of one request that depends on where it stands, never on timing or retries."""
+    if not settings.seeded:
+        return None
+    key = f"{settings.seed}/{settings.evaluation}/{task.env}/{task.seed}/{task.index}/{sibling}/{turn}"
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest(), "little")
+
+
+async def run_episode(player: Player, task: Task, sibling: int, attempt: int = 0) -> Episode:
+    """Plays one episode. Never raises (but for cancellation): what goes wrong is in the episode's `end` and `error`."""
+    began = time.perf_counter()
+    turns: list[Turn] = []
+
+    def ended(end: EndReason, success: bool = False, outcome: str = "", error: str = "") -> Episode:
+        player.hooks.counts[f"episodes_{end}"] += 1
+        duration_s = time.perf_counter() - began
+        return Episode(task, sibling, tuple(turns), end, success, outcome, error, attempt, duration_s)
+
+    try:
+        async with asyncio.timeout(player.settings.rollout.episode_deadline_s):
+            return await _play(player, task, sibling, attempt, turns, ended)
+    except EnvCallFailed as error:
+        return ended("env_failed", error=str(error))
+    except PolicyError as error:
+        if not error.retryable:
+            error = PolicyError(error.kind, f"{error.message} (a request of this run can never succeed)")
+            return ended("infra_failed", error=f"fatal {error}")
+        return ended("infra_failed", error=str(error))
+    except TimeoutError:
+        limit_s = player.settings.rollout.episode_deadline_s
+        return ended("infra_failed", error=f"deadline_exceeded: the episode took more than {limit_s:g} s")
+
+
+async def _play(
+    player: Player, task: Task, sibling: int, attempt: int, turns: list[Turn], ended: Callable[..., Episode]
+) -> Episode:
+    settings, renderer = player.settings, player.renderer
+    env = call_env(player.hooks, f"{task.env} make", player.make_env)
+    try:
+        history = make_history(settings.env.history, env.spec)
+        system = env.spec.system_prompt if settings.env.system_prompt is None else settings.env.system_prompt
+        observation = call_env(player.hooks, f"{task.env} reset, seed {task.seed}", env.reset, task.seed)
+        messages = history.start(system, observation)
+        prompt = renderer.prompt(messages)
+        session = f"{task.index}-{sibling}"
+        for turn_index in range(settings.env.max_turns):
+            if len(prompt) + settings.sampling.max_tokens > settings.max_model_len:
+                player.hooks.counts["truncated_context_full"] += 1
+                return _out_of_room(task, turns, ended)
+            answer = await player.generate(
+                GenerateRequest(
+                    request_id=f"{session}-{turn_index}-{attempt}-{settings.min_weight_version}-{id(turns):x}",
+                    token_ids=prompt,
+                    sampling=replace(settings.sampling, seed=request_seed(settings, task, sibling, turn_index)),
+                    session_id=session,
+                    min_weight_version=settings.min_weight_version,
+                    deadline_s=settings.rollout.request_deadline_s,
+                )
+            )
+            text = renderer.decode(answer.token_ids)
+            result = call_env(player.hooks, f"{task.env} step, seed {task.seed}", env.step, text)
+            turns.append(
+                Turn(
+                    prompt_ids=prompt,
+                    completion_ids=tuple(answer.token_ids),
+                    logprobs=tuple(answer.logprobs),
+                    weight_version=answer.weight_version,
+                    reward=result.reward,
+                    finish_reason=answer.finish_reason,
+                    text=text,
+                    parse_ok=bool(result.info.get("parse_ok", True)),
+                    illegal=bool(result.info.get("illegal", False)),
+                    prompt_text=observation.text,
+                )
+            )
+            if result.terminated or result.truncated:
+                end: EndReason = "completed" if result.terminated else "truncated"
+                return ended(end, result.success, str(result.info.get("outcome", "")))
+            observation = result.observation
+            messages = history.next(text, observation)
+            if history.append_only:
+                sent = prompt + tuple(answer.token_ids)
+                prompt = sent + renderer.continuation(answer.token_ids, messages[-1:])
+            else:
+                prompt = renderer.prompt(messages)
+        player.hooks.counts["truncated_turn_cap"] += 1
+        return ended("truncated")
+    finally:
+        env.close()
+
+
+def _out_of_room(task: Task, turns: list[Turn], ended: Callable[..., Episode]) -> Episode:
+    if turns:
+        return ended("truncated")
+    raise PolicyError("too_large", f"the first prompt of {task.env} does not fit engine.max_model_len: raise it")
+
+
+class EnvCallFailed(Exception):
+    """An environment raised; says what was called."""
+
+
+def call_env(hooks: Hooks, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Runs one environment call inline, visible to the watchdog while it runs. Raises EnvCallFailed."""
+    key = id(arguments) ^ id(function)
+    hooks.env_call[key] = (what, hooks.clock())
+    try:
+        return function(*arguments)
+    except Exception as error:
+        raise EnvCallFailed(f"{what}: {type(error).__name__}: {error}") from error
+    finally:
+        hooks.env_call.pop(key, None)
+
+
+async def run_group(player: Player, task: Task, group_size: int) -> Group:
+    """All siblings of a task, each played until it ends well. Raises RolloutFailed when one cannot be.
+
+    Waits for: the policy's answers. Unblocked by: their deadlines. Infrastructure failures are tried again
+    `max_retries` times with a growing pause; an environment that fails twice with the same seed fails the group.
+    """
+    async with asyncio.TaskGroup() as siblings:
+        tasks = [siblings.create_task(_complete(player, task, sibling)) for sibling in range(group_size)]
+    return Group(task, tuple(done.result() for done in tasks))
+
+
+async def _complete(player: Player, task: Task, sibling: int) -> Episode:
+    limits = player.settings.rollout
+    env_failures = 0
+    for attempt in range(limits.max_retries + 1):
+        episode = await run_episode(player, task, sibling, attempt)
+        if episode.ok:
+            return episode
+        player.hooks.counts[f"retries_{episode.end}"] += 1
+        where = f"{task.env} seed {task.seed}, sibling {sibling}"
+        if episode.end == "env_failed":
+            env_failures += 1
+            if env_failures == 2:
+                raise EnvironmentFailed(f"{where}: the environment failed twice: {episode.error}")
+        elif episode.error.startswith("fatal"):
+            raise RolloutFailed(f"{where}: {episode.error}")
+        else:
+            await asyncio.sleep(min(limits.retry_backoff_s * 2**attempt, 10.0))
+    raise PolicyUnreachable(f"{where}: no answer from the policy in {limits.max_retries + 1} tries: {episode.error}")
