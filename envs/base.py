@@ -1,0 +1,125 @@
+"""The contract of an environment: Gymnasium-like, on text and images."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import inspect
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+Split = Literal["all", "train", "heldout"]
+HELDOUT_SHARE = 8  # one situation in eight is held out
+
+
+class EpisodeOver(RuntimeError):
+    """`step` after the end of an episode, or before `reset`."""
+
+
+class SettingError(ValueError):
+    """A setting that the environment does not take; the message names the nearest one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the policy sees: text, an optional HxWx3 uint8 image, and the perfect note where the environment has one."""
+
+    text: str
+    image: np.ndarray | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """`terminated`: the game ended; `truncated`: a limit ended it. `success` is the environment's own definition.
+
+    `info` always has `parse_ok`; `illegal` is true for a malformed or forbidden action; `outcome` is win, draw or loss
+    at the end where it applies.
+    """
+
+    observation: Observation
+    reward: float
+    terminated: bool
+    truncated: bool
+    success: bool
+    info: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class EnvSpec:
+    """What does not change between episodes."""
+
+    name: str
+    one_line: str
+    system_prompt: str
+    action_regex: str  # full match of a well-formed answer: the grammar for guided decoding
+    horizon: int  # most turns of an episode
+    best_return: float
+    best_success: float
+    supports_scratchpad: bool = False
+    image: bool = False
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Env(ABC):
+    """One game. All randomness comes from a private `random.Random(seed)`: same seed and actions, same episode."""
+
+    spec: EnvSpec
+    settings: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def reset(self, seed: int) -> Observation:
+        """Starts the episode of a seed (any integer)."""
+
+    @abstractmethod
+    def step(self, action: str) -> StepResult:
+        """Plays the policy's answer. A malformed answer is data (`info["parse_ok"]` is False), never an exception.
+
+        Raises EpisodeOver after the end, and before `reset`.
+        """
+
+    @abstractmethod
+    def expert_action(self, rng: random.Random, noise: float = 0.0, illegal_noise: float = 0.0) -> str:
+        """The scripted expert's next answer. `noise`: share of uniformly random allowed actions; `illegal_noise`:
+        share of uniformly random actions whether allowed or not."""
+
+    def render(self) -> np.ndarray | None:
+        """The whole state as an HxWx3 uint8 image, None where there is none."""
+        return None
+
+    def close(self) -> None:
+        """Frees what the environment holds; most hold nothing."""
+        return None
+
+
+def check_settings(cls: type[Env], settings: Mapping[str, Any]) -> None:
+    """Raises SettingError for a keyword that the class's constructor does not take."""
+    known = [name for name in inspect.signature(cls).parameters if name != "self"]
+    for name in settings:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise SettingError(f"{cls.__name__} has no setting {name!r}.{hint} Settings: {', '.join(known)}")
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise SettingError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
+
+
+def is_heldout(key: str) -> bool:
+    """Whether a situation belongs to the held-out split: a stable hash, the same on every machine.
+
+    >>> is_heldout("a") == is_heldout("a")
+    True
+    """
+    return hashlib.blake2b(key.encode(), digest_size=4).digest()[0] % HELDOUT_SHARE == 0
+
+
+def in_split(key: str, split: Split) -> bool:
+    return split == "all" or is_heldout(key) == (split == "heldout")

@@ -1,0 +1,50 @@
+"""Names of environments. Adding one is a file and a line in REGISTRY; packages add theirs by an entry point."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from importlib.metadata import entry_points
+from typing import Any
+
+from envs.base import Env, EnvSpec, check_settings
+
+REGISTRY: dict[str, str] = {
+    "tictactoe": "envs.tictactoe:TicTacToe",
+    "key_door": "envs.key_door:KeyDoor",
+}
+ENTRY_POINTS = "rayward.environments"
+
+
+class UnknownEnvironment(ValueError):
+    """No environment of this name; the message lists those that exist."""
+
+
+def names() -> list[str]:
+    return sorted({*REGISTRY, *(point.name for point in entry_points(group=ENTRY_POINTS))})
+
+
+def load(name: str) -> type[Env]:
+    """The class of an environment, imported on first use. Raises UnknownEnvironment."""
+    if name in REGISTRY:
+        module, _, attribute = REGISTRY[name].partition(":")
+        cls: type[Env] = getattr(importlib.import_module(module), attribute)
+        return cls
+    for point in entry_points(group=ENTRY_POINTS):
+        if point.name == name:
+            found: type[Env] = point.load()
+            return found
+    near = difflib.get_close_matches(name, names(), n=1, cutoff=0.4)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise UnknownEnvironment(f"no environment {name!r}.{hint} Environments: {', '.join(names())}")
+
+
+def make(name: str, **settings: Any) -> Env:
+    """A fresh environment. Raises UnknownEnvironment, or SettingError for a setting it does not take."""
+    cls = load(name)
+    check_settings(cls, settings)
+    return cls(**settings)
+
+
+def spec(name: str, **settings: Any) -> EnvSpec:
+    return make(name, **settings).spec

@@ -1,0 +1,197 @@
+"""TicTacToe against a scripted opponent. Fully observed (an MDP): no history needed."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from functools import lru_cache
+
+from envs.base import (
+    Env,
+    EnvSpec,
+    EpisodeOver,
+    Observation,
+    SettingError,
+    Split,
+    StepResult,
+    check_choice,
+    is_heldout,
+)
+from envs.parsing import tagged_int
+
+LINES = ((0, 1, 2), (3, 4, 5), (6, 7, 8), (0, 3, 6), (1, 4, 7), (2, 5, 8), (0, 4, 8), (2, 4, 6))
+EMPTY = " "
+
+
+def winner(board: str) -> str | None:
+    """'X', 'O' or None for a board of nine characters."""
+    for a, b, c in LINES:
+        if board[a] != EMPTY and board[a] == board[b] == board[c]:
+            return board[a]
+    return None
+
+
+def free_cells(board: str) -> list[int]:
+    return [cell for cell in range(9) if board[cell] == EMPTY]
+
+
+def play(board: str, cell: int, mark: str) -> str:
+    return board[:cell] + mark + board[cell + 1 :]
+
+
+@lru_cache(maxsize=None)
+def minimax(board: str, mark: str) -> int:
+    """Value for `mark`, who is to move: 1 win, 0 draw, -1 loss, both sides perfect."""
+    if winner(board):
+        return -1
+    free = free_cells(board)
+    if not free:
+        return 0
+    other = "O" if mark == "X" else "X"
+    return max(-minimax(play(board, cell, mark), other) for cell in free)
+
+
+@lru_cache(maxsize=None)
+def against_random(board: str, mark: str) -> float:
+    """Expected reward for `mark`, who is to move and plays best, against a uniformly random opponent."""
+    return max(_after(play(board, cell, mark), mark) for cell in free_cells(board))
+
+
+def _after(board: str, mark: str) -> float:
+    if winner(board):
+        return 1.0
+    free = free_cells(board)
+    if not free:
+        return 0.0
+    other = "O" if mark == "X" else "X"
+    total = 0.0
+    for cell in free:
+        reply = play(board, cell, other)
+        if winner(reply):
+            total -= 1.0
+        elif free_cells(reply):
+            total += against_random(reply, mark)
+    return total / len(free)
+
+
+class TicTacToe(Env):
+    """Settings: `opponent` random | minimax | mixed (`minimax_share` of its moves perfect), `max_illegal` answers that
+    forfeit the game (None: only the turn cap ends it), `turn_cap`, `split` by the seed."""
+
+    def __init__(
+        self,
+        opponent: str = "random",
+        minimax_share: float = 0.5,
+        max_illegal: int | None = 3,
+        turn_cap: int = 20,
+        split: Split = "all",
+    ) -> None:
+        check_choice("opponent", opponent, ("random", "minimax", "mixed"))
+        check_choice("split", split, ("all", "train", "heldout"))
+        if not 0 <= minimax_share <= 1:
+            raise SettingError(f"minimax_share must lie in 0..1, got {minimax_share}")
+        if max_illegal is not None and max_illegal < 1:
+            raise SettingError(f"max_illegal must be at least 1, or null for no limit; got {max_illegal}")
+        self._opponent = opponent
+        self._minimax_share = {"random": 0.0, "minimax": 1.0}.get(opponent, minimax_share)
+        self._max_illegal = max_illegal
+        self._turn_cap = turn_cap
+        self._split = split
+        self._over = True
+        self.spec = EnvSpec(
+            name="tictactoe",
+            one_line="TicTacToe against a scripted opponent",
+            system_prompt=(
+                "You play TicTacToe. Free cells show their number. "
+                "Answer with the number of a free cell: <move>N</move>"
+            ),
+            action_regex=r"<move>[1-9]</move>",
+            horizon=turn_cap,
+            best_return=0.99 if opponent == "random" else 1.0,
+            best_success=0.95 if opponent == "random" else 0.0,
+        )
+
+    def reset(self, seed: int) -> Observation:
+        self._rng = random.Random(_seed_in_split(seed, self._split))
+        self._mark = self._rng.choice("XO")
+        self._other = "O" if self._mark == "X" else "X"
+        self._board = EMPTY * 9
+        self._illegal = self._turns = 0
+        self._over = False
+        if self._other == "X":
+            self._opponent_moves()
+        return self._observe()
+
+    def step(self, action: str) -> StepResult:
+        if self._over:
+            raise EpisodeOver("the game is over: call reset")
+        self._turns += 1
+        cell = tagged_int(action, "move")
+        if cell is None or not 1 <= cell <= 9 or self._board[cell - 1] != EMPTY:
+            return self._refuse(parsed=cell is not None)
+        self._board = play(self._board, cell - 1, self._mark)
+        if not winner(self._board) and free_cells(self._board):
+            self._opponent_moves()
+        won = winner(self._board)
+        if won or not free_cells(self._board):
+            outcome = "draw" if won is None else "win" if won == self._mark else "loss"
+            return self._end({"win": 1.0, "draw": 0.0, "loss": -1.0}[outcome], outcome)
+        return self._go_on(self._observe(), parse_ok=True, illegal=False)
+
+    def _refuse(self, parsed: bool) -> StepResult:
+        self._illegal += 1
+        if self._max_illegal is not None and self._illegal >= self._max_illegal:
+            return self._end(-1.0, "loss", parse_ok=parsed, illegal=True)
+        return self._go_on(self._observe("Illegal move. "), parse_ok=parsed, illegal=True)
+
+    def _go_on(self, observation: Observation, parse_ok: bool, illegal: bool) -> StepResult:
+        self._over = capped = self._turns >= self._turn_cap
+        info = {"parse_ok": parse_ok, "illegal": illegal, "illegal_move": illegal}
+        if capped:
+            info["outcome"] = "loss"
+        return StepResult(observation, 0.0, False, capped, False, info)
+
+    def _end(self, reward: float, outcome: str, parse_ok: bool = True, illegal: bool = False) -> StepResult:
+        self._over = True
+        info = {"parse_ok": parse_ok, "illegal": illegal, "illegal_move": illegal, "outcome": outcome}
+        return StepResult(self._observe(), reward, True, False, outcome == "win", info)
+
+    def _opponent_moves(self) -> None:
+        free = free_cells(self._board)
+        # Both draws happen always, so that the stream of random numbers depends on the number of moves alone.
+        perfect, cell = self._rng.random() < self._minimax_share, self._rng.choice(free)
+        if perfect:
+            values = {c: -minimax(play(self._board, c, self._other), self._mark) for c in free}
+            best = max(values.values())
+            cell = next(c for c in free if values[c] == best)
+        self._board = play(self._board, cell, self._other)
+
+    def _observe(self, prefix: str = "") -> Observation:
+        cells = [mark if mark != EMPTY else str(i + 1) for i, mark in enumerate(self._board)]
+        rows = "\n".join(" ".join(cells[row : row + 3]) for row in (0, 3, 6))
+        return Observation(f"{prefix}You play {self._mark}.\n{rows}")
+
+    def expert_action(self, rng: random.Random, noise: float = 0.0, illegal_noise: float = 0.0) -> str:
+        """Best reply to a random opponent; with `noise` a random free cell, with `illegal_noise` any cell."""
+        draw = rng.random()
+        free = free_cells(self._board)
+        if draw < illegal_noise:
+            cell = rng.randrange(9)
+        elif draw < illegal_noise + noise:
+            cell = rng.choice(free)
+        elif self._opponent == "random":
+            cell = max(free, key=lambda c: _after(play(self._board, c, self._mark), self._mark))
+        else:
+            cell = max(free, key=lambda c: -minimax(play(self._board, c, self._mark), self._other))
+        return f"<move>{cell + 1}</move>"
+
+
+def _seed_in_split(seed: int, split: Split) -> int:
+    """The seed itself, or for a split the first of a fixed chain of seeds that belongs to it."""
+    if split == "all":
+        return seed
+    candidate = seed
+    while is_heldout(f"tictactoe/{candidate}") != (split == "heldout"):
+        digest = hashlib.blake2b(f"{seed}/{candidate}".encode(), digest_size=6).digest()
+        candidate = int.from_bytes(digest, "little")
+    return candidate
