@@ -1,0 +1,75 @@
+# rayward: `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+# A foreign PYTHONPATH or an activated environment must not leak into ours.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+ACCELERATOR ?= cpu
+PYTHON ?=
+export PYTHON
+# Some shells export ENV for their own start-up file: only a game's name counts when it comes from there.
+ENV ?= tictactoe
+ifeq ($(origin ENV),environment)
+override ENV := $(or $(filter tictactoe key_door,$(ENV)),tictactoe)
+endif
+
+# Relative on purpose: the checkout may lie in a folder with spaces.
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help setup quickstart test check test-unit test-integration test-packaging format bench lock clean
+
+help: ## this list
+	@echo "rayward: train policies by GRPO in environments, and serve them, on one Ray cluster"
+	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | awk -F'|' '{printf "%-24s %s\n", $$1, $$2}'
+	@echo "options: ACCELERATOR=cpu|gpu  PYTHON=/path/to/python3.11  ENV=tictactoe|key_door (quickstart)  NAME=... (bench)"
+
+setup: ## .venv from the lock file (ACCELERATOR=cpu|gpu); instant when nothing changed
+	@python=$$(sh requirements/find_python.sh) && "$$python" requirements/setup_venv.py --accelerator "$(ACCELERATOR)"
+
+quickstart: setup ## train a tiny policy through Serve replicas and show that it got better (ENV=tictactoe|key_door)
+	@exec $(BIN)/python -m training.quickstart --env "$(ENV)"
+
+test: setup ## everything that CI runs: checks, unit, integration and packaging tests
+	@$(MAKE) check
+	@echo "== tests: unit, integration, packaging"
+	@$(PYTEST) -q tests
+
+check: setup ## ruff and mypy
+	@echo "== ruff check";  $(BIN)/ruff check --quiet .
+	@echo "== ruff format"; $(BIN)/ruff format --quiet --check . || { echo "unformatted files: run 'make format'" >&2; exit 1; }
+	@echo "== mypy";        $(BIN)/mypy --no-error-summary
+
+format: setup ## let ruff fix and format
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
+
+test-unit: setup ## unit tests only, seconds
+	@$(PYTEST) -q tests/unit
+
+test-integration: setup ## local Ray and real vLLM, minutes
+	@$(PYTEST) -q tests/integration
+
+test-packaging: setup ## build the wheel and install it elsewhere
+	@$(PYTEST) -q tests/packaging
+
+bench: setup ## all benchmarks with their bars, one after the other (NAME=rollout_throughput for one)
+	@failed=""; \
+	for name in $(or $(NAME),$(sort $(filter-out __init__ _%,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/*.py))))); do \
+		echo "== benchmarks.$$name"; $(BIN)/python -m "benchmarks.$$name" --check || failed="$$failed $$name"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "missed:$$failed" >&2; exit 1; fi
+
+lock: ## resolve requirements/*.in into *.lock (UPGRADE=1 moves the pins)
+	@python=$$(sh requirements/find_python.sh); \
+	if ! command -v "$${UV:-uv}" >/dev/null; then \
+		[ -x .venv.lock-tools/bin/uv ] || { "$$python" -m venv .venv.lock-tools && .venv.lock-tools/bin/pip install --quiet uv; }; \
+		export UV="$$PWD/.venv.lock-tools/bin/uv"; \
+	fi; \
+	PYTHON="$$python" UPGRADE="$(UPGRADE)" bash requirements/lock.sh
+
+clean: ## remove caches and builds (.venv and runs/ stay)
+	@rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .venv.lock-tools
+	@find . -path ./.venv -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
