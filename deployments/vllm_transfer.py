@@ -124,9 +124,9 @@ class StoreWeightTransferEngine(WeightTransferEngine[StoreInitInfo, StoreUpdateI
                 initialize_layerwise_reload(self.model)
                 try:
                     with disable_mtp_completeness_check():
-                        loaded = self.model.load_weights(tensors)  # type: ignore[operator]
+                        loaded = self.model.load_weights(tensors)
                 finally:  # also after a failure: it puts the layers that got nothing back in place
-                    finalize_layerwise_reload(self.model, self.model_config)  # type: ignore[no-untyped-call]
+                    finalize_layerwise_reload(self.model, self.model_config)
                 if self.device.type == "cpu":
                     repack_tied_heads(self.model)
         except Exception as error:

@@ -456,7 +456,7 @@ def _bytes_of(tensor: Tensor) -> memoryview:
     import torch
 
     flat = tensor.detach().to("cpu").contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else memoryview(b"")  # type: ignore[arg-type]
+    return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else memoryview(b"")
 
 
 def _copy_config(source: Path, target: Path) -> tuple[FileEntry, ...]:
@@ -606,7 +606,7 @@ class UriFiles:
     poll_s = 0.5
 
     def __init__(self, uri: str) -> None:
-        from pyarrow import fs  # type: ignore[import-untyped]
+        from pyarrow import fs
 
         self.where = uri
         self._fs, self._path = fs.FileSystem.from_uri(uri)

@@ -32,9 +32,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         info = site / "rayward_test_plugin-0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rayward-test-plugin\nVersion: 0\n")
-        (info / "entry_points.txt").write_text(
-            "[vllm.general_plugins]\nrayward = deployments.vllm_plugin:register\n"
-        )
+        (info / "entry_points.txt").write_text("[vllm.general_plugins]\nrayward = deployments.vllm_plugin:register\n")
         paths.insert(0, str(site))
         patch.syspath_prepend(str(site))
     patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
@@ -83,7 +81,7 @@ def policy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         max_num_batched_tokens=256,
         max_num_seqs=4,
         logprobs_mode="processed_logprobs",
-        weight_transfer_config={"backend": "rayward_store"},  # type: ignore[arg-type]
+        weight_transfer_config={"backend": "rayward_store"},
     )
     yield llm, build(tmp_path_factory.mktemp("other"), request.param, seed=1), request.param
     llm.llm_engine.engine_core.shutdown()
@@ -92,7 +90,9 @@ def policy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def sampler_logps(llm: Any, tokens: int = 8) -> tuple[list[int], list[float]]:
     from vllm import SamplingParams
 
-    parameters = SamplingParams(temperature=1.0, seed=3, max_tokens=tokens, logprobs=0, ignore_eos=True, detokenize=False)
+    parameters = SamplingParams(
+        temperature=1.0, seed=3, max_tokens=tokens, logprobs=0, ignore_eos=True, detokenize=False
+    )
     output = llm.generate({"prompt_token_ids": PROMPT}, parameters, use_tqdm=False)[0].outputs[0]
     ids = list(output.token_ids)
     return ids, [entry[token].logprob for entry, token in zip(output.logprobs, ids, strict=True)]
@@ -102,7 +102,7 @@ def learner_logps(model: Any, ids: list[int]) -> list[float]:
     with torch.no_grad():
         logits = model(torch.tensor([PROMPT + ids])).logits[0]
     scored = torch.log_softmax(logits[len(PROMPT) - 1 : -1], -1)
-    return scored[torch.arange(len(ids)), torch.tensor(ids)].tolist()
+    return [float(value) for value in scored[torch.arange(len(ids)), torch.tensor(ids)]]
 
 
 def largest_difference(llm: Any, model: Any) -> float:
@@ -146,9 +146,9 @@ def test_a_version_of_another_model_leaves_the_old_weights_in_use(
     before = sampler_logps(llm)
     store = WeightStore(str(tmp_path))
     store.publish(3, [("model.norm.weight", torch.ones(64))])
-    with pytest.raises(Exception, match="not of the model that was loaded|update_weights"):
+    with pytest.raises(Exception, match=r"not of the model that was loaded|update_weights"):
         update(llm, store.fetch(3).folder, 3)
-    with pytest.raises(Exception, match="pruned|update_weights"):
+    with pytest.raises(Exception, match=r"pruned|update_weights"):
         update(llm, tmp_path / "99", 99)
     assert sampler_logps(llm) == before
 
