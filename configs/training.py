@@ -19,7 +19,7 @@ class TinyModel(Strict):
     kv_heads: int = Field(2, ge=1)
     intermediate_size: int = Field(256, ge=16)
     initializer_range: float = Field(0.06, gt=0, description="0.02 learned far worse in a model of this size")
-    vocab_size: int = Field(320, ge=280, description="upper bound of the BPE vocabulary")
+    vocab_size: int = Field(512, ge=280, description="upper bound of the BPE vocabulary (256 bytes, then words)")
     max_positions: int = Field(2048, ge=64)
 
 

@@ -548,6 +548,8 @@ class FolderFiles:
         self.root.mkdir(parents=True, exist_ok=True)
         for path in self.root.glob(".staged-*"):
             shutil.rmtree(path, ignore_errors=True)
+        for path in self.root.glob(f".{LATEST}-*"):
+            path.unlink(missing_ok=True)
         staged = self.root / f".staged-{uuid.uuid4().hex}"
         staged.mkdir()
         return staged

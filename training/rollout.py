@@ -209,8 +209,11 @@ async def run_group(player: Player, task: Task, group_size: int) -> Group:
     Waits for: the policy's answers. Unblocked by: their deadlines. Infrastructure failures are tried again
     `max_retries` times with a growing pause; an environment that fails twice with the same seed fails the group.
     """
-    async with asyncio.TaskGroup() as siblings:
-        tasks = [siblings.create_task(_complete(player, task, sibling)) for sibling in range(group_size)]
+    try:
+        async with asyncio.TaskGroup() as siblings:
+            tasks = [siblings.create_task(_complete(player, task, sibling)) for sibling in range(group_size)]
+    except* RolloutFailed as failures:
+        raise failures.exceptions[0] from None
     return Group(task, tuple(done.result() for done in tasks))
 
 

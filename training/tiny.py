@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,9 +24,11 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 
-# Tags, words with their space, single letters, digits and punctuation are never merged across each other: what an
-# environment varies (a cell, a coordinate) stays one token wherever it stands.
-PIECES = r"</?[A-Za-z_]+>| ?[A-Za-z]{2,}|[A-Za-z]|\d|\n|[^\S\n]|[^\sA-Za-z\d]"
+# What an environment varies as a whole (a tag, a coordinate, a size) is one token wherever it stands. Everything else is
+# cut by Qwen2's own rule (words with their space, single digits): a loader that sees a Qwen2 model rebuilds that rule
+# whatever the file says, but keeps added tokens.
+WHOLE_PIECES = re.compile(r"</?[A-Za-z_]+>| ?\(\d+, \d+\)| ?\d+x\d+")
+MOST_WHOLE_PIECES = 192
 
 
 def environment_texts(env: EnvConfig, episodes: int = 64, seed: int = 0) -> Iterable[str]:
@@ -48,29 +52,33 @@ def environment_texts(env: EnvConfig, episodes: int = 64, seed: int = 0) -> Iter
 
 def build_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> None:
     """Trains a byte-level BPE (any text can be encoded) and saves it in Hugging Face format with the chat template."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
+    from tokenizers import AddedToken, Tokenizer, models, trainers
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import Qwen2Tokenizer
 
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PIECES), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
+    corpus = list(texts)
+    pieces = sorted({piece for text in corpus for piece in WHOLE_PIECES.findall(text)})[:MOST_WHOLE_PIECES]
+    blank = Qwen2Tokenizer(vocab={}, merges=[])
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = blank.backend_tokenizer.pre_tokenizer
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=SPECIAL_TOKENS,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        vocab_size=vocab_size - len(pieces) - len(SPECIAL_TOKENS),
+        initial_alphabet=ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, additional_special_tokens=[USER, ASSISTANT, SYSTEM]
+    learner.train_from_iterator((WHOLE_PIECES.sub("\n", text) for text in corpus), trainer)
+    model = json.loads(learner.to_str())["model"]
+    tokenizer = Qwen2Tokenizer(
+        vocab=model["vocab"],
+        merges=[tuple(pair) for pair in model["merges"]],
+        unk_token=None,
+        pad_token=PAD,
+        eos_token=END,
+        additional_special_tokens=[USER, ASSISTANT, SYSTEM],
     )
-    fast.chat_template = CHAT_TEMPLATE
-    fast.save_pretrained(folder)
+    tokenizer.add_tokens([AddedToken(piece, normalized=False, special=False) for piece in pieces])
+    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.save_pretrained(folder)
 
 
 def build_model(tiny: TinyModel, vocab_size: int, eos_token_id: int, pad_token_id: int, seed: int, folder: Path) -> None:

@@ -1,0 +1,83 @@
+"""Which groups belong to which step, and how far rollouts may run ahead of the learner. Pure bookkeeping.
+
+Step k trains on the groups k*G .. (k+1)*G - 1 of the task stream, whatever order they finish in, and they may be played
+with weights of version k - lag or newer: the bound on the lag, full groups and the repeatability of a resumed run follow
+from this rule alone. Lag 0 is the synchronous mode.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from training.types import Group, Task
+
+
+def task_at(env: str, run_seed: int, index: int) -> Task:
+    """The task of a position in the stream: derived, so that a task cursor is all a checkpoint must hold of it."""
+    digest = hashlib.blake2b(f"{run_seed}/{index}".encode(), digest_size=4).digest()
+    return Task(env, int.from_bytes(digest, "little") & 0x7FFFFFFF, index)
+
+
+@dataclass
+class GroupBuffer:
+    """Finished groups that wait for their step, and what may be played next.
+
+    `base_version` is the weight version that step 0 starts from.
+    """
+
+    groups_per_step: int
+    max_lag: int
+    steps: int
+    first_step: int = 0
+    base_version: int = 0
+    version: int = 0  # the newest that the learner published
+    _done: dict[int, Group] = field(default_factory=dict)
+    _cursor: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._cursor = self.first_step * self.groups_per_step
+        self.version = self.base_version + self.first_step
+
+    def step_of(self, index: int) -> int:
+        return index // self.groups_per_step
+
+    def min_version(self, index: int) -> int:
+        """The oldest weights that may play this position: those of its step, less the allowed lag."""
+        return self.base_version + max(self.step_of(index) - self.max_lag, 0)
+
+    def startable(self) -> Iterator[int]:
+        """Positions whose weights are published and that nobody has started; each is given out once."""
+        while self.step_of(self._cursor) < self.steps and self.min_version(self._cursor) <= self.version:
+            index, self._cursor = self._cursor, self._cursor + 1
+            if index not in self._done:
+                yield index
+
+    def add(self, group: Group) -> None:
+        """A finished group. Raises ValueError when its position is filled already: a group counts once."""
+        index = group.task.index
+        if index in self._done:
+            raise ValueError(f"group {index} was delivered twice")
+        self._done[index] = group
+
+    def ready(self, step: int) -> bool:
+        return all(index in self._done for index in self._indices(step))
+
+    def take(self, step: int) -> list[Group]:
+        """The groups of a step in the order of the stream, removed from the buffer."""
+        return [self._done.pop(index) for index in self._indices(step)]
+
+    def missing(self, step: int) -> list[int]:
+        return [index for index in self._indices(step) if index not in self._done]
+
+    def lag(self, groups: Iterable[Group], step: int) -> int:
+        """Learner version at `step` minus the oldest version in the groups, steps."""
+        return max(self.base_version + step - group.oldest_version for group in groups)
+
+    def waiting(self) -> list[Group]:
+        """Finished groups not yet trained on: part of a checkpoint."""
+        return [self._done[index] for index in sorted(self._done)]
+
+    def _indices(self, step: int) -> range:
+        return range(step * self.groups_per_step, (step + 1) * self.groups_per_step)

@@ -1,0 +1,161 @@
+"""Ray and the Serve application around a command: start or join, and end what was started."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from configs.serving import HttpConfig, PolicyConfig, ServeConfig
+from configs.training import TrainConfig
+
+logger = logging.getLogger("rayward")
+
+
+class ClusterError(RuntimeError):
+    """Ray or the Serve application could not be started or reached; the message says what to do."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def prepare_environment() -> None:
+    """What Ray's processes read when they start. Set before `ray.init`; a value that is already there stays."""
+    from deployments.app import THROUGHPUT_SWITCHES
+
+    folder = Path(tempfile.mkdtemp(prefix="rayward-haproxy-"))
+    settings = {
+        **THROUGHPUT_SWITCHES,
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "RAY_DEDUP_LOGS": "1",
+        "RAY_TRAIN_V2_ENABLED": "1",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def ray_session(address: str | None = None) -> Iterator[None]:
+    """Joins the cluster at `address` (or RAY_ADDRESS), or starts Ray on this machine and stops it at the end."""
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address is None:
+        prepare_environment()
+    started = address is None
+    try:
+        ray.init(
+            address=address,
+            # Logical CPUs: the processes of one machine take turns, and the defaults reserve little.
+            num_cpus=max(8, os.cpu_count() or 1) if started else None,
+            include_dashboard=False if started else None,
+            log_to_driver=os.environ.get("RAYWARD_WORKER_LOGS", "0") == "1",
+            logging_level=logging.ERROR,
+            object_store_memory=512 * 1024 * 1024 if started else None,
+            configure_logging=True,
+        )
+    except (ConnectionError, RuntimeError, OSError) as error:
+        raise ClusterError(f"Ray could not be {'started' if started else f'reached at {address}'}: {error}") from error
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        from ray import serve
+
+        if started:
+            serve.shutdown()
+        ray.shutdown()
+
+
+def serve_config(config: TrainConfig, model: str, weights_root: str | None) -> ServeConfig:
+    """The application that a training run starts for itself."""
+    policy = PolicyConfig(
+        name=config.serving.policy,
+        model=model,
+        weights_root=weights_root,
+        engine=config.serving.engine,
+        replicas=config.serving.replicas,
+        request_deadline_s=config.rollout.request_deadline_s,
+    )
+    port = config.serving.http_port or free_port()
+    return ServeConfig(policies=[policy], http=HttpConfig(port=port), ingress_cpus=0.1)
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises ClusterError when something listens there already."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ClusterError(
+                f"port {port} on {host} cannot be used ({error.strerror}): choose another with http.port, or 0 for any"
+            ) from error
+
+
+@contextmanager
+def application(config: ServeConfig, blocking: bool = True) -> Iterator[Any]:
+    """The Serve application, ready (or starting, with blocking=False); deleted at the end. Yields the ingress handle.
+
+    Raises ClusterError when it does not get ready.
+    """
+    from ray import serve
+    from ray.serve.config import HTTPOptions, ProxyLocation
+
+    from deployments.app import bind
+
+    app = bind(config)
+    port = config.http.port or free_port()
+    check_port(config.http.host, port)
+    serve.start(
+        proxy_location=ProxyLocation.HeadOnly,
+        http_options=HTTPOptions(host=config.http.host, port=port),
+        logging_config={"log_level": "ERROR", "enable_access_log": False},  # type: ignore[arg-type]
+    )
+    try:
+        try:
+            handle = serve.run(app, name=config.name, route_prefix=config.http.root_path, _blocking=blocking)
+        except RuntimeError as error:
+            raise ClusterError(f"the Serve application did not get ready: {error}") from error
+        yield handle
+    finally:
+        serve.delete(config.name, _blocking=True)
+
+
+def wait_ready(app: str, deadline_s: float = 600.0) -> None:
+    """Returns once the application runs. Raises ClusterError when it failed, or at the deadline."""
+    import time
+
+    from ray import serve
+
+    end = time.monotonic() + deadline_s
+    while time.monotonic() < end:
+        status = serve.status().applications.get(app)
+        if status is not None and status.status == "RUNNING":
+            return
+        if status is not None and status.status in ("DEPLOY_FAILED", "UNHEALTHY"):
+            detail = "; ".join(d.message for d in status.deployments.values() if d.message)
+            raise ClusterError(f"the Serve application failed to start: {status.message} {detail}".strip())
+        time.sleep(0.2)
+    raise ClusterError(f"the Serve application was not ready within {deadline_s:g} s")

@@ -1,0 +1,295 @@
+"""GRPO through served replicas: `python -m training.grpo --config configs/train/NAME.yaml`.
+
+The loop of one training process is `train_loop`; everything around it (Serve application, coordinator, worker group) is
+in `train`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from configs.base import ConfigError
+from configs.training import TrainConfig
+from deployments.weights import WeightStore
+from training import cluster, runs, tiny
+from training.monitors import Monitors
+from training.rollout import RolloutFailed
+from training.workers import Coordinator
+
+logger = logging.getLogger("rayward")
+
+APPLICATION = "rayward"
+
+
+class TrainingFailed(RuntimeError):
+    """The run ended before its last step; the message names the cause and how to resume."""
+
+
+def train_loop(settings: dict[str, Any]) -> None:
+    """One training process. Consumes: batches of the coordinator. Waits for: the step's groups. Unblocked by: their
+    completion or RolloutFailed. Stops when: `steps` are done; a checkpoint lets another process go on from there."""
+    run = TrainingProcess(settings)
+    for step in range(run.start(), run.config.steps):
+        began = time.perf_counter()
+        batch = run.next_batch(step)
+        metrics = run.update(batch)
+        metrics |= run.publish(step + 1)
+        run.log(step, metrics | {"train/step_s": time.perf_counter() - began})
+        run.maybe_checkpoint(step + 1)
+    run.finish()
+
+
+class TrainingProcess:
+    """What `train_loop` needs, one named step a method. One per rank; rank 0 publishes, logs and commits."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        import torch
+        from ray import train as ray_train
+
+        from deployments.vllm_transfer_trainer import StorePublisher
+        from training.learner import Learner
+
+        self.config = TrainConfig.model_validate(settings["config"])
+        self.folder = runs.RunFolder(Path(settings["run"]))
+        self.base_version: int = settings["base_version"]
+        self.coordinator = settings["coordinator"]
+        context = ray_train.get_context()
+        self.rank, self.world = context.get_world_rank(), context.get_world_size()
+        if self.config.learner.torch_threads:
+            torch.set_num_threads(self.config.learner.torch_threads)
+        self.learner = Learner(
+            model=self.config.model,
+            optimizer=self.config.optimizer,
+            algorithm=self.config.algorithm,
+            learner=self.config.learner,
+            model_folder=settings["model"],
+            temperature=self.config.sampling.temperature,
+            total_steps=self.config.steps,
+            rank=self.rank,
+            world=self.world,
+            seed=self.config.seed,
+        )
+        self.store = WeightStore(settings["weights_root"], keep=self.config.weights.keep)
+        self.publisher = StorePublisher(self.store, rank=self.rank)
+        self.monitors: Monitors | None = None
+
+    def start(self) -> int:
+        """Restores the newest checkpoint if there is one; returns the first step to do."""
+        from training import checkpoint
+
+        latest = checkpoint.latest(self.folder.checkpoints)
+        step, waiting = 0, []
+        if latest is not None:
+            state = checkpoint.restore(latest, self.learner, rank=self.rank)
+            step, waiting = state["step"], state["waiting"]
+        self.base_version, fresh = self._versions(step)
+        if not fresh:
+            self.publisher.publish(self.base_version + step, self.learner.state_dict())
+        if self.rank == 0:
+            self.monitors = Monitors(self.config, self.folder.path, step)
+            ray.get(self.coordinator.begin.remote(step, self.base_version, waiting))
+        self._barrier()
+        return step
+
+    def _versions(self, step: int) -> tuple[int, bool]:
+        """(version of step 0, whether the replicas have this step's weights). Versions only grow: what is played again
+        after a restart gets numbers above all that were published before it. Agreed by rank 0."""
+        import torch.distributed as dist
+
+        latest, expected = self.store.latest(), self.base_version + step
+        if step == 0 and (latest or 0) == expected:
+            agreed: list[Any] = [self.base_version, True]
+        else:
+            agreed = [max(expected, (latest or 0) + 1) - step, False]
+        if self.world > 1:
+            dist.broadcast_object_list(agreed, src=0)
+        return agreed[0], agreed[1]
+
+    def _barrier(self) -> None:
+        import torch.distributed as dist
+
+        if dist.is_available() and dist.is_initialized() and self.world > 1:
+            dist.barrier()
+
+    def next_batch(self, step: int) -> Any:
+        try:
+            return ray.get(self.coordinator.next_batch.remote(step, self.rank, self.world))
+        except ray.exceptions.RayTaskError as error:
+            raise (error.cause if isinstance(error.cause, RolloutFailed) else error) from None
+
+    def update(self, batch: Any) -> dict[str, float]:
+        began = time.perf_counter()
+        metrics = self.learner.update(batch)
+        return {**batch.metrics, **metrics, "train/update_s": time.perf_counter() - began}
+
+    def publish(self, step: int) -> dict[str, float]:
+        began = time.perf_counter()
+        self.publisher.publish(self.base_version + step, self.learner.state_dict())
+        return {"train/publish_s": time.perf_counter() - began}
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        if self.monitors is not None:
+            ray.get(self.coordinator.published.remote(self.base_version + step + 1, metrics))
+            self.monitors.log(step, metrics)
+
+    def maybe_checkpoint(self, step: int) -> None:
+        every = self.config.checkpoint.every_steps
+        if step == self.config.steps or (every and step % every == 0):
+            self.checkpoint(step)
+
+    def checkpoint(self, step: int) -> None:
+        from training import checkpoint
+
+        state = {"step": step, "waiting": []}
+        if self.rank == 0:
+            state |= ray.get(self.coordinator.state.remote())
+        checkpoint.write(
+            self.folder.checkpoints, step, self.learner, state, keep=self.config.checkpoint.keep, rank=self.rank
+        )
+        self._barrier()
+
+    def finish(self) -> None:
+        self.learner.save_model(self.folder.final_model)
+        if self.monitors is not None:
+            self.monitors.close()
+
+
+@dataclass(frozen=True)
+class Session:
+    """A running application with its coordinator, for training and evaluation on the same replicas."""
+
+    config: TrainConfig
+    run: runs.RunFolder
+    model: Path
+    weights_root: str
+    coordinator: Any
+
+    @property
+    def store(self) -> WeightStore:
+        return WeightStore(self.weights_root, keep=self.config.weights.keep)
+
+
+@contextmanager
+def session(config: TrainConfig, run: runs.RunFolder, model: Path) -> Iterator[Session]:
+    """Starts the application around `model` (or joins the configured one) and the run's coordinator; ends both."""
+    root = run.weights_root(config)
+    with ExitStack() as stack:
+        stack.enter_context(cluster.ray_session())
+        stack.callback(runs.remove_weights, root)
+        app = config.serving.connect or APPLICATION
+        if config.serving.connect is None:
+            stack.enter_context(cluster.application(cluster.serve_config(config, str(model), root)))
+        coordinator = Coordinator.options(num_cpus=0.1, max_concurrency=1000).remote(  # type: ignore[attr-defined]
+            config.dump(), str(model), app
+        )
+        stack.callback(ray.kill, coordinator)
+        yield Session(config, run, model, root, coordinator)
+
+
+def train(live: Session, report: Callable[[int, dict[str, float]], None] | None = None, base_version: int = 0) -> None:
+    """Runs GRPO to the last step. `report(step, metrics)` is called for each finished step. Raises TrainingFailed."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    config = live.config
+    learner = config.learner
+    on_gpu = learner.gpus_per_worker > 0
+    resources = {"CPU": learner.cpus_per_worker, **learner.resources}
+    if on_gpu:
+        resources["GPU"] = learner.gpus_per_worker
+    trainer = TorchTrainer(
+        train_loop,
+        train_loop_config={
+            "config": config.dump(),
+            "run": str(live.run.path),
+            "model": str(live.model),
+            "weights_root": live.weights_root,
+            "base_version": base_version,
+            "coordinator": live.coordinator,
+        },
+        scaling_config=ScalingConfig(num_workers=learner.workers, use_gpu=on_gpu, resources_per_worker=resources),
+        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+        run_config=RunConfig(
+            name="ray_train",
+            storage_path=str(live.run.path),
+            failure_config=FailureConfig(max_failures=learner.restarts),
+        ),
+    )
+    outcome: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:  # carried to the caller's thread
+            outcome.append(error)
+
+    thread = threading.Thread(target=fit, name="ray-train", daemon=True)
+    thread.start()
+    done = 0
+    while thread.is_alive():
+        thread.join(timeout=0.3)
+        done = _report(live, done, report)
+    _report(live, done, report)
+    if outcome:
+        raise TrainingFailed(
+            f"training stopped: {root_cause(outcome[0])}\nresume with: rayward train --resume {live.run.path}"
+        ) from outcome[0]
+
+
+def _report(live: Session, done: int, report: Callable[[int, dict[str, float]], None] | None) -> int:
+    rows = ray.get(live.coordinator.progress.remote(done))
+    for offset, metrics in enumerate(rows):
+        if report is not None:
+            report(done + offset, metrics)
+    return done + len(rows)
+
+
+def root_cause(error: BaseException) -> str:
+    """The innermost message, without the layers that carried it."""
+    failures = getattr(error, "worker_failures", None)
+    if failures:
+        error = next(iter(failures.values()))
+    while True:
+        inner = getattr(error, "cause", None) or error.__cause__
+        if inner is None or inner is error:
+            break
+        error = inner
+    return f"{type(error).__name__}: {error}"
+
+
+def start_model(config: TrainConfig, run: runs.RunFolder, report: Any = None) -> Path:
+    """The policy that the run starts from: built or given, then warm-started if configured. Raises ConfigError."""
+    from deployments.replica import model_folder_error
+
+    if config.model.source == "tiny":
+        model = tiny.build(config.model.tiny, config.env, config.seed, run.path / "models" / "init")
+    else:
+        problem = model_folder_error(config.model.source)
+        if problem:
+            raise ConfigError(f"model.source: {problem}")
+        model = Path(config.model.source)
+    if config.warmstart.enabled:
+        from training.warmstart import warmstart
+
+        warmstart(config, model, run.start_model, report)
+        return run.start_model
+    return model
+
+
+def main() -> None:
+    from training.cli import run_train_module
+
+    run_train_module()
+
+
+if __name__ == "__main__":
+    main()

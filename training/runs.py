@@ -1,0 +1,105 @@
+"""The folder of a run: `{storage_path}/runs/{experimenter}/{experiment}/{run_id}` and the files in it."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs.base import ConfigError
+from configs.training import TrainConfig
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run; creating the object creates nothing."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def episodes(self) -> Path:
+        return self.path / "episodes"
+
+    @property
+    def evaluations(self) -> Path:
+        return self.path / "eval"
+
+    @property
+    def start_model(self) -> Path:
+        """The policy that GRPO starts from (after the warm start, if there is one)."""
+        return self.path / "models" / "start"
+
+    @property
+    def final_model(self) -> Path:
+        return self.path / "models" / "final"
+
+    def weights_root(self, config: TrainConfig) -> str:
+        """The weight store: as configured, else in the machine's shared memory, else in the run's folder."""
+        if config.weights.root is not None:
+            return config.weights.root
+        memory = Path("/dev/shm")
+        if memory.is_dir() and os.access(memory, os.W_OK):
+            return str(memory / f"rayward-{self.path.name}")
+        return str(self.path / "weights")
+
+    def load_config(self) -> TrainConfig:
+        if not self.config.is_file():
+            raise ConfigError(f"{self.path} is not a run folder: it has no config.json")
+        return TrainConfig.parse(json.loads(self.config.read_text()), source=str(self.config))
+
+
+def create(config: TrainConfig, name: str | None = None) -> RunFolder:
+    """A fresh run folder with its resolved configuration. Raises ConfigError when it cannot be written."""
+    if "://" in config.storage_path:
+        raise ConfigError(
+            f"storage_path {config.storage_path!r}: a run is written to a local or mounted folder; "
+            "copy it to object storage afterwards, and set weights.root to a URI for replicas without a shared disk"
+        )
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    parent = Path(config.storage_path).expanduser().resolve() / "runs" / config.experimenter / config.experiment
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        path = Path(tempfile.mkdtemp(prefix=f"{name or config.name}-{stamp}-", dir=parent))
+        path.chmod(0o755)
+        run = RunFolder(path)
+        for folder in (run.checkpoints, run.evaluations):
+            folder.mkdir()
+        run.config.write_text(json.dumps(config.dump(), indent=2))
+    except OSError as error:
+        raise ConfigError(f"cannot write a run folder below {parent}: {error}. Set storage_path elsewhere") from error
+    return run
+
+
+def find(name: str, storage_path: str = "runs") -> RunFolder:
+    """A run by folder or by id. Raises ConfigError."""
+    direct = Path(name)
+    if (direct / "config.json").is_file():
+        return RunFolder(direct.resolve())
+    found = sorted(Path(storage_path).expanduser().glob(f"runs/*/*/{name}*"))
+    if len(found) == 1:
+        return RunFolder(found[0].resolve())
+    if found:
+        raise ConfigError(f"{name!r} names several runs: {', '.join(run.name for run in found)}")
+    raise ConfigError(f"no run {name!r} below {storage_path}/runs: give its folder or its id")
+
+
+def remove_weights(root: str) -> None:
+    """Frees the shared memory of a finished run."""
+    if root.startswith("/dev/shm/rayward-"):
+        shutil.rmtree(root, ignore_errors=True)

@@ -1,0 +1,138 @@
+"""Supervised fine-tuning on scripted demonstrations (TRL's SFTTrainer): a policy that RL can improve."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import envs.registry
+from configs.training import TrainConfig
+from envs.history import make_history
+from training.renderer import ChatRenderer
+from training.samples import episode_samples
+from training.types import Episode, Task, Turn
+
+Progress = Callable[[int, int, float], None]  # step, steps, loss
+
+
+def demonstrations(config: TrainConfig, renderer: ChatRenderer, seed: int = 0) -> Iterator[Episode]:
+    """Episodes of the scripted expert with its configured noise, rendered as the policy would see and say them."""
+    settings = config.warmstart
+    rng = random.Random(f"demonstrations/{config.seed}/{seed}")
+    environment = envs.registry.make(config.env.name, **config.env.kwargs)
+    system = environment.spec.system_prompt if config.env.system_prompt is None else config.env.system_prompt
+    for index in range(settings.episodes):
+        task = Task(config.env.name, rng.getrandbits(31), index)
+        history = make_history(config.env.history, environment.spec)
+        prompt = renderer.prompt(history.start(system, environment.reset(task.seed)))
+        turns: list[Turn] = []
+        while True:
+            action = environment.expert_action(rng, settings.noise, settings.illegal_noise)
+            answer = (*renderer.tokenizer.encode(action, add_special_tokens=False), renderer.end_id)
+            result = environment.step(action)
+            turns.append(Turn(prompt, answer, (0.0,) * len(answer), 0, result.reward, text=action))
+            over = result.terminated or result.truncated
+            if over or len(turns) >= config.env.max_turns:
+                break
+            messages = history.next(action, result.observation)
+            if history.append_only:
+                prompt = prompt + answer + renderer.continuation(answer, messages[-1:])
+            else:
+                prompt = renderer.prompt(messages)
+        yield Episode(task, 0, tuple(turns), "completed", result.success)
+    environment.close()
+
+
+def dataset(config: TrainConfig, renderer: ChatRenderer) -> Any:
+    """Token ids and labels (-100 where the policy did not choose) as a datasets.Dataset, in random order."""
+    from datasets import Dataset
+
+    samples = [
+        sample for episode in demonstrations(config, renderer) for sample in episode_samples(episode, 1.0, 0)
+    ]
+    random.Random(f"order/{config.seed}").shuffle(samples)
+    samples = samples[: config.warmstart.steps * config.warmstart.batch_size]
+    return Dataset.from_dict(
+        {
+            "input_ids": [list(sample.token_ids_T) for sample in samples],
+            "labels": [
+                [token if chosen else -100 for token, chosen in zip(sample.token_ids_T, sample.mask_T, strict=True)]
+                for sample in samples
+            ],
+        }
+    )
+
+
+def warmstart(config: TrainConfig, model_folder: Path, output: Path, progress: Progress | None = None) -> float:
+    """Trains `model_folder` on demonstrations, saves model and tokenizer to `output`; returns the last loss."""
+    os.environ.setdefault("ACCELERATE_USE_CPU", "1" if not _cuda() else "0")
+    import torch
+    from transformers import AutoModelForCausalLM, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    settings = config.warmstart
+    renderer = ChatRenderer.load(str(model_folder))
+    rows = dataset(config, renderer)
+    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
+    arguments = SFTConfig(
+        output_dir=str(output),
+        max_steps=settings.steps,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.lr,
+        weight_decay=settings.weight_decay,
+        warmup_steps=settings.warmup_steps,
+        adam_beta2=0.95,
+        max_grad_norm=1.0,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": 0.1},
+        logging_steps=20,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        seed=config.seed,
+        bf16=False,
+        use_cpu=not _cuda(),
+        gradient_checkpointing=False,
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        dataloader_num_workers=0,
+    )
+    losses = [float("nan")]
+
+    class Report(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if logs and "loss" in logs:
+                losses.append(float(logs["loss"]))
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if progress is not None:
+                progress(state.global_step, settings.steps, losses[-1])
+
+    trainer = SFTTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=rows,
+        processing_class=renderer.tokenizer,
+        callbacks=[Report()],
+    )
+    trainer.remove_callback(_printer())
+    trainer.train()
+    output.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(output)
+    renderer.tokenizer.save_pretrained(output)
+    return losses[-1]
+
+
+def _cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _printer() -> Any:
+    from transformers.trainer_callback import PrinterCallback
+
+    return PrinterCallback

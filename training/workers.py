@@ -1,0 +1,301 @@
+"""The Ray actors of a run: RolloutWorker plays groups, Coordinator decides which, and hands batches to the learner."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+import envs.registry
+from configs.training import TrainConfig
+from training.advantages import ADVANTAGES
+from training.batching import split_over_ranks
+from training.buffer import GroupBuffer, task_at
+from training.metrics import rollout_metrics
+from training.renderer import ChatRenderer
+from training.rollout import (
+    EnvironmentFailed,
+    Hooks,
+    Player,
+    PlaySettings,
+    RolloutFailed,
+    run_group,
+)
+from training.samples import group_samples
+from training.serve_client import ServeGenerate
+from training.types import Batch, Denominators, Episode, Group, Sample, Task
+
+logger = logging.getLogger("rayward")
+
+
+@ray.remote(concurrency_groups={"watch": 1})
+class RolloutWorker:
+    """Plays the groups it is given, many episodes at once in one asyncio loop.
+
+    Consumes: `play` calls. Waits for: policy answers, bounded by their deadlines. Stops when: its owner kills it.
+    `stuck` runs in a thread of its own: it answers while an environment holds the loop.
+    """
+
+    def __init__(self, config: dict[str, Any], model_folder: str, app: str) -> None:
+        from ray import serve
+
+        self._config = TrainConfig.model_validate(config)
+        self._renderer = ChatRenderer.load(model_folder)
+        rollout, replicas = self._config.rollout, self._config.serving.replicas
+        self._generate = ServeGenerate(
+            serve.get_deployment_handle(self._config.serving.policy, app),
+            buckets=1 if replicas.max_replicas == 1 else 8 * replicas.max_replicas,
+            window_s=rollout.batch_window_s,
+            max_batch=rollout.max_batch,
+        )
+        self._hooks = Hooks()
+        self._room = asyncio.Semaphore(max(1, rollout.max_concurrent_episodes // rollout.group_size))
+
+    async def play(self, task: Task, group_size: int, min_weight_version: int, evaluation: bool) -> Group:
+        """One complete group. Raises RolloutFailed."""
+        make = PlaySettings.for_evaluation if evaluation else PlaySettings.for_training
+        settings = make(self._config, min_weight_version)
+        player = Player(
+            make_env=lambda: envs.registry.make(settings.env.name, **settings.env.kwargs),
+            generate=self._generate,
+            renderer=self._renderer,
+            settings=settings,
+            hooks=self._hooks,
+        )
+        async with self._room:
+            return await run_group(player, task, group_size)
+
+    async def counts(self) -> dict[str, int]:
+        """Counters by reason since the start: episodes_*, retries_*, truncated_*."""
+        return dict(self._hooks.counts)
+
+    @ray.method(concurrency_group="watch")
+    def stuck(self) -> str | None:
+        """Which environment call has run longer than `env.step_timeout_s`, if any."""
+        limit_s = self._config.env.step_timeout_s
+        for what, since in list(self._hooks.env_call.values()):
+            running_s = self._hooks.clock() - since
+            if running_s > limit_s:
+                return f"{what} has not returned for {running_s:.1f} s (env.step_timeout_s is {limit_s:g})"
+        return None
+
+
+class WorkerPool:
+    """Rollout workers that are replaced when they die or hang; a group is played until one worker delivers it."""
+
+    def __init__(self, config: TrainConfig, model_folder: str, app: str) -> None:
+        self._config = config
+        self._arguments = (config.dump(), model_folder, app)
+        self._workers = [self._start() for _ in range(config.rollout.workers)]
+        self._turn = 0
+        self._hung: dict[Any, str] = {}
+        self.counts: Counter[str] = Counter()
+
+    def _start(self) -> Any:
+        options = RolloutWorker.options(  # type: ignore[attr-defined]
+            num_cpus=self._config.rollout.worker_cpus, max_concurrency=4096
+        )
+        return options.remote(*self._arguments)
+
+    async def play(self, task: Task, group_size: int, min_weight_version: int, evaluation: bool = False) -> Group:
+        """One group, wherever it can be had. Raises RolloutFailed with the named cause."""
+        hangs = 0
+        for _ in range(self._config.rollout.max_retries + 1):
+            slot = self._turn = (self._turn + 1) % len(self._workers)
+            worker = self._workers[slot]
+            try:
+                group: Group = await worker.play.remote(task, group_size, min_weight_version, evaluation)
+                return group
+            except RayTaskError as error:
+                cause = error.cause
+                raise (cause if isinstance(cause, RolloutFailed) else RolloutFailed(str(cause))) from None
+            except RayActorError:
+                self._replace(slot, worker)
+                self.counts["groups_replayed_worker_lost"] += 1
+                if worker in self._hung:
+                    hangs += 1
+                    if hangs == 2:
+                        raise EnvironmentFailed(f"the environment hung twice: {self._hung[worker]}") from None
+        raise RolloutFailed(f"{task}: lost a rollout worker in each of {self._config.rollout.max_retries + 1} tries")
+
+    def _replace(self, slot: int, worker: Any) -> None:
+        if self._workers[slot] is worker:  # the first who notices replaces it
+            self._workers[slot] = self._start()
+            self.counts["workers_replaced"] += 1
+            logger.warning("rollout worker %d was lost; a new one takes over its groups", slot)
+
+    async def watch(self) -> None:
+        """Kills a worker whose environment hangs. Waits for: nothing but the clock. Stops when: cancelled."""
+        period_s = min(5.0, self._config.env.step_timeout_s / 2)
+        while True:
+            await asyncio.sleep(period_s)
+            for worker in list(self._workers):
+                try:
+                    stuck = await asyncio.wait_for(_awaited(worker.stuck.remote()), timeout=period_s + 10)
+                except (TimeoutError, RayActorError):
+                    continue
+                if stuck:
+                    logger.error("killing a rollout worker: %s", stuck)
+                    self._hung[worker] = stuck
+                    ray.kill(worker)
+
+    async def total_counts(self) -> dict[str, int]:
+        total = Counter(self.counts)
+        for worker in self._workers:
+            try:
+                total.update(await asyncio.wait_for(_awaited(worker.counts.remote()), timeout=10))
+            except (TimeoutError, RayActorError):
+                continue
+        return dict(total)
+
+    def worker_pids(self) -> list[Any]:
+        return list(self._workers)
+
+
+async def _awaited(reference: Any) -> Any:
+    return await reference
+
+
+@ray.remote
+class Coordinator:
+    """Owns the task stream and the buffer of a run.
+
+    Consumes: groups from the pool, `published` from the learner. Waits for: the groups of the step that the learner
+    asks for. Unblocked by: their completion, or the first RolloutFailed, which ends the run with its message.
+    """
+
+    def __init__(self, config: dict[str, Any], model_folder: str, app: str) -> None:
+        self._config = TrainConfig.model_validate(config)
+        self._pool = WorkerPool(self._config, model_folder, app)
+        self._buffer: GroupBuffer | None = None
+        self._changed = asyncio.Condition()
+        self._running: dict[int, asyncio.Task[None]] = {}
+        self._failure: BaseException | None = None
+        self._batches: dict[int, list[Batch]] = {}
+        self._history: list[dict[str, float]] = []
+        self._watch: asyncio.Task[None] | None = None
+
+    async def begin(self, first_step: int, base_version: int, waiting: Sequence[Group] = ()) -> None:
+        """(Re)starts the stream at a step: at the start of a run, after a resume, after a restart of the learner."""
+        for task in self._running.values():
+            task.cancel()
+        self._running.clear()
+        self._batches.clear()
+        self._failure = None
+        rollout = self._config.rollout
+        self._buffer = GroupBuffer(
+            rollout.groups_per_step, rollout.max_policy_lag_steps, self._config.steps, first_step, base_version
+        )
+        for group in waiting:
+            self._buffer.add(group)
+        self._history = self._history[:first_step]
+        if self._watch is None:
+            self._watch = asyncio.create_task(self._pool.watch())
+        self._launch()
+
+    def _launch(self) -> None:
+        assert self._buffer is not None
+        for index in self._buffer.startable():
+            task = task_at(self._config.env.name, self._config.seed, index)
+            self._running[index] = asyncio.create_task(self._play(task, self._buffer.min_version(index)))
+
+    async def _play(self, task: Task, min_version: int) -> None:
+        try:
+            group = await self._pool.play(task, self._config.rollout.group_size, min_version)
+        except RolloutFailed as error:
+            self._failure = self._failure or error
+        else:
+            assert self._buffer is not None
+            self._buffer.add(group)
+        finally:
+            self._running.pop(task.index, None)
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def next_batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
+        """This rank's share of the step's batch. Raises RolloutFailed when a group of it cannot be completed."""
+        buffer = self._buffer
+        if buffer is None:
+            raise RolloutFailed("next_batch before begin")
+        began = time.perf_counter()
+        async with self._changed:
+            await self._changed.wait_for(
+                lambda: step in self._batches or buffer.ready(step) or self._failure is not None
+            )
+            if step not in self._batches:
+                if self._failure is not None and not buffer.ready(step):
+                    raise self._failure
+                groups = buffer.take(step)
+                self._batches = {step: self._build(groups, step, world, time.perf_counter() - began)}
+        return self._batches[step][rank]
+
+    def _build(self, groups: list[Group], step: int, world: int, wait_s: float) -> list[Batch]:
+        assert self._buffer is not None
+        algorithm = self._config.algorithm
+        advantage = ADVANTAGES[algorithm.advantage]
+        samples: list[Sample] = []
+        kept = 0
+        for group in groups:
+            if algorithm.drop_uniform_groups and len(set(group.returns_G)) == 1:
+                continue
+            samples += group_samples(group, advantage(group.returns_G), kept)
+            kept += 1
+        denominators = Denominators(sum(sample.chosen for sample in samples), len(samples), kept)
+        metrics = rollout_metrics(groups) | {
+            "rollout/lag_max": float(self._buffer.lag(groups, step)),
+            "rollout/wait_s": wait_s,
+        }
+        shares = split_over_ranks(samples, world)
+        return [Batch(tuple(share), denominators, step, metrics) for share in shares]
+
+    async def published(self, version: int, metrics: dict[str, float]) -> None:
+        """The learner made a new version: rollouts that waited for it may start."""
+        assert self._buffer is not None
+        self._buffer.version = max(self._buffer.version, version)
+        self._history.append(metrics)
+        self._launch()
+
+    async def evaluate(self, seeds: Sequence[int], min_weight_version: int) -> list[Episode]:
+        """One episode a seed in the evaluation's situations. Raises RolloutFailed."""
+        name = self._config.env.name
+        tasks = [Task(name, seed, index) for index, seed in enumerate(seeds)]
+        watch = None
+        if self._watch is None:
+            watch = asyncio.create_task(self._pool.watch())
+        try:
+            groups = await asyncio.gather(
+                *(self._pool.play(task, 1, min_weight_version, evaluation=True) for task in tasks)
+            )
+        finally:
+            if watch is not None:
+                watch.cancel()
+        return [group.episodes[0] for group in groups]
+
+    async def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold of the rollouts: finished groups that wait. Groups in flight are played again
+        from their task, which is derived from the step."""
+        return {"waiting": self._buffer.waiting() if self._buffer else []}
+
+    async def progress(self, since: int = 0) -> list[dict[str, float]]:
+        """Metrics of the steps from `since` on."""
+        return self._history[since:]
+
+    async def counts(self) -> dict[str, int]:
+        return await self._pool.total_counts()
+
+    async def workers(self) -> list[Any]:
+        return self._pool.worker_pids()
+
+    async def waits_for(self) -> str:
+        """For the watchdog: what this actor waits for."""
+        if self._buffer is None:
+            return "begin"
+        return f"groups {sorted(self._running)[:8]} ({len(self._running)} in flight), version {self._buffer.version}"
+
+
