@@ -85,17 +85,25 @@ def install(pins: list[str]) -> None:
     large = [pin for pin in pins if name_of(pin) in LARGE]
     small = [pin for pin in pins if pin not in large and pin not in cpu_torch]
     first_words = sorted({name_of(pin).split("-")[0] for pin in small})
-    shares = [[pin for pin in small if first_words.index(name_of(pin).split("-")[0]) % 3 == share] for share in range(3)]
+    shares = [
+        [pin for pin in small if first_words.index(name_of(pin).split("-")[0]) % 3 == share] for share in range(3)
+    ]
     with ThreadPoolExecutor(4) as pool:
         waiting = [pool.submit(install_large, cpu_torch, large), *(pool.submit(pip, share) for share in shares)]
-        for future in waiting:
-            future.result()
+        try:
+            for future in waiting:
+                future.result()
+        except BaseException:  # Ctrl-C, or one of them failed: the others need not go on
+            stop_commands()
+            raise
 
 
 def install_large(cpu_torch: list[str], others: list[str]) -> None:
     if cpu_torch and install_cpu_torch(cpu_torch[0]):
         torchvision = [pin for pin in others if pin.startswith("torchvision==")]
-        pip([*torchvision, "--index-url", PYTORCH_CPU_INDEX], attempts=1, may_fail=True)  # the build that fits this torch
+        pip(
+            [*torchvision, "--index-url", PYTORCH_CPU_INDEX], attempts=1, may_fail=True
+        )  # the build that fits this torch
     pip(others)
 
 
@@ -220,7 +228,11 @@ def step(name: str, progress: Progress | None = None) -> Iterator[None]:
 def draw(progress: Progress, over: threading.Event) -> None:
     terminal = sys.stdout.isatty()
     while not over.wait(0.5 if terminal else 15):
-        print(f"\r\033[K   {progress.line()}" if terminal else f"   {progress.line()}", end="" if terminal else "\n", flush=True)
+        print(
+            f"\r\033[K   {progress.line()}" if terminal else f"   {progress.line()}",
+            end="" if terminal else "\n",
+            flush=True,
+        )
     if terminal:
         print("\r\033[K", end="", flush=True)
 
@@ -231,27 +243,54 @@ def pip(arguments: list[str], attempts: int = 2, may_fail: bool = False) -> bool
             run([*PIP, *arguments])
             return True
         except StepFailed:
-            if attempt == attempts and not may_fail:
+            if (attempt == attempts and not may_fail) or STOPPING.is_set():
                 raise
     return False
 
 
+RUNNING: set[subprocess.Popen] = set()
+STOPPING = threading.Event()
+
+
+def stop_commands() -> None:
+    STOPPING.set()
+    for process in list(RUNNING):
+        process.terminate()
+
+
 def run(command: list[str]) -> None:
-    kept_out = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_REQUIRE_VIRTUALENV"}
+    kept_out = {
+        "PYTHONPATH",
+        "PYTHONHOME",
+        "VIRTUAL_ENV",
+        "PIP_USER",
+        "PIP_TARGET",
+        "PIP_PREFIX",
+        "PIP_REQUIRE_VIRTUALENV",
+    }
     environment = {key: value for key, value in os.environ.items() if key not in kept_out}
     process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
-    assert process.stdout is not None
+    RUNNING.add(process)
     output: list[str] = []
     for line in process.stdout:
         output.append(line)
         Progress.fetched += line.startswith("Collecting ")
     code = process.wait()
+    RUNNING.discard(process)
     with LOG.open("a") as log:
         log.write(f"$ {' '.join(command)}\n{''.join(output)}\n")
     if code != 0:
-        raise StepFailed(f"exit code {code} from {Path(command[0]).name} {' '.join(command[1:4])} ...\n{''.join(output[-15:])}")
+        raise StepFailed(
+            f"exit code {code} from {Path(command[0]).name} {' '.join(command[1:4])} ...\n{''.join(output[-15:])}"
+        )
 
 
 @contextmanager

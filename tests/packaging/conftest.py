@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 # Loaded by a .pth line when the interpreter starts: every library outside the base dependencies is as if not installed.
-BASE_ONLY = '''
+BASE_ONLY = """
 import re, sys
 from importlib import metadata
 
@@ -39,22 +39,22 @@ def wanted_by(name, extras):
             yield line.partition(";")[0]
 
 base = closure(wanted_by("rayward", {""}), {"rayward"})
-allowed = {
+blocked = {
     module
     for module, distributions in metadata.packages_distributions().items()
-    if any(re.sub(r"[-_.]+", "-", name).lower() in base for name in distributions)
-} | set(sys.stdlib_module_names) | {"configs", "envs", "deployments", "training", "_distutils_hack", "base_only"}
-for name in [name for name in sys.modules if name.partition(".")[0] not in allowed and name != "__main__"]:
+    if not any(re.sub(r"[-_.]+", "-", name).lower() in base for name in distributions)
+} - set(sys.stdlib_module_names)
+for name in [name for name in sys.modules if name.partition(".")[0] in blocked]:
     del sys.modules[name]
 
 class OnlyBaseDependencies:
     def find_spec(self, name, path=None, target=None):
         top = name.partition(".")[0]
-        if top not in allowed:
+        if top in blocked:
             raise ModuleNotFoundError(f"No module named {top!r}", name=top)
 
 sys.meta_path.insert(0, OnlyBaseDependencies())
-'''
+"""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,9 @@ class Installation:
 
     def run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Runs a program of the environment's bin folder ("python", "rayward")."""
-        clean = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
+        clean = {
+            key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+        }
         return subprocess.run(
             [str(self.folder / "bin" / program), *arguments],
             cwd=self.outside, env=clean | {"NO_COLOR": "1", "COLUMNS": "120"}, capture_output=True, text=True, timeout=120,

@@ -158,7 +158,9 @@ def complaints(module: str, found: Import) -> Iterator[str]:
 
 def imports_of(path: Path, root: Path) -> Iterator[Import]:
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    package = module_name(path, root).split(".") if path.name == "__init__.py" else module_name(path, root).split(".")[:-1]
+    package = (
+        module_name(path, root).split(".") if path.name == "__init__.py" else module_name(path, root).split(".")[:-1]
+    )
     at_module_level = set(nodes_run_on_import(tree))
     for node in ast.walk(tree):
         for target in targets_of(node, package, root):
@@ -172,9 +174,13 @@ def targets_of(node: ast.AST, package: list[str], root: Path) -> Iterator[str]:
         case ast.ImportFrom(module=module, names=names, level=level):
             above = package[: len(package) - level + 1] if level else []
             source = ".".join([*above, *([module] if module else [])])
-            for alias in names:  # `from deployments import client` names a module, `from ... import PolicyError` does not
+            for (
+                alias
+            ) in names:  # `from deployments import client` names a module, `from ... import PolicyError` does not
                 yield f"{source}.{alias.name}" if is_module(f"{source}.{alias.name}", root) else source
-        case ast.Call(func=ast.Attribute(attr="import_module") | ast.Name(id="import_module" | "__import__"), args=args):
+        case ast.Call(
+            func=ast.Attribute(attr="import_module") | ast.Name(id="import_module" | "__import__"), args=args
+        ):
             yield from (str(arg.value) for arg in args[:1] if isinstance(arg, ast.Constant))
 
 
