@@ -1,4 +1,4 @@
-"""The wheel, and fresh environments that hold it. No network: dependencies are borrowed from the running environment."""
+"""The wheel, and fresh environments that hold it. No network: libraries are borrowed from the running environment."""
 
 import os
 import subprocess
@@ -20,13 +20,11 @@ from importlib import metadata
 def closure(requirements, found):
     from packaging.requirements import Requirement
     for requirement in map(Requirement, requirements):
-        extras = requirement.extras or {""}
         name = re.sub(r"[-_.]+", "-", requirement.name).lower()
-        wanted = requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in ["", *extras])
-        if wanted and name not in found:
+        if name not in found:
             found.add(name)
             try:
-                closure(wanted_by(name, extras), found)
+                closure(wanted_by(name, requirement.extras), found)
             except metadata.PackageNotFoundError:
                 pass
     return found
@@ -38,7 +36,7 @@ def wanted_by(name, extras):
         if marker is None or any(marker.evaluate({"extra": extra}) for extra in ["", *extras]):
             yield line.partition(";")[0]
 
-base = closure(wanted_by("rayward", {""}), {"rayward"})
+base = closure(wanted_by("rayward", []), {"rayward"})
 blocked = {
     module
     for module, distributions in metadata.packages_distributions().items()
@@ -75,8 +73,12 @@ class Installation:
         }
         return subprocess.run(
             [str(self.folder / "bin" / program), *arguments],
-            cwd=self.outside, env=clean | {"NO_COLOR": "1", "COLUMNS": "120"}, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+            cwd=self.outside,
+            env=clean | {"NO_COLOR": "1", "COLUMNS": "120"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
 
 
 @pytest.fixture(scope="session")

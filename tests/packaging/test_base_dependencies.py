@@ -1,4 +1,4 @@
-"""`pip install rayward` without extras is envs, configs and the client, and a console script that says what is missing."""
+"""`pip install rayward` without extras: envs, configs, the client, and a console script that says what is missing."""
 
 import pytest
 
