@@ -24,14 +24,14 @@ PYTEST := $(BIN)/python -m pytest
 
 help: ## this list
 	@echo "rayward: train policies by GRPO in environments, and serve them, on one Ray cluster"
-	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | awk -F'|' '{printf "%-24s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | awk -F'\t' '{printf "%-24s %s\n", $$1, $$2}'
 	@echo "options: ACCELERATOR=cpu|gpu  PYTHON=/path/to/python3.11  ENV=tictactoe|key_door (quickstart)  NAME=... (bench)"
 
 setup: ## .venv from the lock file (ACCELERATOR=cpu|gpu); instant when nothing changed
 	@python=$$(sh requirements/find_python.sh) && "$$python" requirements/setup_venv.py --accelerator "$(ACCELERATOR)"
 
 quickstart: setup ## train a tiny policy through Serve replicas and show that it got better (ENV=tictactoe|key_door)
-	@exec $(BIN)/python -m training.quickstart --env "$(ENV)"
+	@exec $(BIN)/python -m training.quickstart "$(ENV)"
 
 test: setup ## everything that CI runs: checks, unit, integration and packaging tests
 	@$(MAKE) check

@@ -54,7 +54,7 @@ def main() -> int:
             with step("rayward itself (editable)"):
                 pip(["--no-build-isolation", "--editable", str(ROOT)])
         except (StepFailed, KeyboardInterrupt) as stop:
-            print(f"\nset-up stopped: {stop or 'interrupted'}; run `make setup` again", file=sys.stderr)
+            print(f"\nset-up stopped: {str(stop) or 'interrupted'}; run `make setup` again", file=sys.stderr)
             return 130 if isinstance(stop, KeyboardInterrupt) else 1
         STAMP.write_text(json.dumps(wanted | {"packages": installed_packages()}, indent=1))
     return 0
