@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -18,7 +20,7 @@ from configs.serving import PolicyConfig
 from deployments.errors import PolicyError
 from deployments.protocol import GenerateFailure, GenerateRequest, GenerateResult, Sampling
 from deployments.vllm_engine import VllmEngine, process_environment
-from deployments.weights import WeightStore, WeightsError
+from deployments.weights import WeightsError, WeightStore
 
 logger = logging.getLogger("ray.serve")
 
@@ -40,6 +42,7 @@ class PolicyReplica:
         self.engine = VllmEngine.start(
             self.config.engine, self.config.model, weight_updates=self.config.weights_root is not None
         )
+        self._cache = Path(tempfile.mkdtemp(prefix="rayward-weights-", dir=_same_disk(self.config.weights_root)))
         self._tokenizer: Any = None
         self._measure()
         if self.config.warmup:
@@ -141,7 +144,7 @@ class PolicyReplica:
                 )
             began = time.perf_counter()
             try:
-                fetched = await asyncio.to_thread(self._store.fetch_at_least, version, deadline_s)
+                fetched = await asyncio.to_thread(self._store.fetch_at_least, version, deadline_s, self._cache)
             except WeightsError as error:
                 raise PolicyError("stale_weights", str(error)) from error
             await self.engine.load_weights(str(fetched.folder), fetched.manifest.version)
@@ -214,6 +217,16 @@ class PolicyReplica:
         """Serve calls this once the replica's requests are drained."""
         if hasattr(self, "engine"):
             await self.engine.close()
+        if hasattr(self, "_cache"):
+            shutil.rmtree(self._cache, ignore_errors=True)
+
+
+def _same_disk(root: str | None) -> str | None:
+    """A folder on the store's own file system, where a version is brought by hard links instead of copies."""
+    if root is None or "://" in root:
+        return None
+    parent = Path(root).parent
+    return str(parent) if os.access(parent, os.W_OK) else None
 
 
 def model_folder_error(model: str) -> str | None:
@@ -222,7 +235,9 @@ def model_folder_error(model: str) -> str | None:
     if not looks_like_path:
         return None
     if not Path(model).is_dir():
-        return f"model folder {model!r} does not exist: name a folder in Hugging Face format (config.json, *.safetensors)"
+        return (
+            f"model folder {model!r} does not exist: name a folder in Hugging Face format (config.json, *.safetensors)"
+        )
     if not (Path(model) / "config.json").is_file():
         return f"model folder {model!r} has no config.json: it is not in Hugging Face format"
     return None

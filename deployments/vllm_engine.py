@@ -79,6 +79,7 @@ class VllmEngine:
         self._engine = engine
         self._config = config
         self._version = version
+        self.broken = False
         self._parameters: dict[Sampling, Any] = {}
         self._update = asyncio.Lock()
         self._max_model_len: int = engine.model_config.max_model_len
@@ -201,7 +202,9 @@ class VllmEngine:
     async def load_weights(self, folder: str, version: int) -> None:
         """Takes up the version that lies in `folder` (safetensors shards). Requests in flight go on afterwards.
 
-        Raises PolicyError("stale_weights") when vLLM cannot load it; the old weights then stay in use.
+        Raises PolicyError("stale_weights") when the version cannot be loaded; the old weights then stay in use, but
+        for a failure half-way (vLLM's message says that the model holds parts of two versions): `broken` is then set
+        and the replica's health check fails, so that Serve replaces it.
         """
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
@@ -217,12 +220,15 @@ class VllmEngine:
                 await self._engine.finish_weight_update(str(version))
                 self._version = version
             except Exception as error:
+                self.broken = "two versions" in str(error) or "version lacks" in str(error)
                 raise PolicyError("stale_weights", f"vLLM could not load version {version}: {error!r}") from error
             finally:
                 await self._engine.resume_generation()
 
     async def check_health(self) -> None:
-        """Raises when the engine's processes are gone."""
+        """Raises when the engine's processes are gone, or when a failed update left mixed weights."""
+        if self.broken:
+            raise RuntimeError("a weight update failed half-way: the model holds parts of two versions")
         await self._engine.check_health()
 
     async def close(self) -> None:

@@ -94,7 +94,7 @@ class Env(ABC):
 
     def close(self) -> None:
         """Frees what the environment holds; most hold nothing."""
-        return None
+        return
 
 
 def check_settings(cls: type[Env], settings: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from functools import lru_cache
+from functools import cache
 
 from envs.base import (
     Env,
@@ -39,7 +39,7 @@ def play(board: str, cell: int, mark: str) -> str:
     return board[:cell] + mark + board[cell + 1 :]
 
 
-@lru_cache(maxsize=None)
+@cache
 def minimax(board: str, mark: str) -> int:
     """Value for `mark`, who is to move: 1 win, 0 draw, -1 loss, both sides perfect."""
     if winner(board):
@@ -51,7 +51,7 @@ def minimax(board: str, mark: str) -> int:
     return max(-minimax(play(board, cell, mark), other) for cell in free)
 
 
-@lru_cache(maxsize=None)
+@cache
 def against_random(board: str, mark: str) -> float:
     """Expected reward for `mark`, who is to move and plays best, against a uniformly random opponent."""
     return max(_after(play(board, cell, mark), mark) for cell in free_cells(board))

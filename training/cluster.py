@@ -115,8 +115,8 @@ def check_port(host: str, port: int) -> None:
 
 
 @contextmanager
-def application(config: ServeConfig, blocking: bool = True) -> Iterator[Any]:
-    """The Serve application, ready (or starting, with blocking=False); deleted at the end. Yields the ingress handle.
+def application(config: ServeConfig) -> Iterator[Any]:
+    """The Serve application, ready; deleted at the end. Yields the ingress handle.
 
     Raises ClusterError when it does not get ready.
     """
@@ -135,27 +135,9 @@ def application(config: ServeConfig, blocking: bool = True) -> Iterator[Any]:
     )
     try:
         try:
-            handle = serve.run(app, name=config.name, route_prefix=config.http.root_path, _blocking=blocking)
+            handle = serve.run(app, name=config.name, route_prefix=config.http.root_path)
         except RuntimeError as error:
             raise ClusterError(f"the Serve application did not get ready: {error}") from error
         yield handle
     finally:
         serve.delete(config.name, _blocking=True)
-
-
-def wait_ready(app: str, deadline_s: float = 600.0) -> None:
-    """Returns once the application runs. Raises ClusterError when it failed, or at the deadline."""
-    import time
-
-    from ray import serve
-
-    end = time.monotonic() + deadline_s
-    while time.monotonic() < end:
-        status = serve.status().applications.get(app)
-        if status is not None and status.status == "RUNNING":
-            return
-        if status is not None and status.status in ("DEPLOY_FAILED", "UNHEALTHY"):
-            detail = "; ".join(d.message for d in status.deployments.values() if d.message)
-            raise ClusterError(f"the Serve application failed to start: {status.message} {detail}".strip())
-        time.sleep(0.2)
-    raise ClusterError(f"the Serve application was not ready within {deadline_s:g} s")

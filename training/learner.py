@@ -143,7 +143,7 @@ class Learner:
         policy_loss = LOSSES[algorithm.loss](inputs, batch.denominators, algorithm)
         entropy_sum = (entropy * row.mask).sum()
         loss = policy_loss - algorithm.entropy_coef * entropy_sum / batch.denominators.tokens
-        kl = torch.zeros(())
+        kl = torch.zeros((), device=row.mask.device)
         if self._reference is not None:
             with torch.no_grad():
                 reference_logp, _ = self._reference(token_ids=row.token_ids, mask=row.mask)
@@ -154,7 +154,7 @@ class Learner:
             ratio = inputs.ratio
             outside = (ratio < 1 - algorithm.clip_low) | (ratio > 1 + algorithm.clip_high)
             parts = [policy_loss, entropy_sum, difference.abs().sum(), (outside * row.mask).sum(), kl, row.mask.sum()]
-        return loss, torch.tensor([float(part) for part in parts], dtype=torch.float64)
+        return loss, torch.stack([part.detach().double() for part in parts]).cpu()
 
     def _metrics(self, sums: Tensor, batch: Batch, norm: float, lr: float) -> dict[str, float]:
         if self._world > 1:

@@ -37,8 +37,7 @@ def group_samples(group: Group, advantages_G: Sequence[float], index: int) -> li
 def _grows(before: Turn, after: Turn) -> bool:
     size, answer = len(before.prompt_ids), len(before.completion_ids)
     return (
-        after.prompt_ids[:size] == before.prompt_ids
-        and after.prompt_ids[size : size + answer] == before.completion_ids
+        after.prompt_ids[:size] == before.prompt_ids and after.prompt_ids[size : size + answer] == before.completion_ids
     )
 
 

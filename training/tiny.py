@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-import envs.registry
 from configs.training import EnvConfig, TinyModel
 from envs.history import make_history
+from envs.registry import make as make_env
 
 PAD, USER, ASSISTANT, SYSTEM, END = "<|pad|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"
 SPECIAL_TOKENS = [PAD, USER, ASSISTANT, SYSTEM, END]
@@ -33,7 +33,7 @@ MOST_WHOLE_PIECES = 192
 
 def environment_texts(env: EnvConfig, episodes: int = 64, seed: int = 0) -> Iterable[str]:
     """What the policy will read and write: prompts and expert answers of scripted episodes."""
-    environment = envs.registry.make(env.name, **env.kwargs)
+    environment = make_env(env.name, **env.kwargs)
     rng = random.Random(seed)
     history = make_history(env.history, environment.spec)
     system = environment.spec.system_prompt if env.system_prompt is None else env.system_prompt
@@ -81,7 +81,9 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> None
     tokenizer.save_pretrained(folder)
 
 
-def build_model(tiny: TinyModel, vocab_size: int, eos_token_id: int, pad_token_id: int, seed: int, folder: Path) -> None:
+def build_model(
+    tiny: TinyModel, vocab_size: int, eos_token_id: int, pad_token_id: int, seed: int, folder: Path
+) -> None:
     """Random weights, saved in Hugging Face format. Embeddings are untied: vLLM's CPU build packs a tied lm_head once
     and would go on sampling from the old one after a weight update."""
     import torch

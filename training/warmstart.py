@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import envs.registry
 from configs.training import TrainConfig
 from envs.history import make_history
+from envs.registry import make as make_env
 from training.renderer import ChatRenderer
 from training.samples import episode_samples
 from training.types import Episode, Task, Turn
@@ -22,7 +22,7 @@ def demonstrations(config: TrainConfig, renderer: ChatRenderer, seed: int = 0) -
     """Episodes of the scripted expert with its configured noise, rendered as the policy would see and say them."""
     settings = config.warmstart
     rng = random.Random(f"demonstrations/{config.seed}/{seed}")
-    environment = envs.registry.make(config.env.name, **config.env.kwargs)
+    environment = make_env(config.env.name, **config.env.kwargs)
     system = environment.spec.system_prompt if config.env.system_prompt is None else config.env.system_prompt
     for index in range(settings.episodes):
         task = Task(config.env.name, rng.getrandbits(31), index)
@@ -50,9 +50,7 @@ def dataset(config: TrainConfig, renderer: ChatRenderer) -> Any:
     """Token ids and labels (-100 where the policy did not choose) as a datasets.Dataset, in random order."""
     from datasets import Dataset
 
-    samples = [
-        sample for episode in demonstrations(config, renderer) for sample in episode_samples(episode, 1.0, 0)
-    ]
+    samples = [sample for episode in demonstrations(config, renderer) for sample in episode_samples(episode, 1.0, 0)]
     random.Random(f"order/{config.seed}").shuffle(samples)
     samples = samples[: config.warmstart.steps * config.warmstart.batch_size]
     return Dataset.from_dict(

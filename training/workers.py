@@ -12,8 +12,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-import envs.registry
 from configs.training import TrainConfig
+from envs.registry import make as make_env
 from training.advantages import ADVANTAGES
 from training.batching import split_over_ranks
 from training.buffer import GroupBuffer, task_at
@@ -62,7 +62,7 @@ class RolloutWorker:
         make = PlaySettings.for_evaluation if evaluation else PlaySettings.for_training
         settings = make(self._config, min_weight_version)
         player = Player(
-            make_env=lambda: envs.registry.make(settings.env.name, **settings.env.kwargs),
+            make_env=lambda: make_env(settings.env.name, **settings.env.kwargs),
             generate=self._generate,
             renderer=self._renderer,
             settings=settings,
@@ -297,5 +297,3 @@ class Coordinator:
         if self._buffer is None:
             return "begin"
         return f"groups {sorted(self._running)[:8]} ({len(self._running)} in flight), version {self._buffer.version}"
-
-
