@@ -146,10 +146,12 @@ def _known_keys(model: type[BaseModel], location: Sequence[int | str]) -> list[s
     for part in location:
         if isinstance(part, int) or not isinstance(current, type):
             continue
-        field = current.model_fields.get(str(part))
+        field = getattr(current, "model_fields", {}).get(str(part))
         if field is None:
             continue
         current = _model_in(field.annotation)
+        if current is None:
+            return []
     return sorted(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
 
 

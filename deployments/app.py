@@ -13,7 +13,8 @@ from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from configs.base import ConfigError
 from configs.serving import PolicyConfig, ServeConfig
 from deployments.ingress import Ingress
-from deployments.replica import PolicyReplica, model_folder_error
+from deployments.replica import PolicyReplica
+from deployments.replica import model_folder_error as model_folder_error
 from deployments.vllm_engine import process_environment
 
 # Read where Ray and Serve's controller start: they must stand in the environment before `ray start` or `ray.init`.

@@ -43,7 +43,7 @@ class Ingress:
 
     def _policy(self, name: str | None) -> str:
         if name in self._handles:
-            return name  # type: ignore[return-value]
+            return name
         if len(self._handles) == 1:
             return next(iter(self._handles))
         raise PolicyError("not_found", f"no policy {name!r}; loaded: {', '.join(sorted(self._handles))}")
@@ -175,7 +175,7 @@ def failed(error: Exception, request_id: str) -> Response:
     elif isinstance(error, RayError | RayServeException):
         known = PolicyError("unavailable", "no replica could answer: try again later")
     else:
-        logger.exception("request %s failed", request_id)
+        logger.error("request %s failed", request_id, exc_info=error)
         known = PolicyError("internal", "the server failed; its log has the details under this request_id")
     body = known.body() | {"request_id": request_id, "error": {"message": known.message, "type": known.kind}}
     headers = {"Retry-After": "1"} if TABLE[known.kind].retryable else None

@@ -1,4 +1,4 @@
-"""Wire types of the token interface between whoever plays an environment and a policy replica. No ray, torch or vllm."""
+"""Wire types of the token interface between a player of environments and a policy replica. No ray, torch or vllm."""
 
 from __future__ import annotations
 

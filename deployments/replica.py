@@ -32,7 +32,7 @@ class PolicyReplica:
     replica never answers with older weights than asked for, whether it is new, restarted or missed an announcement.
     """
 
-    async def __init__(self, config: dict[str, Any]) -> None:
+    async def __init__(self, config: dict[str, Any]) -> None:  # type: ignore[misc]  # Serve awaits it
         self.config = PolicyConfig.model_validate(config)
         os.environ.update(process_environment(self.config.engine))
         self._started = time.time()
@@ -235,9 +235,7 @@ def model_folder_error(model: str) -> str | None:
     if not looks_like_path:
         return None
     if not Path(model).is_dir():
-        return (
-            f"model folder {model!r} does not exist: name a folder in Hugging Face format (config.json, *.safetensors)"
-        )
+        return f"model folder {model!r} does not exist: name one in Hugging Face format (config.json, *.safetensors)"
     if not (Path(model) / "config.json").is_file():
         return f"model folder {model!r} has no config.json: it is not in Hugging Face format"
     return None

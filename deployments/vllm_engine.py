@@ -129,23 +129,23 @@ class VllmEngine:
         final: Any = None
         try:
             prompt = {"type": "token", "prompt_token_ids": list(request.token_ids)}
-            stream = self._engine.generate(prompt, self._sampling(request.sampling), request.request_id)  # type: ignore[arg-type]
-            async for final in stream:
-                pass
+            stream = self._engine.generate(prompt, self._sampling(request.sampling), request.request_id)
+            async for output in stream:
+                final = output
         except (EngineDeadError, EngineGenerateError) as error:
             raise PolicyError("engine_failed", f"vLLM stopped working on the request: {error!r}") from error
         except (VLLMClientError, ValueError) as error:
             raise PolicyError("invalid_request", str(error)) from error
-        output = final.outputs[0]
-        if output.finish_reason not in ("stop", "length"):
-            raise PolicyError("engine_failed", f"vLLM ended the request as {output.finish_reason!r}")
-        ids = list(output.token_ids)
+        answer = final.outputs[0]
+        if answer.finish_reason not in ("stop", "length"):
+            raise PolicyError("engine_failed", f"vLLM ended the request as {answer.finish_reason!r}")
+        ids = list(answer.token_ids)
         return GenerateResult(
             request_id=request.request_id,
             token_ids=ids,
-            logprobs=_chosen_logprobs(output.logprobs, ids),
+            logprobs=_chosen_logprobs(answer.logprobs, ids),
             weight_version=first_version,
-            finish_reason=output.finish_reason,
+            finish_reason=answer.finish_reason,
             weight_version_last=self._version,
             infer_ms=(time.perf_counter() - arrival) * 1e3,
         )
@@ -211,6 +211,8 @@ class VllmEngine:
         async with self._update:
             if version <= self._version:
                 return
+            await self._engine.renderer.clear_mm_cache_async()
+            # pause_generation would add a sleep of 20 ms
             await self._engine.engine_core.pause_scheduler_async(mode="keep", clear_cache=True)
             try:
                 await self._engine.start_weight_update()

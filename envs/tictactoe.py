@@ -146,7 +146,7 @@ class TicTacToe(Env):
 
     def _go_on(self, observation: Observation, parse_ok: bool, illegal: bool) -> StepResult:
         self._over = capped = self._turns >= self._turn_cap
-        info = {"parse_ok": parse_ok, "illegal": illegal, "illegal_move": illegal}
+        info: dict[str, bool | str] = {"parse_ok": parse_ok, "illegal": illegal, "illegal_move": illegal}
         if capped:
             info["outcome"] = "loss"
         return StepResult(observation, 0.0, False, capped, False, info)

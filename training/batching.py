@@ -22,8 +22,11 @@ class MicroBatch:
     order: tuple[int, ...] = ()  # position of each row in the rank's samples
 
     def to(self, device: torch.device) -> MicroBatch:
-        tensors = (self.token_ids, self.mask, self.sampler_logp, self.advantage)
-        return MicroBatch(*(tensor.to(device, non_blocking=True) for tensor in tensors), self.order)
+        token_ids, mask, logp, advantage = (
+            tensor.to(device, non_blocking=True)
+            for tensor in (self.token_ids, self.mask, self.sampler_logp, self.advantage)
+        )
+        return MicroBatch(token_ids, mask, logp, advantage, self.order)
 
 
 def split_over_ranks(samples: Sequence[Sample], world: int) -> list[list[Sample]]:

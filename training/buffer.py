@@ -1,8 +1,8 @@
 """Which groups belong to which step, and how far rollouts may run ahead of the learner. Pure bookkeeping.
 
-Step k trains on the groups k*G .. (k+1)*G - 1 of the task stream, whatever order they finish in, and they may be played
-with weights of version k - lag or newer: the bound on the lag, full groups and the repeatability of a resumed run follow
-from this rule alone. Lag 0 is the synchronous mode.
+Step k trains on the groups k*G .. (k+1)*G - 1 of the task stream, whatever order they finish in, and they may be
+played with weights of version k - lag or newer: the bound on the lag, full groups and the repeatability of a resumed
+run follow from this rule alone. Lag 0 is the synchronous mode.
 """
 
 from __future__ import annotations

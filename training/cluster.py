@@ -21,6 +21,13 @@ class ClusterError(RuntimeError):
     """Ray or the Serve application could not be started or reached; the message says what to do."""
 
 
+def model_folder_error(model: str) -> str | None:
+    """Why a model folder cannot be served, None when it can (or is a hub name)."""
+    from deployments import app
+
+    return app.model_folder_error(model)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -131,7 +138,7 @@ def application(config: ServeConfig) -> Iterator[Any]:
     serve.start(
         proxy_location=ProxyLocation.HeadOnly,
         http_options=HTTPOptions(host=config.http.host, port=port),
-        logging_config={"log_level": "ERROR", "enable_access_log": False},  # type: ignore[arg-type]
+        logging_config={"log_level": "ERROR", "enable_access_log": False},
     )
     try:
         try:

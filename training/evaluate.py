@@ -91,7 +91,7 @@ def table(evaluations: Sequence[Evaluation], title: str) -> Any:
         shown.add_column(column, justify="left" if column == "policy" else "right")
     for evaluation in evaluations:
         outcomes = evaluation.outcomes
-        difference = statistics.paired_difference(evaluations[0].success_S, evaluation.success_S)
+        gain = statistics.paired_difference(evaluations[0].success_S, evaluation.success_S)
         shown.add_row(
             evaluation.name,
             str(evaluation.success),
@@ -99,8 +99,6 @@ def table(evaluations: Sequence[Evaluation], title: str) -> Any:
             "/".join(str(outcomes[kind]) for kind in ("win", "draw", "loss")) if outcomes else "-",
             f"{evaluation.illegal_rate:.3f}",
             f"{evaluation.turns:.1f}",
-            ""
-            if evaluation is evaluations[0]
-            else f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]",
+            "" if evaluation is evaluations[0] else f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]",
         )
     return shown

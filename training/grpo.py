@@ -268,12 +268,10 @@ def root_cause(error: BaseException) -> str:
 
 def start_model(config: TrainConfig, run: runs.RunFolder, report: Any = None) -> Path:
     """The policy that the run starts from: built or given, then warm-started if configured. Raises ConfigError."""
-    from deployments.replica import model_folder_error
-
     if config.model.source == "tiny":
         model = tiny.build(config.model.tiny, config.env, config.seed, run.path / "models" / "init")
     else:
-        problem = model_folder_error(config.model.source)
+        problem = cluster.model_folder_error(config.model.source)
         if problem:
             raise ConfigError(f"model.source: {problem}")
         model = Path(config.model.source)

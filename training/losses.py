@@ -1,6 +1,6 @@
 """Policy losses: tensors in, one scalar out. Pure; adding one is a function and a line in LOSSES.
 
-Shapes: log-probabilities, mask [B, T] (B sequences, T positions; mask 1 where the policy chose the token), advantage [B].
+Shapes: log-probabilities, mask [B, T] (B sequences, T positions; mask 1 where the policy chose), advantage [B].
 Every loss is this micro-batch's SHARE of the whole batch's loss: it is divided by the denominators of the whole, so
 shares of micro-batches and ranks simply add up. Absent on purpose: value function, token-level rewards.
 """

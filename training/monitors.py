@@ -45,7 +45,7 @@ class Wandb:
             id=run_id,
             resume="allow",
             dir=str(folder),
-            mode=config.tracking.wandb,  # type: ignore[arg-type]
+            mode=config.tracking.wandb,
             config=config.dump(),
         )
 

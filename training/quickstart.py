@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -72,7 +73,9 @@ def play(config: TrainConfig, console: Console) -> Outcome:
     return Outcome(run, result, seconds)
 
 
-def train_and_evaluate(live: Session, console: Console, lap) -> tuple[Evaluation, Evaluation, Evaluation]:  # type: ignore[no-untyped-def]
+def train_and_evaluate(
+    live: Session, console: Console, lap: Callable[[str], None]
+) -> tuple[Evaluation, Evaluation, Evaluation]:
     """Random init, warm start and trained policy through the same replica."""
     config, run = live.config, live.run
     at_random = evaluate(live, "random init")
@@ -101,7 +104,7 @@ def main(env: str = "tictactoe", overrides: tuple[str, ...] = ()) -> Outcome:
     console = Console()
     config = TrainConfig.load(CONFIGS[env], overrides)
     outcome = play(config, console)
-    run, (at_random, warm, trained) = outcome.run, outcome.evaluations
+    run = outcome.run
     picture = run.path / "learning_curve.png"
     marks = {e.name: e.success for e in outcome.evaluations}
     learning_curve(run.metrics, picture, f"{env}: GRPO through a served replica", marks)
@@ -121,7 +124,7 @@ def main(env: str = "tictactoe", overrides: tuple[str, ...] = ()) -> Outcome:
 
 if __name__ == "__main__":
     try:
-        main(*(sys.argv[1:2] or ["tictactoe"]), tuple(sys.argv[2:]))
+        main(sys.argv[1] if len(sys.argv) > 1 else "tictactoe", tuple(sys.argv[2:]))
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped by Ctrl-C; Ray and the replica are shut down")
         sys.exit(130)

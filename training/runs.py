@@ -71,7 +71,7 @@ def create(config: TrainConfig, name: str | None = None) -> RunFolder:
             f"storage_path {config.storage_path!r}: a run is written to a local or mounted folder; "
             "copy it to object storage afterwards, and set weights.root to a URI for replicas without a shared disk"
         )
-    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
     parent = Path(config.storage_path).expanduser().resolve() / "runs" / config.experimenter / config.experiment
     try:
         parent.mkdir(parents=True, exist_ok=True)

@@ -49,7 +49,7 @@ class Single:
         return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
     def forward(self, **inputs: Any) -> tuple[Tensor, Tensor]:
-        return self.module(**inputs)  # type: ignore[no-any-return]
+        return self.module(**inputs)
 
     def backward(self, loss: Tensor, last: bool) -> None:
         loss.backward()
@@ -63,8 +63,7 @@ class Single:
         return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
 
     def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        for name, tensor in self.module.state_dict().items():
-            yield name, tensor
+        yield from self.module.state_dict().items()
 
     def state(self) -> dict[str, Any]:
         return {"model": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
@@ -85,7 +84,7 @@ class Ddp(Single):
         )
 
     def forward(self, **inputs: Any) -> tuple[Tensor, Tensor]:
-        return self.wrapped(**inputs)  # type: ignore[no-any-return]
+        return self.wrapped(**inputs)
 
     def backward(self, loss: Tensor, last: bool) -> None:
         self.wrapped.require_backward_grad_sync = last
@@ -131,7 +130,7 @@ class DeepSpeed:
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=module,
             optimizer=adamw(parameters, optimizer),
-            model_parameters=parameters,  # type: ignore[arg-type]
+            model_parameters=parameters,
             config=settings,
             dist_init_required=False,
         )
@@ -140,7 +139,7 @@ class DeepSpeed:
             raise RuntimeError(f"DeepSpeed runs ZeRO stage {stage}, not the configured {learner.deepspeed_stage}")
 
     def forward(self, **inputs: Any) -> tuple[Tensor, Tensor]:
-        return self.engine(**inputs)  # type: ignore[no-any-return]
+        return self.engine(**inputs)
 
     def backward(self, loss: Tensor, last: bool) -> None:
         self.engine.set_gradient_accumulation_boundary(last)

@@ -24,7 +24,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 
-# What an environment varies as a whole (a tag, a coordinate, a size) is one token wherever it stands. Everything else is
+# What an environment varies as a whole (a tag, a coordinate, a size) is one token wherever it stands. The rest is
 # cut by Qwen2's own rule (words with their space, single digits): a loader that sees a Qwen2 model rebuilds that rule
 # whatever the file says, but keeps added tokens.
 WHOLE_PIECES = re.compile(r"</?[A-Za-z_]+>| ?\(\d+, \d+\)| ?\d+x\d+")
@@ -81,11 +81,8 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> None
     tokenizer.save_pretrained(folder)
 
 
-def build_model(
-    tiny: TinyModel, vocab_size: int, eos_token_id: int, pad_token_id: int, seed: int, folder: Path
-) -> None:
-    """Random weights, saved in Hugging Face format. Embeddings are untied: vLLM's CPU build packs a tied lm_head once
-    and would go on sampling from the old one after a weight update."""
+def build_model(tiny: TinyModel, vocab_size: int, eos_id: int, pad_id: int, seed: int, folder: Path) -> None:
+    """Random weights, saved in Hugging Face format, embeddings untied."""
     import torch
     from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
@@ -99,15 +96,15 @@ def build_model(
         initializer_range=tiny.initializer_range,
         max_position_embeddings=tiny.max_positions,
         tie_word_embeddings=False,
-        eos_token_id=eos_token_id,
-        pad_token_id=pad_token_id,
+        eos_token_id=eos_id,
+        pad_token_id=pad_id,
         bos_token_id=None,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen2ForCausalLM(config)
     # Without a file of its own vLLM would take sampling defaults from elsewhere.
-    model.generation_config = GenerationConfig(eos_token_id=eos_token_id, pad_token_id=pad_token_id)
+    model.generation_config = GenerationConfig(eos_token_id=eos_id, pad_token_id=pad_id)
     model.to(torch.float32).save_pretrained(folder)
 
 

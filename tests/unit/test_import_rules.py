@@ -24,6 +24,7 @@ FIRST_PARTY = {
 }  # fmt: skip
 FIRST_PARTY_EXCEPTIONS = {
     "training.cluster": {"deployments.app"},  # the one module that starts the Serve application
+    "training.grpo": {"deployments.vllm_transfer_trainer"},  # the publishers of weight versions
 }
 
 # Library -> the only modules that may import it, anywhere in a file.
