@@ -34,9 +34,21 @@ def load(name: str) -> type[Env]:
         if point.name == name:
             found: type[Env] = point.load()
             return found
+    if ":" in name:
+        return _imported(name)
     near = difflib.get_close_matches(name, names(), n=1, cutoff=0.4)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UnknownEnvironment(f"no environment {name!r}.{hint} Environments: {', '.join(names())}")
+
+
+def _imported(path: str) -> type[Env]:
+    """The class at `package.module:Class`, for an environment that is not installed. Raises UnknownEnvironment."""
+    module, _, attribute = path.partition(":")
+    try:
+        cls: type[Env] = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UnknownEnvironment(f"environment {path!r} cannot be imported: {error}") from error
+    return cls
 
 
 def make(name: str, **settings: Any) -> Env:

@@ -99,20 +99,15 @@ def install(pins: list[str]) -> None:
 
 
 def install_large(cpu_torch: list[str], others: list[str]) -> None:
-    if cpu_torch and install_cpu_torch(cpu_torch[0]):
-        torchvision = [pin for pin in others if pin.startswith("torchvision==")]
-        pip(
-            [*torchvision, "--index-url", PYTORCH_CPU_INDEX], attempts=1, may_fail=True
-        )  # the build that fits this torch
+    if cpu_torch:
+        install_cpu_torch(cpu_torch[0])
     pip(others)
 
 
-def install_cpu_torch(pin: str) -> bool:
-    """Whether it came from PyTorch's index: plain registries have no +cpu build, but pip may know a folder that has."""
-    if pip([pin], attempts=1, may_fail=True):
-        return False
-    pip([pin, "--index-url", PYTORCH_CPU_INDEX])
-    return True
+def install_cpu_torch(pin: str) -> None:
+    """Plain registries have no +cpu build, but pip may know a folder that has; else it comes from PyTorch's index."""
+    if not pip([pin], attempts=1, may_fail=True):
+        pip([pin, "--index-url", PYTORCH_CPU_INDEX])
 
 
 # -- the stamp ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,84 @@
+"""One Ray and one Serve application with one real vLLM replica for all integration tests: engines are slow to start."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs.training import TrainConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = {
+    "model": {"tiny": {"hidden_size": 64, "intermediate_size": 128, "max_positions": 256}},
+    "env": {"name": "tictactoe", "kwargs": {"split": "train"}, "history": "none", "system_prompt": ""},
+    "sampling": {"max_tokens": 6},
+    "rollout": {"groups_per_step": 4, "group_size": 4, "request_deadline_s": 20.0, "max_retries": 30},
+    "optimizer": {"lr": 1e-3},
+    "serving": {
+        "engine": {"dtype": "float32", "max_model_len": 128, "max_num_seqs": 32},
+        "replicas": {"health_period_s": 1.0, "drain_s": 2.0},
+    },
+    "evaluation": {"episodes": 16},
+    "checkpoint": {"every_steps": 1, "keep": 10},
+    "tracking": {"prometheus": False},
+}
+
+
+def tiny_config(storage: Path, *overrides: str) -> TrainConfig:
+    return TrainConfig.parse({**TINY, "storage_path": str(storage)}, overrides)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The running application and how to open a run on it."""
+
+    session: Any
+    storage: Path
+    http: str
+    open_run: Callable[..., Any]
+
+    def replica_actors(self) -> list[Any]:
+        import ray
+
+        found = ray.util.list_named_actors(all_namespaces=True)
+        return [
+            ray.get_actor(actor["name"], namespace=actor["namespace"])
+            for actor in found
+            if actor["name"].startswith("SERVE_REPLICA::rayward#policy#")
+        ]
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    import ray
+
+    from training import cluster, runs, tiny
+    from training.grpo import APPLICATION, Session, session
+    from training.workers import Coordinator
+
+    storage = tmp_path_factory.mktemp("storage")
+    port = cluster.free_port()
+    config = tiny_config(storage, f"serving.http_port={port}")
+    run = runs.create(config)
+    model = tiny.build(config.model.tiny, config.env, 0, run.path / "models" / "init")
+    with session(config, run, model) as live:
+
+        def open_run(run_config: TrainConfig, folder: runs.RunFolder | None = None) -> Session:
+            """A run with a coordinator of its own on the same replicas and weight store."""
+            folder = folder or runs.create(run_config)
+            coordinator = Coordinator.options(num_cpus=0.1, max_concurrency=1000).remote(  # type: ignore[attr-defined]
+                run_config.dump(), str(model), APPLICATION
+            )
+            opened.append(coordinator)
+            return Session(run_config, folder, model, live.weights_root, coordinator)
+
+        opened: list[Any] = []
+        yield Stack(live, storage, f"http://127.0.0.1:{port}", open_run)
+        for coordinator in opened:
+            ray.kill(coordinator)

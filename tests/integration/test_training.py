@@ -1,0 +1,123 @@
+"""Whole training runs through the replica: learning path, resume, and what survives when parts are killed."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from safetensors.torch import load_file
+
+from tests.integration.conftest import tiny_config
+from training.evaluate import evaluate
+from training.grpo import TrainingFailed, train
+from training.runs import RunFolder
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+
+def rows(run: RunFolder) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in run.metrics.read_text().splitlines()]
+
+
+def weights(run: RunFolder) -> dict[str, Any]:
+    return load_file(Path(run.final_model) / "model.safetensors")
+
+
+def base_version(stack: Any) -> int:
+    return stack.session.store.latest() or 0
+
+
+def test_six_steps_equal_three_and_a_resume_and_three_bit_for_bit(stack: Any) -> None:
+    whole = stack.open_run(tiny_config(stack.storage, "steps=6", "deterministic=true"))
+    train(whole, base_version=base_version(stack))
+
+    first = stack.open_run(tiny_config(stack.storage, "steps=3", "deterministic=true"))
+    train(first, base_version=base_version(stack))
+    second = stack.open_run(tiny_config(stack.storage, "steps=6", "deterministic=true"), first.run)
+    train(second, base_version=base_version(stack))
+
+    assert [row["step"] for row in rows(first.run)] == [0, 1, 2, 3, 4, 5]
+    returns = [row["rollout/return"] for row in rows(whole.run)]
+    assert [row["rollout/return"] for row in rows(first.run)] == returns
+    expected, resumed = weights(whole.run), weights(first.run)
+    assert all((expected[name] == resumed[name]).all() for name in expected)
+
+
+def test_sampler_and_learner_agree_on_every_token(stack: Any) -> None:
+    live = stack.open_run(tiny_config(stack.storage, "steps=2"))
+    train(live, base_version=base_version(stack))
+    assert max(row["train/logp_difference"] for row in rows(live.run)) < 1e-4
+
+
+def test_training_goes_on_when_the_replica_is_killed_in_the_middle_of_a_step(stack: Any) -> None:
+    live = stack.open_run(tiny_config(stack.storage, "steps=4", "rollout.groups_per_step=12"))
+    killed = threading.Event()
+
+    def kill_after_first_step(step: int, metrics: dict[str, float]) -> None:
+        if not killed.is_set():
+            killed.set()
+            for replica in stack.replica_actors():
+                ray.kill(replica, no_restart=True)
+
+    train(live, kill_after_first_step, base_version=base_version(stack))
+
+    assert killed.is_set()
+    done = rows(live.run)
+    assert [row["step"] for row in done] == [0, 1, 2, 3]
+    assert all(row["rollout/lag_max"] == 0 for row in done), "an answer came from older weights"
+    counts = ray.get(live.coordinator.counts.remote())
+    assert counts["episodes_completed"] + counts.get("episodes_truncated", 0) == 4 * 12 * 4, "episodes lost or doubled"
+    assert counts["retries_infra_failed"] > 0, "the kill met no request"
+    print("recovery, s:", max(row["rollout/wait_s"] for row in done))
+
+
+def test_training_goes_on_when_a_rollout_worker_is_killed(stack: Any) -> None:
+    live = stack.open_run(tiny_config(stack.storage, "steps=4", "rollout.groups_per_step=12"))
+    killed = threading.Event()
+
+    def kill_a_worker(step: int, metrics: dict[str, float]) -> None:
+        if not killed.is_set():
+            killed.set()
+            ray.kill(ray.get(live.coordinator.workers.remote())[0], no_restart=True)
+
+    train(live, kill_a_worker, base_version=base_version(stack))
+
+    assert [row["step"] for row in rows(live.run)] == [0, 1, 2, 3]
+    assert ray.get(live.coordinator.counts.remote())["workers_replaced"] == 1
+
+
+def test_a_hung_environment_ends_in_a_named_error(stack: Any) -> None:
+    name = "tests.integration.broken_envs:Hanging"
+    live = stack.open_run(
+        tiny_config(stack.storage, f"env.name={name}", "env.step_timeout_s=2", "steps=1", "learner.restarts=0")
+    )
+    began = time.monotonic()
+    with pytest.raises(TrainingFailed, match=r"the environment hung twice: .*step"):
+        train(live, base_version=base_version(stack))
+    assert time.monotonic() - began < 300
+
+
+def test_a_raising_environment_ends_in_an_error_that_names_it(stack: Any) -> None:
+    name = "tests.integration.broken_envs:Raising"
+    live = stack.open_run(tiny_config(stack.storage, f"env.name={name}", "steps=1", "learner.restarts=0"))
+    with pytest.raises(TrainingFailed, match="broken level"):
+        train(live, base_version=base_version(stack))
+
+
+def test_an_evaluation_repeats_exactly(stack: Any) -> None:
+    live = stack.open_run(tiny_config(stack.storage))
+    first, second = evaluate(live, "first"), evaluate(live, "second")
+    assert first.success_S == second.success_S
+    assert len(first.success_S) == 16
+
+
+def test_rollouts_may_run_ahead_by_the_configured_lag(stack: Any) -> None:
+    live = stack.open_run(tiny_config(stack.storage, "steps=5", "rollout.max_policy_lag_steps=2"))
+    train(live, base_version=base_version(stack))
+    lags = [row["rollout/lag_max"] for row in rows(live.run)]
+    assert max(lags) <= 2
