@@ -22,6 +22,15 @@ class TinyModel(Strict):
     vocab_size: int = Field(512, ge=280, description="upper bound of the BPE vocabulary (256 bytes, then words)")
     max_positions: int = Field(2048, ge=64)
 
+    @model_validator(mode="after")
+    def _servable(self) -> Self:
+        if self.hidden_size % (32 * self.heads):
+            raise ValueError(
+                f"hidden_size {self.hidden_size} over {self.heads} heads: vLLM's CPU attention needs heads whose size is "
+                "a multiple of 32"
+            )
+        return self
+
 
 class ModelConfig(Strict):
     """Where the policy comes from, and how the learner holds it."""

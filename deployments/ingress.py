@@ -14,17 +14,16 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
 from ray import serve
 from ray.exceptions import RayError
-from ray.serve.exceptions import BackPressureError, RayServeException
+from ray.serve.exceptions import RayServeException
 
 from configs.serving import ServeConfig
 from deployments.batching import Batcher
-from deployments.errors import TABLE, PolicyError
+from deployments.errors import PolicyError
+from deployments.http import awaitable, completion_body, failed, json_answer, parse, plain_completion
 
 logger = logging.getLogger("ray.serve")
 api = FastAPI(title="rayward", version="0.1.0", description="Policies served by rayward")
 
-# A completion with only these keys takes the short way (batched, without vLLM's HTTP layer).
-PLAIN_KEYS = {"model", "prompt", "max_tokens", "temperature", "top_p", "seed", "stream", "n", "ignore_eos", "user"}
 FORWARDED = ("/v1/", "/tokenize", "/detokenize")
 
 
@@ -54,7 +53,7 @@ class Ingress:
         policies, healthy = {}, True
         for name, handle in self._handles.items():
             try:
-                policies[name] = await asyncio.wait_for(_awaitable(handle.status.remote()), timeout=5.0)
+                policies[name] = await asyncio.wait_for(awaitable(handle.status.remote()), timeout=5.0)
             except (TimeoutError, RayError, RayServeException) as error:
                 healthy, policies[name] = False, {"policy": name, "ready": False, "message": type(error).__name__}
         body = {
@@ -64,12 +63,14 @@ class Ingress:
             "timestamp": time.time(),
             "policies": policies,
         }
-        return _json(body, 200 if healthy else 503)
+        return json_answer(body, 200 if healthy else 503)
 
     @api.get("/")
     async def root(self) -> Response:
         endpoints = sorted({route.path for route in api.routes if hasattr(route, "path")})
-        return _json({"name": "rayward", "status": "running", "policies": list(self._handles), "endpoints": endpoints})
+        return json_answer(
+            {"name": "rayward", "status": "running", "policies": list(self._handles), "endpoints": endpoints}
+        )
 
     @api.get("/metrics")
     async def metrics(self) -> Response:
@@ -78,7 +79,7 @@ class Ingress:
 
         versions = []
         for name, handle in self._handles.items():
-            status = await asyncio.wait_for(_awaitable(handle.status.remote()), timeout=5.0)
+            status = await asyncio.wait_for(awaitable(handle.status.remote()), timeout=5.0)
             versions.append(f'rayward_policy_weight_version{{policy="{name}"}} {status["weight_version"]}\n')
         text = "# TYPE rayward_policy_weight_version gauge\n" + "".join(versions)
         return Response(generate_latest() + text.encode(), media_type=CONTENT_TYPE_LATEST)
@@ -86,15 +87,15 @@ class Ingress:
     @api.get("/v1/models")
     async def models(self) -> Response:
         data = [{"id": name, "object": "model", "created": 0, "owned_by": "rayward"} for name in self._handles]
-        return _json({"object": "list", "data": data})
+        return json_answer({"object": "list", "data": data})
 
     @api.post("/v1/completions")
     async def completions(self, request: Request) -> Response:
         request_id = request.headers.get("x-request-id") or uuid.uuid4().hex
         try:
             body = await self._body(request)
-            payload = _parse(body)
-            plain = _plain_completion(payload, request_id)
+            payload = parse(body)
+            plain = plain_completion(payload, request_id)
             if plain is None:
                 return await self._forward(request, body, payload.get("model"))
             name = self._policy(payload.get("model"))
@@ -104,7 +105,7 @@ class Ingress:
             answer = await self._batchers[name](plain)
             if "kind" in answer:
                 raise PolicyError(answer["kind"], answer["message"])
-            return _json(_completion_body(answer, name, request_id))
+            return json_answer(completion_body(answer, name, request_id))
         except Exception as error:
             return failed(error, request_id)
 
@@ -116,7 +117,7 @@ class Ingress:
             if not f"/{path}".startswith(FORWARDED):
                 raise PolicyError("not_found", f"no route /{path}; GET / lists the routes")
             body = await self._body(request)
-            model = _parse(body).get("model") if body else None
+            model = parse(body).get("model") if body else None
             return await self._forward(request, body, model)
         except Exception as error:
             return failed(error, request_id)
@@ -133,7 +134,7 @@ class Ingress:
     async def _forward(self, request: Request, body: bytes, model: str | None) -> Response:
         name = self._policy(model)
         if model != name and body:
-            body = orjson.dumps(_parse(body) | {"model": name})
+            body = orjson.dumps(parse(body) | {"model": name})
         headers = [(k, v) for k, v in request.headers.items() if k.lower() not in ("content-length", "host")]
         pieces = aiter(
             self._streams[name].openai.remote(request.method, request.url.path, request.url.query, headers, body)
@@ -146,76 +147,3 @@ class Ingress:
 
         shown = {k: v for k, v in head["headers"] if k.lower() not in ("content-length", "transfer-encoding")}
         return StreamingResponse(rest(), status_code=head["status"], headers=shown)
-
-
-async def _awaitable(response: Any) -> Any:
-    return await response
-
-
-def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(body), status_code=status, media_type="application/json", headers=headers)
-
-
-def _parse(body: bytes) -> dict[str, Any]:
-    try:
-        payload = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise PolicyError("invalid_request", f"the body is not valid JSON: {error}") from error
-    if not isinstance(payload, dict):
-        raise PolicyError("invalid_request", f"the body must be a JSON object, not {type(payload).__name__}")
-    return payload
-
-
-def failed(error: Exception, request_id: str) -> Response:
-    """The one translation of an exception into an HTTP answer; never a traceback."""
-    if isinstance(error, PolicyError):
-        known = error
-    elif isinstance(error, BackPressureError):
-        known = PolicyError("overloaded", "too many requests wait for a replica: try again later")
-    elif isinstance(error, RayError | RayServeException):
-        known = PolicyError("unavailable", "no replica could answer: try again later")
-    else:
-        logger.error("request %s failed", request_id, exc_info=error)
-        known = PolicyError("internal", "the server failed; its log has the details under this request_id")
-    body = known.body() | {"request_id": request_id, "error": {"message": known.message, "type": known.kind}}
-    headers = {"Retry-After": "1"} if TABLE[known.kind].retryable else None
-    return _json(body, known.http_status, headers)
-
-
-def _plain_completion(payload: dict[str, Any], request_id: str) -> dict[str, Any] | None:
-    """The payload with defaults when it takes the short way, None when vLLM's own route must answer it."""
-    if not payload.keys() <= PLAIN_KEYS or payload.get("stream") or payload.get("n", 1) != 1:
-        return None
-    prompt = payload.get("prompt")
-    if not isinstance(prompt, str) and not (
-        isinstance(prompt, list) and prompt and all(type(token) is int for token in prompt)
-    ):
-        return None
-    values = {
-        "max_tokens": payload.get("max_tokens", 16),
-        "temperature": payload.get("temperature", 1.0),
-        "top_p": payload.get("top_p", 1.0),
-        "seed": payload.get("seed"),
-        "ignore_eos": payload.get("ignore_eos", False),
-    }
-    if type(values["max_tokens"]) is not int or values["max_tokens"] < 1 or not prompt:
-        return None
-    if not all(isinstance(values[key], int | float) and values[key] >= 0 for key in ("temperature", "top_p")):
-        return None
-    if not (values["seed"] is None or type(values["seed"]) is int) or not 0 < values["top_p"] <= 1:
-        return None
-    return values | {"prompt": prompt, "request_id": f"cmpl-{request_id}-{uuid.uuid4().hex[:8]}"}
-
-
-def _completion_body(answer: dict[str, Any], model: str, request_id: str) -> dict[str, Any]:
-    prompt, completion = answer["prompt_tokens"], answer["completion_tokens"]
-    choice = {"index": 0, "text": answer["text"], "logprobs": None, "finish_reason": answer["finish_reason"]}
-    return {
-        "id": f"cmpl-{request_id}",
-        "object": "text_completion",
-        "created": int(time.time()),
-        "model": model,
-        "choices": [choice],
-        "usage": {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion},
-        "weight_version": answer["weight_version"],
-    }

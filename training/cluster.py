@@ -144,7 +144,16 @@ def application(config: ServeConfig) -> Iterator[Any]:
         try:
             handle = serve.run(app, name=config.name, route_prefix=config.http.root_path)
         except RuntimeError as error:
-            raise ClusterError(f"the Serve application did not get ready: {error}") from error
+            raise ClusterError(f"the Serve application did not get ready: {error} {_why(config.name)}") from error
         yield handle
     finally:
         serve.delete(config.name, _blocking=True)
+
+
+def _why(app: str) -> str:
+    """What Serve says of the deployments that failed, the last line of each."""
+    from ray import serve
+
+    status = serve.status().applications.get(app)
+    messages = [d.message for d in status.deployments.values() if d.message] if status is not None else []
+    return "; ".join(message.strip().splitlines()[-1] for message in messages)

@@ -14,7 +14,7 @@ from configs.training import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {
-    "model": {"tiny": {"hidden_size": 64, "intermediate_size": 128, "max_positions": 256}},
+    "model": {"tiny": {"intermediate_size": 128, "max_positions": 256}},
     "env": {"name": "tictactoe", "kwargs": {"split": "train"}, "history": "none", "system_prompt": ""},
     "sampling": {"max_tokens": 6},
     "rollout": {"groups_per_step": 4, "group_size": 4, "request_deadline_s": 20.0, "max_retries": 30},

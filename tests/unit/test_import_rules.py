@@ -31,7 +31,7 @@ FIRST_PARTY_EXCEPTIONS = {
 RESERVED = {
     "ray": {
         "deployments.replica", "deployments.ingress", "deployments.grpc_service", "deployments.app",
-        "deployments.weights_ray",
+        "deployments.weights_ray", "deployments.http",
         "training.workers", "training.grpo", "training.tune", "training.cli", "training.evaluate",
         "training.cluster", "training.quickstart",
         "training.monitors",  # the Prometheus tracker: Ray's metrics
