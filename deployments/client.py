@@ -1,0 +1,78 @@
+"""What a laptop or a robot imports: an HTTP client of the application. No ray, torch or vllm."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, Self
+
+import httpx
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from deployments.errors import TABLE, PolicyError
+
+
+class PolicyClient:
+    """Synchronous client. A retry carries the same request id; only what the server calls retryable is tried again.
+
+    Raises PolicyError with the server's kind, or "unavailable" when it cannot be reached.
+    """
+
+    def __init__(self, base_url: str, timeout_s: float = 60.0, retries: int = 3) -> None:
+        self._http = httpx.Client(base_url=base_url, timeout=timeout_s)
+        self._retries = retries
+
+    def health(self) -> dict[str, Any]:
+        return self._call("GET", "/health")
+
+    def models(self) -> list[str]:
+        return [model["id"] for model in self._call("GET", "/v1/models")["data"]]
+
+    def complete(self, prompt: str | list[int], model: str | None = None, **sampling: Any) -> dict[str, Any]:
+        """One completion in OpenAI's format, with the `weight_version` that answered."""
+        return self._call("POST", "/v1/completions", {"model": model, "prompt": prompt, **sampling})
+
+    def chat(self, messages: list[dict[str, Any]], model: str | None = None, **sampling: Any) -> dict[str, Any]:
+        return self._call("POST", "/v1/chat/completions", {"model": model, "messages": messages, **sampling})
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        request_id = uuid.uuid4().hex
+        attempts = Retrying(
+            stop=stop_after_attempt(self._retries + 1),
+            wait=wait_random_exponential(multiplier=0.1, max=2.0),
+            retry=retry_if_exception(lambda error: isinstance(error, PolicyError) and error.retryable),
+            reraise=True,
+        )
+        answer: dict[str, Any] = attempts(self._once, method, path, body, request_id)
+        return answer
+
+    def _once(self, method: str, path: str, body: dict[str, Any] | None, request_id: str) -> dict[str, Any]:
+        try:
+            answer = self._http.request(method, path, json=body, headers={"x-request-id": request_id})
+        except httpx.TimeoutException as error:
+            raise PolicyError("deadline_exceeded", f"no answer from {self._http.base_url}{path}", request_id) from error
+        except httpx.TransportError as error:
+            raise PolicyError("unavailable", f"{self._http.base_url} cannot be reached: {error}", request_id) from error
+        if answer.is_success:
+            parsed: dict[str, Any] = answer.json()
+            return parsed
+        raise _error(answer, request_id)
+
+
+def _error(answer: httpx.Response, request_id: str) -> PolicyError:
+    try:
+        body = answer.json()
+    except ValueError:
+        body = {}
+    kind = body.get("kind")
+    if kind not in TABLE:
+        kind = next((k for k, entry in TABLE.items() if entry.http_status == answer.status_code), "internal")
+    return PolicyError(kind, str(body.get("message") or body.get("error") or answer.text[:200]), request_id)

@@ -1,0 +1,240 @@
+"""The commands: `rayward train | warmstart | eval | compare | serve | envs`. Libraries are imported inside a command, so
+that the base installation can say which extra is missing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from configs.base import ConfigError
+from configs.serving import ServeConfig
+from configs.training import TrainConfig
+from deployments.errors import PolicyError
+
+if TYPE_CHECKING:
+    from training.evaluate import Evaluation
+    from training.runs import RunFolder
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+console = Console()
+ConfigOption = Annotated[str, typer.Option("--config", help="YAML file, or the name of a shipped one")]
+SetOption = Annotated[list[str], typer.Option("--set", help="a.b=value, may be repeated")]
+
+
+@app.command()
+def train(
+    config: Annotated[str, typer.Option("--config", help="YAML file, or the name of a shipped one")] = "",
+    overrides: SetOption = [],  # noqa: B006 - typer copies it
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print configuration and placement, start nothing")
+    ] = False,
+    resume: Annotated[str, typer.Option("--resume", help="folder or id of a run to go on with")] = "",
+) -> None:
+    """GRPO through served replicas; evaluates at the end."""
+    if resume:
+        from training import runs
+
+        run: RunFolder | None = runs.find(resume)
+        settings = run.load_config()
+        settings = TrainConfig.parse(settings.dump(), overrides)
+    elif config:
+        run, settings = None, TrainConfig.load(config, overrides)
+    else:
+        raise ConfigError("name a configuration with --config, or a run with --resume")
+    if dry_run:
+        console.print(settings.to_yaml(), markup=False)
+        console.print(placement(settings))
+        return
+    _train(settings, run)
+
+
+def _train(config: TrainConfig, resumed: RunFolder | None) -> None:
+    from training import runs
+    from training.evaluate import evaluate, table
+    from training.grpo import session, start_model
+    from training.grpo import train as run_grpo
+    from training.quickstart import bars
+
+    run = resumed or runs.create(config)
+    console.print(f"run folder {run.path}")
+    model = run.start_model if resumed and run.start_model.is_dir() else start_model(config, run)
+    with session(config, run, model) as live:
+        with bars(console) as progress:
+            bar = progress.add_task("GRPO", total=config.steps)
+
+            def on_step(step: int, metrics: dict[str, float]) -> None:
+                success = metrics["rollout/success"]
+                progress.update(bar, completed=step + 1, description=f"GRPO, success in rollouts {success:.2f}")
+
+            run_grpo(live, on_step)
+        console.print(table([evaluate(live, "trained", live.store.latest() or 0)], "held-out situations"))
+
+
+def placement(config: TrainConfig) -> Table:
+    """Who runs where, on how much."""
+    shown = Table(title="placement")
+    for column in ("role", "processes", "CPUs each", "GPUs each", "custom resources each"):
+        shown.add_column(column)
+    replicas, learner = config.serving.replicas, config.learner
+    on_gpu = learner.gpus_per_worker > 0
+    gpus = config.serving.engine.gpus if on_gpu else 0
+    count = f"{replicas.min_replicas}..{replicas.max_replicas}"
+    rows: list[tuple[str, object, float, float, dict[str, float]]] = [
+        ("policy replica", count, replicas.num_cpus, gpus, replicas.resources),
+        ("learner", learner.workers, learner.cpus_per_worker, learner.gpus_per_worker, learner.resources),
+        ("rollout worker", config.rollout.workers, config.rollout.worker_cpus, 0, {}),
+        ("coordinator", 1, 0.1, 0, {}),
+        ("ingress", 1, 0.1, 0, {}),
+    ]
+    for role, processes, cpus, gpu, resources in rows:
+        shown.add_row(
+            role, str(processes), f"{cpus:g}", f"{gpu:g}", ", ".join(f"{k}: {v:g}" for k, v in resources.items())
+        )
+    return shown
+
+
+@app.command()
+def warmstart(
+    config: ConfigOption,
+    output: Annotated[Path, typer.Option(help="folder of the model")],
+    overrides: SetOption = [],  # noqa: B006
+) -> None:
+    """Supervised fine-tuning on scripted demonstrations."""
+    import tempfile
+
+    from training import tiny
+    from training.cluster import model_folder_error
+    from training.warmstart import warmstart as run_warmstart
+
+    settings = TrainConfig.load(config, overrides)
+    with tempfile.TemporaryDirectory() as scratch:
+        if settings.model.source == "tiny":
+            model = tiny.build(settings.model.tiny, settings.env, settings.seed, scratch)
+        else:
+            problem = model_folder_error(settings.model.source)
+            if problem:
+                raise ConfigError(problem)
+            model = Path(settings.model.source)
+        loss = run_warmstart(settings, model, output)
+    console.print(f"loss {loss:.4f}; model in {output}")
+
+
+@app.command("eval")
+def evaluate_models(
+    config: ConfigOption,
+    model: Annotated[list[Path], typer.Option(help="model folder, may be repeated")],
+    overrides: SetOption = [],  # noqa: B006
+) -> None:
+    """Success, mean return, outcomes and illegal actions on held-out situations, with 95 % intervals."""
+    _evaluate(config, model, overrides)
+
+
+@app.command()
+def compare(
+    config: ConfigOption,
+    model: Annotated[list[Path], typer.Option(help="model folder; give two or more")],
+    overrides: SetOption = [],  # noqa: B006
+) -> None:
+    """Several models of one architecture on the same situations; paired difference to the first, with interval."""
+    if len(model) < 2:
+        raise ConfigError("compare needs --model at least twice")
+    _evaluate(config, model, overrides)
+
+
+def _evaluate(config: str, models: list[Path], overrides: list[str]) -> None:
+    from training import runs
+    from training.cluster import model_folder_error
+    from training.evaluate import evaluate, publish_folder, table
+    from training.grpo import session
+
+    settings = TrainConfig.load(config, overrides)
+    for folder in models:
+        problem = model_folder_error(str(folder.resolve()))
+        if problem:
+            raise ConfigError(problem)
+    run = runs.create(settings, "eval")
+    results: list[Evaluation] = []
+    with session(settings, run, models[0].resolve()) as live:
+        for index, folder in enumerate(models):
+            version = publish_folder(live, folder) if index else 0
+            results.append(evaluate(live, str(folder), version))
+    console.print(table(results, f"{settings.env.name}: {settings.evaluation.episodes} held-out situations"))
+    console.print(f"results in {run.evaluations}")
+
+
+@app.command()
+def serve(config: ConfigOption, overrides: SetOption = []) -> None:  # noqa: B006
+    """Starts the Serve application and blocks until Ctrl-C."""
+    import threading
+
+    from training import cluster
+
+    settings = ServeConfig.load(config, overrides)
+    with cluster.ray_session(), cluster.application(settings):
+        host, port = settings.http.host, settings.http.port
+        console.print(f"ready: http://{host}:{port}  policies: {', '.join(p.name for p in settings.policies)}")
+        console.print("routes: /health /metrics /v1/models /v1/completions /v1/chat/completions /tokenize /detokenize")
+        threading.Event().wait()
+
+
+@app.command("envs")
+def list_environments() -> None:
+    """Lists the environments."""
+    from envs import registry
+
+    shown = Table("name", "what", "turns", "best success")
+    for name in registry.names():
+        spec = registry.spec(name)
+        shown.add_row(name, spec.one_line, str(spec.horizon), f"{spec.best_success:g}")
+    console.print(shown)
+
+
+def known_errors() -> tuple[type[BaseException], ...]:
+    """Errors that a message explains; those of modules that are not loaded cannot have been raised."""
+    found: list[type[BaseException]] = [ConfigError, PolicyError, ValueError, OSError]
+    for module, name in (
+        ("training.cluster", "ClusterError"),
+        ("training.grpo", "TrainingFailed"),
+        ("training.rollout", "RolloutFailed"),
+        ("training.checkpoint", "CheckpointError"),
+        ("deployments.weights", "WeightsError"),
+    ):
+        if module in sys.modules:
+            found.append(getattr(sys.modules[module], name))
+    return tuple(found)
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Exit code of a command: 0, 1 for a known error (its message on stderr), 130 for Ctrl-C."""
+    try:
+        app(arguments, standalone_mode=False)
+    except KeyboardInterrupt:
+        return 130
+    except ModuleNotFoundError as error:
+        print(f"{error.name} is not installed: pip install 'rayward[cpu,train]'", file=sys.stderr)
+        return 1
+    except typer.Exit as done:
+        return done.exit_code
+    except Exception as error:
+        if hasattr(error, "show"):  # a usage error of the command line
+            error.show()
+            return 2
+        if not isinstance(error, known_errors()):
+            raise
+        print(f"rayward: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def main() -> None:
+    sys.exit(run())
+
+
+def run_train_module() -> None:
+    """`python -m training.grpo` is `rayward train`."""
+    sys.exit(run(["train", *sys.argv[1:]]))
