@@ -1,5 +1,5 @@
-"""The commands: `rayward train | warmstart | eval | compare | serve | envs`. Libraries are imported inside a command, so
-that the base installation can say which extra is missing."""
+"""The commands: `rayward train | warmstart | eval | compare | serve | envs`. Libraries are imported inside a command,
+so that the base installation can say which extra is missing."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def train(
     if resume:
         from training import runs
 
-        run: RunFolder | None = runs.find(resume)
-        settings = run.load_config()
-        settings = TrainConfig.parse(settings.dump(), overrides)
+        found = runs.find(resume)
+        run: RunFolder | None = found
+        settings = TrainConfig.parse(found.load_config().dump(), overrides)
     elif config:
         run, settings = None, TrainConfig.load(config, overrides)
     else:
