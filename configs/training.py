@@ -26,8 +26,8 @@ class TinyModel(Strict):
     def _servable(self) -> Self:
         if self.hidden_size % (32 * self.heads):
             raise ValueError(
-                f"hidden_size {self.hidden_size} over {self.heads} heads: vLLM's CPU attention needs heads whose size is "
-                "a multiple of 32"
+                f"hidden_size {self.hidden_size} over {self.heads} heads: vLLM's CPU attention needs a head size "
+                "that is a multiple of 32"
             )
         return self
 
