@@ -182,6 +182,31 @@ def serve(config: ConfigOption, overrides: SetOption = []) -> None:  # noqa: B00
         threading.Event().wait()
 
 
+@app.command()
+def doctor(
+    run: Annotated[str, typer.Option("--run", help="folder or id of a run")],
+    turns: Annotated[int, typer.Option(help="answers to compare")] = 64,
+) -> None:
+    """Samples through a replica, scores with the learner, and names the cause when they differ."""
+    from training import runs
+    from training.evaluate import examine
+
+    folder = runs.find(run)
+    config = folder.load_config()
+    model = next((m for m in (folder.final_model, folder.start_model) if m.is_dir()), None)
+    if model is None:
+        raise ConfigError(f"{folder.path} has no model yet: let the run finish")
+    report = examine(config, model, turns)
+    shown = Table("token of the answer", "max |difference|", "mean |difference|", title="sampler - learner")
+    for position, (largest, mean) in enumerate(report.by_position):
+        shown.add_row(str(position), f"{largest:.2e}", f"{mean:.2e}")
+    console.print(shown)
+    console.print(f"max {report.max_difference:.2e}  mean {report.mean_difference:.2e}")
+    if not report.healthy:
+        raise ConfigError(report.cause)
+    console.print("healthy: the learner scores what the replica samples")
+
+
 @app.command("envs")
 def list_environments() -> None:
     """Lists the environments."""

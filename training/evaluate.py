@@ -10,8 +10,11 @@ from typing import Any
 
 import ray
 
-from training import statistics
-from training.grpo import Session
+from configs.training import TrainConfig
+from training import runs, statistics
+from training.doctor import Report, diagnose
+from training.grpo import Session, session
+from training.samples import episode_samples
 from training.statistics import Estimate
 from training.types import Episode
 
@@ -102,3 +105,32 @@ def table(evaluations: Sequence[Evaluation], title: str) -> Any:
             "" if evaluation is evaluations[0] else f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]",
         )
     return shown
+
+
+def examine(config: TrainConfig, model: Path, turns: int) -> Report:
+    """The doctor on a model folder: plays held-out situations through a replica, scores the answers with the learner."""
+    run = runs.create(config, "doctor")
+    with session(config, run, model) as live:
+        return examine_live(live, model, turns)
+
+
+def examine_live(live: Session, model: Path, turns: int, version: int = 0) -> Report:
+    """The doctor on live replicas that should hold the weights of `model`, published as `version`."""
+    from training.learner import Learner
+
+    config = live.config
+    first = config.evaluation.first_seed
+    seeds = list(range(first, first + max(1, turns // 2)))
+    episodes = ray.get(live.coordinator.evaluate.remote(seeds, version))
+    samples = [sample for episode in episodes for sample in episode_samples(episode, 0.0, 0)][:turns]
+    temperature = config.evaluation.temperature
+
+    def score(at: float) -> list[list[float]]:
+        learner.policy.temperature = at
+        return learner.score(samples)
+
+    learner = Learner(
+        config.model, config.optimizer, config.algorithm, config.learner, str(model), temperature=temperature
+    )
+    sampler = [[logp for logp, m in zip(s.sampler_logp_T, s.mask_T, strict=True) if m] for s in samples]
+    return diagnose(sampler, score, temperature, [s.weight_version for s in samples], version)

@@ -101,12 +101,13 @@ class TrainingProcess:
         return step
 
     def _versions(self, step: int) -> tuple[int, bool]:
-        """(version of step 0, whether the replicas have this step's weights). Versions only grow: what is played again
-        after a restart gets numbers above all that were published before it. Agreed by rank 0."""
+        """(version of step 0, whether the replicas surely hold this step's weights: only those that nobody published to
+        yet do). Versions only grow: what is played again after a restart, or by another run on the same replicas, gets
+        numbers above all that were published before. Agreed by rank 0."""
         import torch.distributed as dist
 
         latest, expected = self.store.latest(), self.base_version + step
-        if step == 0 and (latest or 0) == expected:
+        if expected == 0 and latest is None:
             agreed: list[Any] = [self.base_version, True]
         else:
             agreed = [max(expected, (latest or 0) + 1) - step, False]
