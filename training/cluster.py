@@ -84,7 +84,8 @@ def ray_session(address: str | None = None) -> Iterator[None]:
         )
     except (ConnectionError, RuntimeError, OSError) as error:
         raise ClusterError(f"Ray could not be {'started' if started else f'reached at {address}'}: {error}") from error
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    for name in ("ray", "ray.serve", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         yield
     finally:

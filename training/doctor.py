@@ -74,7 +74,7 @@ def _cause(
             "sample with top_p 1, top_k 0, min_p 0 and without a grammar"
         )
     return (
-        "stale weights or another model: no temperature and no truncation explains the difference; publish the learner's "
+        "stale weights or another model: no temperature and no truncation explains it; publish the learner's "
         "weights again and compare the model folders"
     )
 

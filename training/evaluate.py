@@ -108,7 +108,7 @@ def table(evaluations: Sequence[Evaluation], title: str) -> Any:
 
 
 def examine(config: TrainConfig, model: Path, turns: int) -> Report:
-    """The doctor on a model folder: plays held-out situations through a replica, scores the answers with the learner."""
+    """The doctor on a model folder: plays held-out situations through a replica, scores them with the learner."""
     run = runs.create(config, "doctor")
     with session(config, run, model) as live:
         return examine_live(live, model, turns)

@@ -15,7 +15,7 @@ from configs.training import TrainConfig
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {
     "model": {"tiny": {"intermediate_size": 128, "max_positions": 256}},
-    "env": {"name": "tictactoe", "kwargs": {"split": "train"}, "history": "none", "system_prompt": ""},
+    "env": {"name": "tests.integration.odd_envs:Checksum", "history": "none", "system_prompt": ""},
     "sampling": {"max_tokens": 6},
     "rollout": {"groups_per_step": 4, "group_size": 4, "request_deadline_s": 20.0, "max_retries": 30},
     "optimizer": {"lr": 1e-3},
@@ -64,7 +64,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
     storage = tmp_path_factory.mktemp("storage")
     port = cluster.free_port()
-    config = tiny_config(storage, f"serving.http_port={port}")
+    config = tiny_config(storage, f"serving.http_port={port}", "env.name=tictactoe")
     run = runs.create(config)
     model = tiny.build(config.model.tiny, config.env, 0, run.path / "models" / "init")
     with session(config, run, model) as live:

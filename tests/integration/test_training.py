@@ -13,7 +13,7 @@ import ray
 from safetensors.torch import load_file
 
 from tests.integration.conftest import tiny_config
-from training.evaluate import evaluate
+from training.evaluate import evaluate, examine_live
 from training.grpo import TrainingFailed, train
 from training.runs import RunFolder
 
@@ -45,6 +45,8 @@ def test_six_steps_equal_three_and_a_resume_and_three_bit_for_bit(stack: Any) ->
     returns = [row["rollout/return"] for row in rows(whole.run)]
     assert [row["rollout/return"] for row in rows(first.run)] == returns
     expected, resumed = weights(whole.run), weights(first.run)
+    start = load_file(stack.session.model / "model.safetensors")
+    assert any((start[name] != expected[name]).any() for name in expected), "nothing was learned: the test says nothing"
     assert all((expected[name] == resumed[name]).all() for name in expected)
 
 
@@ -52,6 +54,10 @@ def test_sampler_and_learner_agree_on_every_token(stack: Any) -> None:
     live = stack.open_run(tiny_config(stack.storage, "steps=2"))
     train(live, base_version=base_version(stack))
     assert max(row["train/logp_difference"] for row in rows(live.run)) < 1e-4
+    report = examine_live(live, live.run.final_model, turns=24, version=base_version(stack))
+    assert report.healthy, report.cause
+    assert report.max_difference < 1e-4
+    print("doctor, largest difference:", report.max_difference)
 
 
 def test_training_goes_on_when_the_replica_is_killed_in_the_middle_of_a_step(stack: Any) -> None:
@@ -92,7 +98,7 @@ def test_training_goes_on_when_a_rollout_worker_is_killed(stack: Any) -> None:
 
 
 def test_a_hung_environment_ends_in_a_named_error(stack: Any) -> None:
-    name = "tests.integration.broken_envs:Hanging"
+    name = "tests.integration.odd_envs:Hanging"
     live = stack.open_run(
         tiny_config(stack.storage, f"env.name={name}", "env.step_timeout_s=2", "steps=1", "learner.restarts=0")
     )
@@ -103,7 +109,7 @@ def test_a_hung_environment_ends_in_a_named_error(stack: Any) -> None:
 
 
 def test_a_raising_environment_ends_in_an_error_that_names_it(stack: Any) -> None:
-    name = "tests.integration.broken_envs:Raising"
+    name = "tests.integration.odd_envs:Raising"
     live = stack.open_run(tiny_config(stack.storage, f"env.name={name}", "steps=1", "learner.restarts=0"))
     with pytest.raises(TrainingFailed, match="broken level"):
         train(live, base_version=base_version(stack))
