@@ -1,5 +1,6 @@
-"""The commands: `rayward train | warmstart | eval | compare | serve | envs`. Libraries are imported inside a command,
-so that the base installation can say which extra is missing."""
+"""The commands: `rayward train | warmstart | eval | compare | play | doctor | serve | envs`.
+
+Libraries are imported inside a command, so that the base installation can say which extra is missing."""
 
 from __future__ import annotations
 
@@ -180,6 +181,36 @@ def serve(config: ConfigOption, overrides: SetOption = []) -> None:  # noqa: B00
         console.print(f"ready: http://{host}:{port}  policies: {', '.join(p.name for p in settings.policies)}")
         console.print("routes: /health /metrics /v1/models /v1/completions /v1/chat/completions /tokenize /detokenize")
         threading.Event().wait()
+
+
+@app.command()
+def play(
+    env: Annotated[str, typer.Option(help="environment to play by hand")] = "",
+    run: Annotated[str, typer.Option("--run", help="run whose policy is watched")] = "",
+    seed: Annotated[int, typer.Option(help="situation")] = 0,
+) -> None:
+    """Play an episode by hand (--env), or watch a trained policy (--run), turn by turn."""
+    if env:
+        from envs import registry
+        from training.play import play_by_hand
+
+        play_by_hand(registry.make(env), seed, input, print)
+        return
+    if not run:
+        raise ConfigError("name an environment with --env, or a run with --run")
+    from training import runs
+    from training.evaluate import watch
+
+    folder = runs.find(run)
+    config = folder.load_config()
+    if not folder.final_model.is_dir():
+        raise ConfigError(f"{folder.path} has no final model yet: let the run finish")
+    episode = watch(config, folder.final_model, seed)
+    for turn in episode.turns:
+        console.print(f"{turn.prompt_text}\n  -> {turn.text}   reward {turn.reward:g}", markup=False)
+    console.print(
+        f"return {episode.episode_return:g}, {episode.outcome or ('success' if episode.success else 'no success')}"
+    )
 
 
 @app.command()

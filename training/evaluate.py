@@ -107,6 +107,13 @@ def table(evaluations: Sequence[Evaluation], title: str) -> Any:
     return shown
 
 
+def watch(config: TrainConfig, model: Path, seed: int) -> Episode:
+    """One held-out episode of a model through a replica."""
+    with session(config, runs.create(config, "play"), model) as live:
+        episode: Episode = ray.get(live.coordinator.evaluate.remote([seed], 0))[0]
+        return episode
+
+
 def examine(config: TrainConfig, model: Path, turns: int) -> Report:
     """The doctor on a model folder: plays held-out situations through a replica, scores them with the learner."""
     run = runs.create(config, "doctor")

@@ -1,0 +1,49 @@
+"""What the benchmarks share: options, bars, the table and the JSON file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured value; `bar` is the least that it must reach, None where it is only reported."""
+
+    name: str
+    value: float
+    unit: str
+    bar: float | None = None
+
+    @property
+    def met(self) -> bool:
+        return self.bar is None or self.value >= self.bar
+
+
+def options(description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--check", action="store_true", help="exit code 1 when a bar is missed")
+    parser.add_argument("--json", type=Path, help="where the figures go")
+    return parser
+
+
+def report(name: str, figures: list[Figure], chosen: argparse.Namespace) -> None:
+    """Prints the table, writes the JSON, and ends the process as `--check` asks."""
+    table = Table("figure", "value", "unit", "bar", "met", title=name)
+    for figure in figures:
+        bar = "" if figure.bar is None else f"{figure.bar:,.3g}"
+        table.add_row(figure.name, f"{figure.value:,.3f}", figure.unit, bar, "yes" if figure.met else "NO")
+    Console().print(table)
+    target = chosen.json or RESULTS / f"{name}.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps([asdict(figure) | {"met": figure.met} for figure in figures], indent=2) + "\n")
+    if chosen.check and not all(figure.met for figure in figures):
+        sys.exit(1)
