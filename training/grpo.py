@@ -79,7 +79,8 @@ class TrainingProcess:
             seed=self.config.seed,
         )
         self.store = WeightStore(settings["weights_root"], keep=self.config.weights.keep)
-        self.publisher = StorePublisher(self.store, rank=self.rank)
+        dtype = torch.bfloat16 if self.config.model.dtype == "bfloat16" else None
+        self.publisher = StorePublisher(self.store, rank=self.rank, dtype=dtype)
         self.monitors: Monitors | None = None
 
     def start(self) -> int:
@@ -96,7 +97,7 @@ class TrainingProcess:
             self.publisher.publish(self.base_version + step, self.learner.state_dict())
         if self.rank == 0:
             self.monitors = Monitors(self.config, self.folder.path, step)
-            ray.get(self.coordinator.begin.remote(step, self.base_version, waiting))
+            ray.get(self.coordinator.begin.remote(step, self.base_version, waiting, str(self.folder.episodes)))
         self._barrier()
         return step
 

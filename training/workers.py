@@ -7,6 +7,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -14,6 +15,7 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from configs.training import TrainConfig
 from envs.registry import make as make_env
+from training import episodes
 from training.advantages import ADVANTAGES
 from training.batching import split_over_ranks
 from training.buffer import GroupBuffer, task_at
@@ -180,9 +182,14 @@ class Coordinator:
         self._batches: dict[int, list[Batch]] = {}
         self._history: list[dict[str, float]] = []
         self._watch: asyncio.Task[None] | None = None
+        self._episodes: str | None = None
 
-    async def begin(self, first_step: int, base_version: int, waiting: Sequence[Group] = ()) -> None:
-        """(Re)starts the stream at a step: at the start of a run, after a resume, after a restart of the learner."""
+    async def begin(
+        self, first_step: int, base_version: int, waiting: Sequence[Group] = (), episodes_folder: str | None = None
+    ) -> None:
+        """(Re)starts the stream at a step: at the start of a run, after a resume, after a restart of the learner.
+        `episodes_folder`: where every n-th step's episodes are written."""
+        self._episodes = episodes_folder
         for task in self._running.values():
             task.cancel()
         self._running.clear()
@@ -232,8 +239,14 @@ class Coordinator:
                 if self._failure is not None and not buffer.ready(step):
                     raise self._failure
                 groups = buffer.take(step)
+                await self._record(groups, step)
                 self._batches = {step: self._build(groups, step, world, time.perf_counter() - began)}
         return self._batches[step][rank]
+
+    async def _record(self, groups: list[Group], step: int) -> None:
+        every = self._config.tracking.episodes_every_steps
+        if every and self._episodes and step % every == 0:
+            await asyncio.to_thread(episodes.write, groups, step, Path(self._episodes))
 
     def _build(self, groups: list[Group], step: int, world: int, wait_s: float) -> list[Batch]:
         assert self._buffer is not None

@@ -25,7 +25,7 @@ TINY = {
     },
     "evaluation": {"episodes": 16},
     "checkpoint": {"every_steps": 1, "keep": 10},
-    "tracking": {"prometheus": False},
+    "tracking": {"prometheus": False, "episodes_every_steps": 2},
 }
 
 

@@ -54,6 +54,7 @@ def test_sampler_and_learner_agree_on_every_token(stack: Any) -> None:
     live = stack.open_run(tiny_config(stack.storage, "steps=2"))
     train(live, base_version=base_version(stack))
     assert max(row["train/logp_difference"] for row in rows(live.run)) < 1e-4
+    assert [file.name for file in live.run.episodes.iterdir()] == ["step-00000000.parquet"]
     report = examine_live(live, live.run.final_model, turns=24, version=base_version(stack))
     assert report.healthy, report.cause
     assert report.max_difference < 1e-4
