@@ -181,7 +181,7 @@ class TrainConfig(YamlConfig):
     name: str = "run"
     experimenter: str = "default"
     experiment: str = "default"
-    storage_path: str = Field("runs", description="a folder, or an s3:// or gs:// URI")
+    storage_path: str = Field(".", description="a folder; runs are written to runs/ below it")
     seed: int = 0
     steps: int = Field(100, ge=1)
     deterministic: bool = Field(False, description="synchronous, every request seeded: runs repeat bit for bit")

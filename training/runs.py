@@ -86,7 +86,7 @@ def create(config: TrainConfig, name: str | None = None) -> RunFolder:
     return run
 
 
-def find(name: str, storage_path: str = "runs") -> RunFolder:
+def find(name: str, storage_path: str = ".") -> RunFolder:
     """A run by folder or by id. Raises ConfigError."""
     direct = Path(name)
     if (direct / "config.json").is_file():

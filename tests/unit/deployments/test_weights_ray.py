@@ -18,6 +18,9 @@ pytestmark = pytest.mark.integration
 def cluster() -> Iterator[None]:
     import ray
 
+    if ray.is_initialized():  # by the integration tests of the same session
+        yield
+        return
     ray.init(num_cpus=2, include_dashboard=False, object_store_memory=200 * 1024**2, namespace="test")
     yield
     ray.shutdown()
