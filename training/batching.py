@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,8 +30,7 @@ class MicroBatch:
 
 
 def split_over_ranks(samples: Sequence[Sample], world: int) -> list[list[Sample]]:
-    """Each sample to exactly one rank, longest first to the rank with the fewest tokens so far: two ranks differ by at
-    most the longest sample."""
+    """Each sample to exactly one rank, longest first to the rank with the fewest tokens so far."""
     shares: list[list[Sample]] = [[] for _ in range(world)]
     loads = [0] * world
     for sample in sorted(samples, key=lambda sample: -len(sample.token_ids_T)):
@@ -62,19 +59,13 @@ def microbatches(samples: Sequence[Sample], max_tokens: int) -> list[MicroBatch]
 
 
 def collate(samples: Sequence[Sample], order: tuple[int, ...] = ()) -> MicroBatch:
-    """[B, T] tensors of samples padded with zeros on the right to the longest."""
-    lengths = np.array([len(sample.token_ids_T) for sample in samples])
-    real = np.arange(lengths.max()) < lengths[:, None]
-
-    def padded(rows: list[tuple[int, ...]] | list[tuple[float, ...]], dtype: type) -> Tensor:
-        table = np.zeros(real.shape, dtype)
-        table[real] = np.fromiter(chain.from_iterable(rows), dtype, count=int(lengths.sum()))
-        return torch.from_numpy(table)
+    def padded(rows: list[Sequence[float]], dtype: torch.dtype) -> Tensor:
+        return torch.nn.utils.rnn.pad_sequence([torch.tensor(row, dtype=dtype) for row in rows], batch_first=True)
 
     return MicroBatch(
-        padded([sample.token_ids_T for sample in samples], np.int64),
-        padded([sample.mask_T for sample in samples], np.float32),
-        padded([sample.sampler_logp_T for sample in samples], np.float32),
+        padded([sample.token_ids_T for sample in samples], torch.int64),
+        padded([sample.mask_T for sample in samples], torch.float32),
+        padded([sample.sampler_logp_T for sample in samples], torch.float32),
         torch.tensor([sample.advantage for sample in samples], dtype=torch.float32),
         order,
     )
