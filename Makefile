@@ -6,6 +6,8 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 # A foreign PYTHONPATH or an activated environment must not leak into ours.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+# The packages are installed uncompiled: the first process that imports one caches its bytecode for the dozen others.
+unexport PYTHONDONTWRITEBYTECODE
 
 ACCELERATOR ?= cpu
 PYTHON ?=

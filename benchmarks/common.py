@@ -16,16 +16,19 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured value; `bar` is the least that it must reach, None where it is only reported."""
+    """One measured value; `bar` is what it must reach (or stay below), None where it is only reported."""
 
     name: str
     value: float
     unit: str
     bar: float | None = None
+    lower_is_better: bool = False
 
     @property
     def met(self) -> bool:
-        return self.bar is None or self.value >= self.bar
+        if self.bar is None:
+            return True
+        return self.value <= self.bar if self.lower_is_better else self.value >= self.bar
 
 
 def options(description: str) -> argparse.ArgumentParser:
@@ -39,7 +42,7 @@ def report(name: str, figures: list[Figure], chosen: argparse.Namespace) -> None
     """Prints the table, writes the JSON, and ends the process as `--check` asks."""
     table = Table("figure", "value", "unit", "bar", "met", title=name)
     for figure in figures:
-        bar = "" if figure.bar is None else f"{figure.bar:,.3g}"
+        bar = "" if figure.bar is None else f"{'<=' if figure.lower_is_better else '>='} {figure.bar:,.3g}"
         table.add_row(figure.name, f"{figure.value:,.3f}", figure.unit, bar, "yes" if figure.met else "NO")
     Console().print(table)
     target = chosen.json or RESULTS / f"{name}.json"

@@ -107,7 +107,7 @@ class LearnerConfig(Strict):
     workers: int = Field(1, ge=1, description="training processes")
     gpus_per_worker: float = Field(0, ge=0)
     cpus_per_worker: float = Field(1.0, ge=0)
-    torch_threads: int | None = Field(None, ge=1, description="None: all cores of the machine")
+    torch_threads: int | None = Field(None, ge=1, description="None: the machine's cores, shared by the ranks on it")
     resources: dict[str, float] = Field(default_factory=dict)
     sharding: Literal["none", "ddp", "fsdp2", "deepspeed"] = "none"
     deepspeed_stage: Literal[0, 1, 2, 3] = 2

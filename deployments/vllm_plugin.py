@@ -1,4 +1,5 @@
-"""vLLM plugin (entry point group `vllm.general_plugins`): makes the weight-transfer backend `rayward_store` known.
+"""vLLM plugin (entry point group `vllm.general_plugins`): the weight-transfer backend `rayward_store`, and engines that
+leave the cores to others while they wait.
 
 vLLM calls `register` in each of its processes, maybe more than once. The engine's own module is imported only when an
 engine with `weight_transfer_config={"backend": "rayward_store"}` is built.
@@ -6,7 +7,10 @@ engine with `weight_transfer_config={"backend": "rayward_store"}` is built.
 
 from __future__ import annotations
 
+import os
+
 BACKEND = "rayward_store"
+BUSY_LOOP_S = "RAYWARD_ENGINE_BUSY_LOOP_S"
 
 
 def register() -> None:
@@ -14,3 +18,20 @@ def register() -> None:
 
     if BACKEND not in WeightTransferEngineFactory._registry:
         WeightTransferEngineFactory.register_engine(BACKEND, "deployments.vllm_transfer", "StoreWeightTransferEngine")
+
+    _wait_without_spinning()
+
+
+def _wait_without_spinning() -> None:
+    """vLLM's processes spin on their queues for a second after each message. Where engine, environments and learner
+    share a few cores, that time belongs to the others: sleep after `BUSY_LOOP_S` seconds instead (a replica on a CPU
+    sets it; elsewhere vLLM's own second stays)."""
+    seconds = os.environ.get(BUSY_LOOP_S)
+    if seconds is None:
+        return
+    from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
+
+    defaults = SpinCondition.__init__.__defaults__
+    if defaults is None or len(defaults) != 1:
+        raise RuntimeError("vLLM's SpinCondition has changed: it no longer has busy_loop_s as its only default")
+    SpinCondition.__init__.__defaults__ = (float(seconds),)

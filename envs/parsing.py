@@ -31,12 +31,15 @@ def raw_tag_content(text: str, tag: str) -> str | None:
 
 
 def tagged_int(text: str, tag: str) -> int | None:
-    """The integer in a tag, None when there is none.
+    """The integer in the last closed tag, None when there is none.
 
     >>> tagged_int("<move>5</move>", "move")
     5
+    >>> tagged_int("<move>5", "move") is None
+    True
     """
-    content = tag_content(text, tag)
+    closed = re.findall(rf"<{re.escape(tag)}>([^<]*)</{re.escape(tag)}>", text, re.IGNORECASE)
+    content = closed[-1].strip() if closed else None
     if content is None or not re.fullmatch(r"[+-]?[0-9]{1,9}", content):
         return None
     return int(content)

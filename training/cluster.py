@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import socket
@@ -91,12 +93,14 @@ def ray_session(address: str | None = None) -> Iterator[None]:
     finally:
         from ray import serve
 
-        if started:
-            serve.shutdown()
-        ray.shutdown()
+        # Serve kills its controller while calls to it are open, and Ray reports each of them as an error on stdout.
+        with contextlib.redirect_stdout(io.StringIO()):
+            if started:
+                serve.shutdown()
+            ray.shutdown()
 
 
-def serve_config(config: TrainConfig, model: str, weights_root: str | None) -> ServeConfig:
+def serve_config(config: TrainConfig, model: str, weights_root: str | None, port: int | None = None) -> ServeConfig:
     """The application that a training run starts for itself."""
     policy = PolicyConfig(
         name=config.serving.policy,
@@ -106,7 +110,7 @@ def serve_config(config: TrainConfig, model: str, weights_root: str | None) -> S
         replicas=config.serving.replicas,
         request_deadline_s=config.rollout.request_deadline_s,
     )
-    port = config.serving.http_port or free_port()
+    port = port or config.serving.http_port or free_port()
     return ServeConfig(policies=[policy], http=HttpConfig(port=port), ingress_cpus=0.1)
 
 

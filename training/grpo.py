@@ -7,6 +7,7 @@ in `train`.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -64,8 +65,7 @@ class TrainingProcess:
         self.coordinator = settings["coordinator"]
         context = ray_train.get_context()
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
-        if self.config.learner.torch_threads:
-            torch.set_num_threads(self.config.learner.torch_threads)
+        torch.set_num_threads(self._threads())
         self.learner = Learner(
             model=self.config.model,
             optimizer=self.config.optimizer,
@@ -82,6 +82,14 @@ class TrainingProcess:
         dtype = torch.bfloat16 if self.config.model.dtype == "bfloat16" else None
         self.publisher = StorePublisher(self.store, rank=self.rank, dtype=dtype)
         self.monitors: Monitors | None = None
+
+    def _threads(self) -> int:
+        """Ray sets OMP_NUM_THREADS to an actor's logical CPUs, which are few on purpose; in its turn the learner
+        has the whole machine, shared with the other ranks on it."""
+        from ray import train as ray_train
+
+        cores = len(os.sched_getaffinity(0))
+        return self.config.learner.torch_threads or max(1, cores // ray_train.get_context().get_local_world_size())
 
     def start(self) -> int:
         """Restores the newest checkpoint if there is one; returns the first step to do."""
@@ -190,11 +198,22 @@ def session(config: TrainConfig, run: runs.RunFolder, model: Path) -> Iterator[S
         app = config.serving.connect or APPLICATION
         if config.serving.connect is None:
             stack.enter_context(cluster.application(cluster.serve_config(config, str(model), root)))
-        coordinator = Coordinator.options(num_cpus=0.1, max_concurrency=1000).remote(  # type: ignore[attr-defined]
-            config.dump(), str(model), app
-        )
-        stack.callback(ray.kill, coordinator)
-        yield Session(config, run, model, root, coordinator)
+        yield stack.enter_context(another_run(config, run, model, root, app))
+
+
+@contextmanager
+def another_run(
+    config: TrainConfig, run: runs.RunFolder, model: Path, weights_root: str, app: str = APPLICATION
+) -> Iterator[Session]:
+    """A run with a coordinator of its own on replicas that are up. Its policy has the architecture that they serve;
+    they take up its weights with its first version."""
+    coordinator = Coordinator.options(num_cpus=0.1, max_concurrency=1000).remote(  # type: ignore[attr-defined]
+        config.dump(), str(model), app
+    )
+    try:
+        yield Session(config, run, model, weights_root, coordinator)
+    finally:
+        ray.kill(coordinator)
 
 
 def train(live: Session, report: Callable[[int, dict[str, float]], None] | None = None, base_version: int = 0) -> None:

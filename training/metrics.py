@@ -17,6 +17,7 @@ MEANING: dict[str, str] = {
     "rollout/illegal": "share of turns whose action was malformed or illegal",
     "rollout/truncated": "share of episodes ended by a limit",
     "rollout/completion_tokens": "mean tokens of an answer",
+    "rollout/tokens_total": "tokens that the policy chose, of all episodes of the step",
     "rollout/episode_s": "mean duration of an episode",
     "rollout/uniform_groups": "share of groups without spread (no gradient)",
     "rollout/lag_max": "learner version minus the oldest version in the batch",
@@ -58,5 +59,6 @@ def episode_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
         "rollout/illegal": mean([float(turn.illegal) for turn in turns]),
         "rollout/truncated": mean([float(episode.end == "truncated") for episode in episodes]),
         "rollout/completion_tokens": mean([float(len(turn.completion_ids)) for turn in turns]),
+        "rollout/tokens_total": float(sum(len(turn.completion_ids) for turn in turns)),
         "rollout/episode_s": mean([episode.episode_s for episode in episodes]),
     }

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -55,7 +56,17 @@ def play(config: TrainConfig, console: Console) -> Outcome:
         seconds[name] = time.perf_counter() - began
         began = time.perf_counter()
 
-    console.print(f"[bold]1/5[/] tiny Qwen2 with its own tokenizer, random weights -> {run.path / 'models' / 'init'}")
+    console.print("[bold]1/5[/] a tiny Qwen2 with its own tokenizer and random weights")
+    init = prepare(config, run, console, lap)
+    console.print("[bold]3/5[/] starting Ray, Ray Serve and one vLLM replica (about half a minute)")
+    with session(config, run, init) as live:
+        lap("start")
+        result = train_and_evaluate(live, console, lap)
+    return Outcome(run, result, seconds)
+
+
+def prepare(config: TrainConfig, run: runs.RunFolder, console: Console, lap: Callable[[str], None]) -> Path:
+    """Builds the random policy (returned) and its warm-started copy, `run.start_model`."""
     init = tiny.build(config.model.tiny, config.env, config.seed, run.path / "models" / "init")
     lap("build")
     with bars(console) as progress:
@@ -66,11 +77,7 @@ def play(config: TrainConfig, console: Console) -> Outcome:
 
         warmstart(config, init, run.start_model, on_warm)
     lap("warm start")
-    console.print("[bold]3/5[/] starting Ray, Ray Serve and one vLLM replica (about half a minute)")
-    with session(config, run, init) as live:
-        lap("start")
-        result = train_and_evaluate(live, console, lap)
-    return Outcome(run, result, seconds)
+    return init
 
 
 def train_and_evaluate(
@@ -78,7 +85,7 @@ def train_and_evaluate(
 ) -> tuple[Evaluation, Evaluation, Evaluation]:
     """Random init, warm start and trained policy through the same replica."""
     config, run = live.config, live.run
-    at_random = evaluate(live, "random init")
+    at_random = evaluate(live, "random init", publish_folder(live, live.model))
     version = publish_folder(live, run.start_model)
     warm = evaluate(live, "warm start", version)
     lap("evaluate before")

@@ -24,10 +24,11 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 
-# What an environment varies as a whole (a tag, a coordinate, a size) is one token wherever it stands. The rest is
+# What an environment varies as a whole (a tag, a coordinate, a size, a digit with its space) is one token wherever it
+# stands: a board's cells keep their positions whatever is in them, which a small model learns much faster. The rest is
 # cut by Qwen2's own rule (words with their space, single digits): a loader that sees a Qwen2 model rebuilds that rule
 # whatever the file says, but keeps added tokens.
-WHOLE_PIECES = re.compile(r"</?[A-Za-z_]+>| ?\(\d+, \d+\)| ?\d+x\d+")
+WHOLE_PIECES = re.compile(r"</?[A-Za-z_]+>| ?\(\d+, \d+\)| ?\d+x\d+| \d(?!\w)")
 MOST_WHOLE_PIECES = 192
 
 
@@ -41,7 +42,7 @@ def environment_texts(env: EnvConfig, episodes: int = 64, seed: int = 0) -> Iter
         observation = environment.reset(seed + episode)
         yield from (str(message["content"]) for message in history.start(system, observation))
         for _ in range(env.max_turns):
-            action = environment.expert_action(rng, noise=0.5)
+            action = environment.expert_action(rng, noise=0.5, illegal_noise=0.1)
             result = environment.step(action)
             yield action
             yield result.observation.text

@@ -36,6 +36,19 @@ from training.types import Batch, Denominators, Episode, Group, Sample, Task
 logger = logging.getLogger("rayward")
 
 
+def serve_generate(config: TrainConfig, app: str) -> ServeGenerate:
+    """The way to the policy of a running application, as a run's settings want it."""
+    from ray import serve
+
+    rollout, replicas = config.rollout, config.serving.replicas
+    return ServeGenerate(
+        serve.get_deployment_handle(config.serving.policy, app),
+        buckets=1 if replicas.max_replicas == 1 else 8 * replicas.max_replicas,
+        window_s=rollout.batch_window_s,
+        max_batch=rollout.max_batch,
+    )
+
+
 @ray.remote(concurrency_groups={"watch": 1})
 class RolloutWorker:
     """Plays the groups it is given, many episodes at once in one asyncio loop.
@@ -45,17 +58,10 @@ class RolloutWorker:
     """
 
     def __init__(self, config: dict[str, Any], model_folder: str, app: str) -> None:
-        from ray import serve
-
         self._config = TrainConfig.model_validate(config)
         self._renderer = ChatRenderer.load(model_folder)
-        rollout, replicas = self._config.rollout, self._config.serving.replicas
-        self._generate = ServeGenerate(
-            serve.get_deployment_handle(self._config.serving.policy, app),
-            buckets=1 if replicas.max_replicas == 1 else 8 * replicas.max_replicas,
-            window_s=rollout.batch_window_s,
-            max_batch=rollout.max_batch,
-        )
+        rollout = self._config.rollout
+        self._generate = serve_generate(self._config, app)
         self._hooks = Hooks()
         self._room = asyncio.Semaphore(max(1, rollout.max_concurrent_episodes // rollout.group_size))
 

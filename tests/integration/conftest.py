@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,11 +57,8 @@ class Stack:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    import ray
-
     from training import cluster, runs, tiny
-    from training.grpo import APPLICATION, Session, session
-    from training.workers import Coordinator
+    from training.grpo import Session, another_run, session
 
     storage = tmp_path_factory.mktemp("storage")
     port = cluster.free_port()
@@ -72,13 +70,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         def open_run(run_config: TrainConfig, folder: runs.RunFolder | None = None) -> Session:
             """A run with a coordinator of its own on the same replicas and weight store."""
             folder = folder or runs.create(run_config)
-            coordinator = Coordinator.options(num_cpus=0.1, max_concurrency=1000).remote(  # type: ignore[attr-defined]
-                run_config.dump(), str(model), APPLICATION
-            )
-            opened.append(coordinator)
-            return Session(run_config, folder, model, live.weights_root, coordinator)
+            return opened.enter_context(another_run(run_config, folder, model, live.weights_root))
 
-        opened: list[Any] = []
-        yield Stack(live, storage, f"http://127.0.0.1:{port}", open_run)
-        for coordinator in opened:
-            ray.kill(coordinator)
+        with ExitStack() as opened:
+            yield Stack(live, storage, f"http://127.0.0.1:{port}", open_run)

@@ -1,0 +1,172 @@
+"""What a GRPO step costs above its bare parts: `python -m benchmarks.train_step [--check]`.
+
+A synchronous step (rollouts through Serve, update, publish) against the engine generating the same tokens plus forward
+and backward of the same tokens in plain torch. Blocks of steps and of bare parts take turns.
+
+Two bounds for the engine: `turns in order` asks for a turn when the one before has been answered, as an episode must;
+`all at once` gives the engine every turn of the step at the same moment, which no player of episodes could do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import Figure, options, report
+from configs.training import TrainConfig
+from deployments.vllm_engine import engine_arguments, process_environment
+from deployments.vllm_plugin import BUSY_LOOP_S
+from training import runs
+from training.batching import collate
+from training.grpo import Session, session, start_model, train
+from training.samples import sequences
+from training.types import Turn
+
+CONFIG = "configs/train/tictactoe_tiny.yaml"
+Episodes = list[list[Turn]]  # of one step; the turns of an episode in their order
+
+
+def recorded(run: runs.RunFolder, step: int) -> tuple[Episodes, Episodes]:
+    """(all episodes of a step, those in groups with spread, which the learner trained on)."""
+    from pyarrow import parquet
+
+    episodes: dict[tuple[int, int], list[Turn]] = defaultdict(list)
+    returns: dict[int, set[float]] = defaultdict(set)
+    for row in parquet.read_table(run.episodes / f"step-{step:08d}.parquet").to_pylist():
+        turn = Turn(tuple(row["prompt_ids"]), tuple(row["completion_ids"]), tuple(row["logprobs"]), 0, row["reward"])
+        episodes[row["group"], row["sibling"]].append(turn)
+        returns[row["group"]].add(row["return"])
+    trained = [turns for (group, _), turns in episodes.items() if len(returns[group]) > 1]
+    return list(episodes.values()), trained
+
+
+class BareEngine:
+    """AsyncLLM in this process, with the replica's own settings."""
+
+    def __init__(self, config: TrainConfig, model: Path) -> None:
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        os.environ.update(process_environment(config.serving.engine), OMP_NUM_THREADS="1")
+        os.environ.pop(BUSY_LOOP_S, None)  # as vLLM makes it
+        arguments = engine_arguments(config.serving.engine, str(model), weight_updates=False)
+        self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+        self._sent = 0
+
+    async def turn(self, turn: Turn) -> None:
+        from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+        self._sent += 1
+        sampling = SamplingParams(
+            temperature=1.0,
+            max_tokens=len(turn.completion_ids),
+            ignore_eos=True,
+            logprobs=0,
+            flat_logprobs=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        prompt: Any = {"type": "token", "prompt_token_ids": list(turn.prompt_ids)}
+        async for _ in self._engine.generate(prompt, sampling, f"r{self._sent}"):
+            pass
+
+    async def seconds(self, episodes: Episodes, in_order: bool) -> float:
+        async def play(turns: list[Turn]) -> None:
+            for turn in turns:
+                await self.turn(turn)
+
+        work = episodes if in_order else [[turn] for turns in episodes for turn in turns]
+        # The cache of the step before must not answer: the engine of a run forgets it with each new version.
+        await self._engine.reset_prefix_cache()
+        began = time.perf_counter()
+        await asyncio.gather(*map(play, work))
+        return time.perf_counter() - began
+
+    def close(self) -> None:
+        self._engine.shutdown()
+
+
+class BareLearner:
+    """The model in plain torch: forward, policy-gradient loss, backward, AdamW."""
+
+    def __init__(self, model: Path) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        self._model = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+        self._optimizer = torch.optim.AdamW(self._model.parameters(), lr=1e-6)
+
+    def seconds(self, episodes: Episodes) -> float:
+        import torch
+
+        from training.samples import _sample
+
+        began = time.perf_counter()
+        samples = [_sample(run, 1.0, 0) for turns in episodes for run in sequences(turns)]
+        if not samples:
+            return 0.0
+        batch = collate(samples)
+        logits = self._model(input_ids=batch.token_ids, use_cache=False).logits[:, :-1]
+        logp = torch.log_softmax(logits, -1).gather(-1, batch.token_ids[:, 1:, None])[..., 0]
+        loss = -(logp * batch.mask[:, 1:]).sum() / batch.mask.sum()
+        loss.backward()
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = options(__doc__ or "")
+    parser.add_argument("--blocks", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=8, help="steps of one block; its first is not counted")
+    chosen = parser.parse_args()
+    rows: list[dict[str, float]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        total = chosen.blocks * chosen.steps
+        config = TrainConfig.load(
+            CONFIG, [f"storage_path={folder}", f"steps={total}", "tracking.episodes_every_steps=1"]
+        )
+        run = runs.create(config)
+        model = start_model(config, run)
+        with session(config, run, model) as live:
+            asyncio.run(play(live, chosen.blocks, chosen.steps, rows))
+    medians = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
+    figures = [Figure(name, value, "s") for name, value in medians.items()]
+    for engine, bar in (("turns in order", None), ("all at once", 1.25)):
+        ratio = statistics.median(row["step"] / (row[f"engine, {engine}"] + row["forward, backward"]) for row in rows)
+        figures.append(Figure(f"step / bare parts ({engine})", ratio, "ratio", bar, lower_is_better=True))
+    report("train_step", figures, chosen)
+
+
+async def play(live: Session, blocks: int, steps: int, rows: list[dict[str, float]]) -> None:
+    engine, learner = BareEngine(live.config, live.model), BareLearner(live.model)
+    try:
+        for block in range(blocks):
+            seconds: dict[int, float] = {}
+            config = live.config.model_copy(update={"steps": steps * (block + 1)})
+
+            def on_step(step: int, metrics: dict[str, float], seconds: dict[int, float] = seconds) -> None:
+                seconds[step] = metrics["train/step_s"]
+
+            await asyncio.to_thread(train, replace(live, config=config), on_step)
+            for step in range(block * steps + 1, (block + 1) * steps):
+                everything, trained = recorded(live.run, step)
+                row = {"step": seconds[step]}
+                for name, in_order in (("turns in order", True), ("all at once", False)):
+                    row[f"engine, {name}"] = await engine.seconds(everything, in_order)
+                row["forward, backward"] = learner.seconds(trained)
+                rows.append(row)
+    finally:
+        engine.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,262 @@
+"""Samples/s of a whole GRPO step against TRL's GRPOTrainer on this machine: `python -m benchmarks.vs_trl [--check]`.
+
+(a) multi-turn: KeyDoor with the whole history, 8 groups of 8; TRL plays the same environment in its `rollout_func`, all
+    episodes of the step in one batch per turn, with transformers' generate (its only engine on a CPU).
+(b) single turn: 64 answers of 32 tokens, TRL's best case: everything in one process, nothing to send anywhere.
+
+Same start model, prompts, rewards, sampling, and a learning rate so small that both go on playing alike. Blocks of
+steps take turns; the first step of a block is not counted. TRL's step has no weight transfer and no server in it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import Figure, options, report
+from benchmarks.single_turn import question, text_reward
+from configs.training import TrainConfig
+from envs.history import make_history
+from envs.registry import make as make_env
+from training import runs
+from training.buffer import task_at
+from training.grpo import Session, session, start_model, train
+from training.renderer import ChatRenderer
+
+LR = 1e-7
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    config: str
+    overrides: tuple[str, ...]
+    bar: float
+
+
+CASES = {
+    "a": Case(
+        "a: KeyDoor, whole history, 8 x 8",
+        "configs/train/key_door_tiny.yaml",
+        (f"optimizer.lr={LR}", "checkpoint.every_steps=0"),
+        3.0,
+    ),
+    "b": Case(
+        "b: 64 answers of 32 tokens",
+        "configs/train/key_door_tiny.yaml",
+        (
+            "env.name=benchmarks.single_turn:SingleTurn",
+            "env.kwargs={}",
+            "env.history=none",
+            "sampling.max_tokens=32",
+            "warmstart.enabled=false",
+            "model.tiny.max_positions=256",
+            "serving.engine.max_model_len=128",
+            f"optimizer.lr={LR}",
+            "checkpoint.every_steps=0",
+        ),
+        1.0,
+    ),
+}
+
+
+@dataclass
+class Steps:
+    """Seconds and chosen tokens of each counted step."""
+
+    seconds: list[float]
+    tokens: list[float]
+
+
+def our_block(live: Session, first: int, steps: int) -> Steps:
+    """Steps `first`.. of a run that goes on from its last block."""
+    found: dict[int, dict[str, float]] = {}
+    config = live.config.model_copy(update={"steps": first + steps})
+    train(replace(live, config=config), lambda step, metrics: found.update({step: metrics}))
+    counted = [found[step] for step in range(first + 1, first + steps)]
+    return Steps([m["train/step_s"] for m in counted], [m["rollout/tokens_total"] for m in counted])
+
+
+def trl_block(config: TrainConfig, model: Path, case: str, folder: Path, steps: int) -> Steps:
+    os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, TrainerCallback
+    from trl import GRPOConfig, GRPOTrainer
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    renderer = ChatRenderer.load(str(model))
+    tokenizer = renderer.tokenizer
+    tokenizer.padding_side = "left"
+    groups, size = config.rollout.groups_per_step, config.rollout.group_size
+    seeds = [task_at(config.env.name, config.seed, index).seed for index in range(groups * steps)]
+    content = str if case == "a" else question
+    rows = Dataset.from_dict({"prompt": [[{"role": "user", "content": content(seed)}] for seed in seeds]})
+    ends: list[float] = []
+    tokens: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            ends.append(time.perf_counter())
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            ends.append(time.perf_counter())
+
+    def text_rewards(completions: Any, completion_ids: Any, **_: Any) -> list[float]:
+        tokens.append(float(sum(map(len, completion_ids))))
+        return [text_reward(completion[0]["content"]) for completion in completions]
+
+    def played_rewards(episode_return: list[float], env_mask_sum: list[int], **_: Any) -> list[float]:
+        tokens.append(float(sum(env_mask_sum)))
+        return episode_return
+
+    arguments = GRPOConfig(
+        output_dir=str(folder),
+        per_device_train_batch_size=groups * size,
+        num_generations=size,
+        max_steps=steps,
+        max_completion_length=32 if case == "b" else 2048,
+        learning_rate=LR,
+        temperature=1.0,
+        beta=0.0,
+        adam_beta2=0.95,
+        shuffle_dataset=False,
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        report_to=[],
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+    )
+    trainer = GRPOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32),
+        reward_funcs=text_rewards if case == "b" else played_rewards,
+        args=arguments,
+        train_dataset=rows,
+        processing_class=tokenizer,
+        callbacks=[Clock()],
+        rollout_func=rollouts(config, renderer) if case == "a" else None,
+    )
+    trainer.train()
+    return Steps([b - a for a, b in itertools.pairwise(ends)][1:], tokens[1:])
+
+
+def rollouts(config: TrainConfig, renderer: ChatRenderer) -> Callable[[list[Any], Any], dict[str, list[Any]]]:
+    """TRL's hook for multi-turn: all episodes of the batch, turn by turn, one `generate` a turn for those that live."""
+    import torch
+
+    def play(prompts: list[Any], trainer: Any) -> dict[str, list[Any]]:
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        episodes = []
+        for prompt in prompts:
+            env = make_env(config.env.name, **config.env.kwargs)
+            history = make_history(config.env.history, env.spec)
+            first = renderer.prompt(history.start(config.env.system_prompt or "", env.reset(int(prompt[0]["content"]))))
+            episodes.append(
+                {"env": env, "history": history, "first": first, "ids": [], "mask": [], "logp": [], "return": 0.0}
+            )
+        live = list(episodes)
+        turns = 0
+        while live and turns < config.env.max_turns:
+            turns += 1
+            inputs = [list(e["first"]) + e["ids"] for e in live]
+            width = max(map(len, inputs))
+            pad = renderer.tokenizer.pad_token_id
+            ids = torch.tensor([[pad] * (width - len(row)) + row for row in inputs])
+            mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in inputs])
+            with torch.no_grad():
+                out = model.generate(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    do_sample=True,
+                    temperature=1.0,
+                    top_k=0,
+                    top_p=1.0,
+                    max_new_tokens=config.sampling.max_tokens,
+                    pad_token_id=pad,
+                    eos_token_id=renderer.end_id,
+                    output_logits=True,
+                    return_dict_in_generate=True,
+                )
+            logp = torch.stack(out.logits, 1).log_softmax(-1)
+            new = out.sequences[:, width:]
+            chosen = logp.gather(-1, new[..., None])[..., 0]
+            still = []
+            for episode, answer, values in zip(live, new.tolist(), chosen.tolist(), strict=True):
+                if renderer.end_id in answer:
+                    answer = answer[: answer.index(renderer.end_id) + 1]
+                text = renderer.decode(answer)
+                result = episode["env"].step(text)
+                episode["ids"] += answer
+                episode["mask"] += [1] * len(answer)
+                episode["logp"] += values[: len(answer)]
+                episode["return"] += result.reward
+                if not (result.terminated or result.truncated):
+                    added = renderer.continuation(answer, episode["history"].next(text, result.observation)[-1:])
+                    episode["ids"] += added
+                    episode["mask"] += [0] * len(added)
+                    episode["logp"] += [0.0] * len(added)
+                    still.append(episode)
+            live = still
+        return {
+            "prompt_ids": [list(e["first"]) for e in episodes],
+            "completion_ids": [e["ids"] for e in episodes],
+            "logprobs": [e["logp"] for e in episodes],
+            "env_mask": [e["mask"] for e in episodes],
+            "env_mask_sum": [sum(e["mask"]) for e in episodes],
+            "episode_return": [e["return"] for e in episodes],
+        }
+
+    return play
+
+
+def measure(name: str, blocks: int, steps: int) -> list[Figure]:
+    case = CASES[name]
+    ours, trl = Steps([], []), Steps([], [])
+    with tempfile.TemporaryDirectory() as folder:
+        config = TrainConfig.load(case.config, [*case.overrides, f"storage_path={folder}", f"steps={blocks * steps}"])
+        run = runs.create(config)
+        model = start_model(config, run)
+        with session(config, run, model) as live:
+            for block in range(blocks):
+                for side in (0, 1) if block % 2 else (1, 0):
+                    if side == 0:
+                        part, into = our_block(live, block * steps, steps), ours
+                    else:
+                        part, into = trl_block(config, model, name, Path(folder) / "trl", steps), trl
+                    into.seconds.extend(part.seconds)
+                    into.tokens.extend(part.tokens)
+    samples = config.rollout.groups_per_step * config.rollout.group_size
+    rates = {side: samples / statistics.median(s.seconds) for side, s in (("rayward", ours), ("TRL", trl))}
+    per_token = {
+        side: statistics.median(t / s for t, s in zip(steps_.tokens, steps_.seconds, strict=True))
+        for side, steps_ in (("rayward", ours), ("TRL", trl))
+    }
+    return [
+        *(Figure(f"{case.name}, {side}", rate, "samples/s") for side, rate in rates.items()),
+        *(Figure(f"{case.name}, {side}, chosen tokens", rate, "tokens/s") for side, rate in per_token.items()),
+        Figure(f"{case.name}, rayward / TRL", rates["rayward"] / rates["TRL"], "ratio", case.bar),
+        Figure(f"{case.name}, rayward / TRL, by tokens", per_token["rayward"] / per_token["TRL"], "ratio"),
+    ]
+
+
+def main() -> None:
+    parser = options(__doc__ or "")
+    parser.add_argument("--case", choices=("a", "b", "both"), default="both")
+    parser.add_argument("--blocks", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=6, help="steps of one block")
+    chosen = parser.parse_args()
+    names = ("a", "b") if chosen.case == "both" else (chosen.case,)
+    report("vs_trl", [figure for name in names for figure in measure(name, chosen.blocks, chosen.steps)], chosen)
+
+
+if __name__ == "__main__":
+    main()
