@@ -28,7 +28,7 @@ class EngineConfig(Strict):
     enable_prefix_caching: bool = True
     seed: int = 0
     weight_transfer: Literal["store", "nccl", "ipc"] = Field(
-        "store", description="how new weights arrive; nccl and ipc need GPUs"
+        "store", description="how new weights arrive; nccl and ipc need GPUs; a run sets it from weights.transport"
     )
     extra: dict[str, Any] = Field(default_factory=dict, description="further vLLM engine arguments")
 

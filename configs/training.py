@@ -126,7 +126,11 @@ class LearnerConfig(Strict):
 
 
 class WeightsConfig(Strict):
-    transport: Literal["store", "nccl", "ipc"] = "store"
+    transport: Literal["store", "nccl", "ipc"] = Field(
+        "store",
+        description="how replicas get a version: pulled from the store; or pushed by NCCL, or by CUDA IPC when they "
+        "share the learner's GPUs, with the store for those that missed the push",
+    )
     root: str | None = Field(None, description="weight store; None: shared memory of the machine, or the run folder")
     keep: int = Field(4, ge=2, description="versions that stay in the store")
 
@@ -212,9 +216,9 @@ class TrainConfig(YamlConfig):
             raise ValueError("a greedy policy does not explore: set sampling.temperature above 0 for training")
         if self.rollout.group_size < 2:
             raise ValueError("rollout.group_size must be at least 2: an advantage compares siblings")
-        if self.weights.transport != "store":
+        if self.weights.transport != "store" and not self.learner.gpus_per_worker:
             raise ValueError(
-                f"weights.transport {self.weights.transport!r}: the training loop publishes through 'store' only; the "
-                "nccl and ipc publishers (deployments/vllm_transfer_trainer.py) are driven by hand so far"
+                f"weights.transport {self.weights.transport!r} moves weights between GPUs, but learner.gpus_per_worker "
+                "is 0: use 'store', or give the learner a GPU"
             )
         return self

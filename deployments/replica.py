@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ray import serve
 from ray.util import metrics
 
 from configs.serving import PolicyConfig
@@ -151,6 +152,16 @@ class PolicyReplica:
             self._version_gauge.set(self.engine.version)
             logger.debug("weights %d in %.1f ms", self.engine.version, (time.perf_counter() - began) * 1e3)
             return self.engine.version
+
+    async def push(self, call: str, argument: Any = None) -> None:
+        """A learner's weight-sync call, sent to all replicas alike (`vllm_transfer_trainer.ServeControl`). Each takes
+        its own range of NCCL ranks, by its rank among the replicas. Raises PolicyError."""
+        if call == "init" and "rank_offset" in argument:
+            rank = serve.get_replica_context().rank.rank
+            argument = argument | {"rank_offset": argument["rank_offset"] + rank * self.config.engine.gpus}
+        await self.engine.push(call, argument)
+        if call == "finish":
+            self._version_gauge.set(self.engine.version)
 
     async def status(self) -> dict[str, Any]:
         return {

@@ -16,7 +16,8 @@ from deployments.vllm_plugin import BUSY_LOOP_S
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
-TRANSFER_BACKENDS = {"store": "rayward_store", "nccl": "nccl", "ipc": "ipc"}
+TRANSFER_BACKENDS = {"store": "rayward_store", "nccl": "rayward_nccl", "ipc": "rayward_ipc"}
+PUSH_LIMIT_S = 300.0  # an engine that is paused for longer lost its learner: its health check fails
 
 
 def cuda_present() -> bool:
@@ -84,6 +85,7 @@ class VllmEngine:
         self.broken = False
         self._parameters: dict[Sampling, Any] = {}
         self._update = asyncio.Lock()
+        self._pushed_since: float | None = None
         self._max_model_len: int = engine.model_config.max_model_len
         self._vocab_size: int = engine.model_config.get_vocab_size()
 
@@ -213,9 +215,7 @@ class VllmEngine:
         async with self._update:
             if version <= self._version:
                 return
-            await self._engine.renderer.clear_mm_cache_async()
-            # pause_generation would add a sleep of 20 ms
-            await self._engine.engine_core.pause_scheduler_async(mode="keep", clear_cache=True)
+            await self._pause()
             try:
                 await self._engine.start_weight_update()
                 await self._engine.update_weights(
@@ -229,9 +229,49 @@ class VllmEngine:
             finally:
                 await self._engine.resume_generation()
 
+    async def _pause(self) -> None:
+        """Freezes the scheduler between two decode steps and drops the caches of the old weights."""
+        await self._engine.renderer.clear_mm_cache_async()
+        # pause_generation would add a sleep of 20 ms
+        await self._engine.engine_core.pause_scheduler_async(mode="keep", clear_cache=True)
+
+    async def push(self, call: str, argument: Any = None) -> None:
+        """One call of a learner that pushes weights: `init`, then for each version `pause`, `start`, `update` (one or
+        more), `finish` (the version), `resume`. A pull waits from `pause` to `resume`. Raises PolicyError."""
+        from vllm.distributed.weight_transfer.base import WeightTransferInitRequest, WeightTransferUpdateRequest
+
+        try:
+            if call == "init":
+                await self._engine.init_weight_transfer_engine(WeightTransferInitRequest(init_info=argument))
+            elif call == "pause":
+                await self._update.acquire()
+                self._pushed_since = time.monotonic()
+                await self._pause()
+            elif call == "start":
+                await self._engine.start_weight_update()
+            elif call == "update":
+                self.broken = True  # until `finish`: a push that stops half-way leaves parts of two versions
+                await self._engine.update_weights(WeightTransferUpdateRequest(update_info=argument))
+            elif call == "finish":
+                await self._engine.finish_weight_update(str(argument))
+                self._version, self.broken = int(argument), False
+            elif call == "resume":
+                self._pushed_since = None
+                await self._engine.resume_generation()
+                self._update.release()
+            else:
+                raise PolicyError("invalid_request", f"no weight-sync call {call!r}")
+        except PolicyError:
+            raise
+        except Exception as error:
+            raise PolicyError("stale_weights", f"weight-sync call {call!r} failed: {error!r}") from error
+
     async def check_health(self) -> None:
         """Raises when the engine's processes are gone, or when a failed update left mixed weights."""
-        if self.broken:
+        pushed_s = 0.0 if self._pushed_since is None else time.monotonic() - self._pushed_since
+        if pushed_s > PUSH_LIMIT_S:
+            raise RuntimeError(f"paused for a push of weights for {pushed_s:.0f} s: the learner is gone")
+        if self._pushed_since is None and self.broken:
             raise RuntimeError("a weight update failed half-way: the model holds parts of two versions")
         await self._engine.check_health()
 

@@ -1,23 +1,28 @@
-"""vLLM plugin (entry point group `vllm.general_plugins`): the weight-transfer backend `rayward_store`, and engines that
-leave the cores to others while they wait.
+"""vLLM plugin (entry point group `vllm.general_plugins`): rayward's weight-transfer backends, and engines that leave
+the cores to others while they wait.
 
-vLLM calls `register` in each of its processes, maybe more than once. The engine's own module is imported only when an
-engine with `weight_transfer_config={"backend": "rayward_store"}` is built.
+vLLM calls `register` in each of its processes, maybe more than once. A backend's own module is imported only when an
+engine with it (`weight_transfer_config={"backend": "rayward_store"}`) is built.
 """
 
 from __future__ import annotations
 
 import os
 
-BACKEND = "rayward_store"
+BACKENDS = {
+    "rayward_store": ("deployments.vllm_transfer", "StoreWeightTransferEngine"),
+    "rayward_nccl": ("deployments.vllm_transfer_push", "NcclOrStore"),
+    "rayward_ipc": ("deployments.vllm_transfer_push", "IpcOrStore"),
+}
 BUSY_LOOP_S = "RAYWARD_ENGINE_BUSY_LOOP_S"
 
 
 def register() -> None:
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
-    if BACKEND not in WeightTransferEngineFactory._registry:
-        WeightTransferEngineFactory.register_engine(BACKEND, "deployments.vllm_transfer", "StoreWeightTransferEngine")
+    for backend, (module, name) in BACKENDS.items():
+        if backend not in WeightTransferEngineFactory._registry:
+            WeightTransferEngineFactory.register_engine(backend, module, name)
 
     _wait_without_spinning()
 

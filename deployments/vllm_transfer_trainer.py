@@ -7,7 +7,6 @@ collective); rank 0 writes or sends. The parameters are passed as they are: a DT
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -78,7 +77,7 @@ class NcclPublisher:
     """Broadcast over NCCL to the engines that exist now (backend "nccl"), 1 + their workers ranks in the group.
 
     The group is fixed: when a replica comes or goes, close this one and make another. Publish to a store as well
-    (`ChainPublisher`), so that late ones have where to get the version from.
+    (`training.push.StoreThenPush` does both), so that late ones have where to get the version from.
     """
 
     def __init__(
@@ -122,32 +121,20 @@ class IpcPublisher:
         self._sender.close()
 
 
-class ChainPublisher:
-    """Publishes through several transports in turn: the store first, then a broadcast that saves the pull."""
+class ServeControl:
+    """All replicas of a policy, driven as one through their Serve handle: a call goes to every replica at once, since
+    in `init` and `update` they wait for each other. Each replica adds its own offset to the NCCL rank."""
 
-    def __init__(self, publishers: Sequence[WeightPublisher]) -> None:
-        self._publishers = publishers
+    def __init__(self, handle: Any, timeout_s: float = 120.0) -> None:
+        self._handle, self._timeout_s = handle, timeout_s
 
-    def publish(self, version: int, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
-        pairs = list(tensors)  # references; nothing is gathered yet
-        for publisher in self._publishers:
-            publisher.publish(version, pairs)
+    def members(self) -> tuple[tuple[int, float], ...]:
+        """(process id, start time) of each replica: changes whenever one comes or goes."""
+        found = self._handle.broadcast("status").results(timeout_s=self._timeout_s)
+        return tuple(sorted((status["pid"], status["started"]) for status in found))
 
-
-class FanOutControl:
-    """Several engines driven as one. Calls run side by side: in `init` and `update` the engines wait for each other.
-
-    vLLM numbers the workers of one engine only; here each engine gets its own range of NCCL ranks after the sender's 0.
-    """
-
-    def __init__(self, controls: Sequence[Control], workers_each: int = 1) -> None:
-        self._controls, self._workers_each = controls, workers_each
-        self._pool = ThreadPoolExecutor(max(1, len(controls)))
-
-    def _all(self, method: str, *arguments: Any) -> None:
-        futures = [self._pool.submit(getattr(control, method), *arguments) for control in self._controls]
-        for future in futures:
-            future.result()
+    def _all(self, call: str, argument: Any = None) -> None:
+        self._handle.broadcast("push", call, argument).results(timeout_s=self._timeout_s)
 
     def pause(self) -> None:
         self._all("pause")
@@ -156,23 +143,16 @@ class FanOutControl:
         self._all("resume")
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
-        futures = []
-        for index, control in enumerate(self._controls):
-            own = dict(init_info)
-            if "rank_offset" in own:
-                own["rank_offset"] += index * self._workers_each
-            futures.append(self._pool.submit(control.init_weight_transfer_engine, own))
-        for future in futures:
-            future.result()
+        self._all("init", init_info)
 
     def start_weight_update(self) -> None:
-        self._all("start_weight_update")
+        self._all("start")
 
     def update_weights(self, update_info: dict[str, Any] | list[dict[str, Any]]) -> None:
-        self._all("update_weights", update_info)
+        self._all("update", update_info)
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
-        self._all("finish_weight_update", weight_version)
+        self._all("finish", weight_version)
 
 
 class LlmControl:

@@ -106,7 +106,7 @@ def serve_config(config: TrainConfig, model: str, weights_root: str | None, port
         name=config.serving.policy,
         model=model,
         weights_root=weights_root,
-        engine=config.serving.engine,
+        engine=config.serving.engine.model_copy(update={"weight_transfer": config.weights.transport}),
         replicas=config.serving.replicas,
         request_deadline_s=config.rollout.request_deadline_s,
     )

@@ -56,7 +56,6 @@ class TrainingProcess:
         import torch
         from ray import train as ray_train
 
-        from deployments.vllm_transfer_trainer import StorePublisher
         from training.learner import Learner
 
         self.config = TrainConfig.model_validate(settings["config"])
@@ -79,8 +78,9 @@ class TrainingProcess:
             seed=self.config.seed,
         )
         self.store = WeightStore(settings["weights_root"], keep=self.config.weights.keep)
-        dtype = torch.bfloat16 if self.config.model.dtype == "bfloat16" else None
-        self.publisher = StorePublisher(self.store, rank=self.rank, dtype=dtype)
+        self.publisher = self._publisher(
+            settings["app"], torch.bfloat16 if self.config.model.dtype == "bfloat16" else None
+        )
         self.monitors: Monitors | None = None
 
     def _threads(self) -> int:
@@ -90,6 +90,26 @@ class TrainingProcess:
 
         cores = len(os.sched_getaffinity(0))
         return self.config.learner.torch_threads or max(1, cores // ray_train.get_context().get_local_world_size())
+
+    def _publisher(self, app: str, dtype: Any) -> Any:
+        """Into the store; with transport nccl or ipc also pushed to the replicas that are up."""
+        from ray import serve
+
+        from deployments.vllm_transfer_trainer import IpcPublisher, NcclPublisher, ServeControl, StorePublisher
+        from training.push import StoreThenPush
+
+        transport = self.config.weights.transport
+        if transport == "store":
+            return StorePublisher(self.store, rank=self.rank, dtype=dtype)
+        control = ServeControl(serve.get_deployment_handle(self.config.serving.policy, app))
+
+        def make(replicas: int) -> Any:
+            if transport == "ipc":
+                return IpcPublisher(control)
+            workers = replicas * self.config.serving.engine.gpus
+            return NcclPublisher(control, workers, ray.util.get_node_ip_address(), cluster.free_port())
+
+        return StoreThenPush(StorePublisher(self.store), control, make, self.rank, dtype)
 
     def start(self) -> int:
         """Restores the newest checkpoint if there is one; returns the first step to do."""
@@ -182,6 +202,7 @@ class Session:
     model: Path
     weights_root: str
     coordinator: Any
+    app: str = APPLICATION
 
     @property
     def store(self) -> WeightStore:
@@ -211,7 +232,7 @@ def another_run(
         config.dump(), str(model), app
     )
     try:
-        yield Session(config, run, model, weights_root, coordinator)
+        yield Session(config, run, model, weights_root, coordinator, app)
     finally:
         ray.kill(coordinator)
 
@@ -236,6 +257,7 @@ def train(live: Session, report: Callable[[int, dict[str, float]], None] | None 
             "weights_root": live.weights_root,
             "base_version": base_version,
             "coordinator": live.coordinator,
+            "app": live.app,
         },
         scaling_config=ScalingConfig(num_workers=learner.workers, use_gpu=on_gpu, resources_per_worker=resources),
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -90,7 +90,7 @@ def train_and_evaluate(
     warm = evaluate(live, "warm start", version)
     lap("evaluate before")
     console.print(f"    warm start wins {warm.success}")
-    live = Session(config, run, run.start_model, live.weights_root, live.coordinator)
+    live = replace(live, model=run.start_model)
     with bars(console) as progress:
         bar = progress.add_task("4/5 GRPO", total=config.steps)
 

@@ -37,11 +37,13 @@ def build(folder: Path, seed: int, tied: bool) -> Any:
     return model.cuda()
 
 
-@pytest.fixture(params=[("rayward_store", False), ("rayward_store", True), ("ipc", False), ("nccl", False)], ids=str)
+@pytest.fixture(
+    params=[("rayward_store", False), ("rayward_store", True), ("rayward_ipc", False), ("rayward_nccl", False)], ids=str
+)
 def policy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Any, Any]]:
     """(backend, vllm.LLM on this GPU, learner's model of other weights). NCCL needs a second GPU for the learner."""
     backend, tied = request.param
-    if backend == "nccl" and torch.cuda.device_count() < 2:
+    if backend == "rayward_nccl" and torch.cuda.device_count() < 2:
         pytest.skip("NCCL cannot put two ranks on one GPU")
     patch = pytest.MonkeyPatch()
     patch.setenv("VLLM_ALLOW_INSECURE_SERIALIZATION", "1")
@@ -59,7 +61,7 @@ def policy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str
         logprobs_mode="processed_logprobs",
         weight_transfer_config={"backend": backend},
     )
-    device = f"cuda:{torch.cuda.device_count() - 1}" if backend == "nccl" else "cuda:0"
+    device = f"cuda:{torch.cuda.device_count() - 1}" if backend == "rayward_nccl" else "cuda:0"
     torch.cuda.set_device(device)
     yield backend, llm, build(tmp_path / "b", 1, tied).to(device)
     llm.llm_engine.engine_core.shutdown()
@@ -72,11 +74,11 @@ def test_after_a_publication_sampler_and_learner_agree(policy: tuple[str, Any, A
 
     backend, llm, model = policy
     for version in (1, 2):
-        if version == 2:
+        if version > 1:
             with torch.no_grad():
                 for parameter in model.parameters():
                     parameter.mul_(1.1)
-        if backend == "rayward_store":
+        if backend == "rayward_store" or version == 2:  # one that was pushed to can pull the next
             store = WeightStore(str(tmp_path / "store"))
             StorePublisher(store).publish(version, model.named_parameters())
             control = LlmControl(llm)
@@ -88,7 +90,9 @@ def test_after_a_publication_sampler_and_learner_agree(policy: tuple[str, Any, A
             if version == 1:
                 control = LlmControl(llm)
                 publisher: Any = (
-                    IpcPublisher(control) if backend == "ipc" else NcclPublisher(control, 1, "127.0.0.1", free_port())
+                    IpcPublisher(control)
+                    if backend == "rayward_ipc"
+                    else NcclPublisher(control, 1, "127.0.0.1", free_port())
                 )
             publisher.publish(version, model.named_parameters())
         assert llm.get_weight_version() == str(version)
