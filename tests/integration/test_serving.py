@@ -101,3 +101,33 @@ def test_the_next_request_after_a_publish_is_answered_by_the_new_weights(stack: 
     version = publish_folder(stack.session, stack.session.model)
     answers = generate(stack, *(request(f"v{i}", min_weight_version=version) for i in range(8)))
     assert all(isinstance(answer, GenerateResult) and answer.weight_version >= version for answer in answers)
+
+
+def test_a_learner_drives_the_weight_sync_of_all_replicas_through_their_handle(stack: Any) -> None:
+    """The calls that the NCCL and IPC publishers make, here with a pull between `start` and `finish`."""
+    from ray import serve
+
+    from deployments.vllm_transfer_trainer import ServeControl
+    from training.evaluate import publish_folder
+
+    control = ServeControl(serve.get_deployment_handle("policy", "rayward"))
+    members = control.members()
+    version = publish_folder(stack.session, stack.session.model)
+    control.pause()
+    try:
+        control.start_weight_update()
+        control.update_weights({"folder": str(stack.session.store.fetch(version).folder), "version": version})
+        control.finish_weight_update(str(version))
+    finally:
+        control.resume()
+    answer = generate(stack, request("pushed"))[0]
+    assert answer.weight_version == version
+    assert control.members() == members, "no replica was replaced"
+
+
+def test_an_unknown_weight_sync_call_is_an_error_of_the_caller(stack: Any) -> None:
+    from ray import serve
+
+    handle = serve.get_deployment_handle("policy", "rayward")
+    with pytest.raises(Exception, match="no weight-sync call 'reboot'"):
+        handle.push.remote("reboot").result(timeout_s=30)

@@ -81,7 +81,8 @@ def policy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         max_num_batched_tokens=256,
         max_num_seqs=4,
         logprobs_mode="processed_logprobs",
-        weight_transfer_config={"backend": "rayward_store"},
+        # The push backends pull as well: a replica that missed a push gets the version from the store.
+        weight_transfer_config={"backend": "rayward_store" if request.param else "rayward_nccl"},
     )
     yield llm, build(tmp_path_factory.mktemp("other"), request.param, seed=1), request.param
     llm.llm_engine.engine_core.shutdown()
