@@ -5,6 +5,7 @@ Libraries are imported inside a command, so that the base installation can say w
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +25,12 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console()
 ConfigOption = Annotated[str, typer.Option("--config", help="YAML file, or the name of a shipped one")]
-SetOption = Annotated[list[str], typer.Option("--set", help="a.b=value, may be repeated")]
+RunOption = Annotated[str, typer.Option("--run", help="folder or id of a run")]
+ModelsOption = Annotated[list[str], typer.Option("--model", help="model folder, or a run's folder or id; repeatable")]
+HISTORIES = "none, full, scratchpad, optimal_scratchpad; repeatable; default: as configured"
+HistoriesOption = Annotated[list[str], typer.Option("--history", help=HISTORIES)]
+EpisodesOption = Annotated[int, typer.Option("--episodes", min=0, help="held-out situations; 0: as configured")]
+SetOption = Annotated[list[str], typer.Option("--set", help="a.b=value, repeatable")]
 
 
 @app.command()
@@ -37,18 +43,15 @@ def train(
     resume: Annotated[str, typer.Option("--resume", help="folder or id of a run to go on with")] = "",
 ) -> None:
     """GRPO through served replicas; evaluates at the end."""
-    if resume:
-        from training import runs
-
-        found = runs.find(resume)
-        run: RunFolder | None = found
-        settings = TrainConfig.parse(found.load_config().dump(), overrides)
-    elif config:
-        run, settings = None, TrainConfig.load(config, overrides)
-    else:
+    if config and resume:
+        raise ConfigError("--resume goes on with the run's own configuration: leave --config out, change with --set")
+    if not config and not resume:
         raise ConfigError("name a configuration with --config, or a run with --resume")
+    settings, run = chosen(config, resume, overrides)
     if dry_run:
-        console.print(settings.to_yaml(), markup=False)
+        from training.tables import placement
+
+        console.print(settings.to_yaml(), markup=False, highlight=False)
         console.print(placement(settings))
         return
     _train(settings, run)
@@ -74,29 +77,6 @@ def _train(config: TrainConfig, resumed: RunFolder | None) -> None:
 
             run_grpo(live, on_step)
         console.print(table([evaluate(live, "trained", live.store.latest() or 0)], "held-out situations"))
-
-
-def placement(config: TrainConfig) -> Table:
-    """Who runs where, on how much."""
-    shown = Table(title="placement")
-    for column in ("role", "processes", "CPUs each", "GPUs each", "custom resources each"):
-        shown.add_column(column)
-    replicas, learner = config.serving.replicas, config.learner
-    on_gpu = learner.gpus_per_worker > 0
-    gpus = config.serving.engine.gpus if on_gpu else 0
-    count = f"{replicas.min_replicas}..{replicas.max_replicas}"
-    rows: list[tuple[str, object, float, float, dict[str, float]]] = [
-        ("policy replica", count, replicas.num_cpus, gpus, replicas.resources),
-        ("learner", learner.workers, learner.cpus_per_worker, learner.gpus_per_worker, learner.resources),
-        ("rollout worker", config.rollout.workers, config.rollout.worker_cpus, 0, {}),
-        ("coordinator", 1, 0.1, 0, {}),
-        ("ingress", 1, 0.1, 0, {}),
-    ]
-    for role, processes, cpus, gpu, resources in rows:
-        shown.add_row(
-            role, str(processes), f"{cpus:g}", f"{gpu:g}", ", ".join(f"{k}: {v:g}" for k, v in resources.items())
-        )
-    return shown
 
 
 @app.command()
@@ -127,45 +107,83 @@ def warmstart(
 
 @app.command("eval")
 def evaluate_models(
-    config: ConfigOption,
-    model: Annotated[list[Path], typer.Option(help="model folder, may be repeated")],
+    config: ConfigOption = "",
+    run: RunOption = "",
+    model: ModelsOption = [],  # noqa: B006
+    history: HistoriesOption = [],  # noqa: B006
+    episodes: EpisodesOption = 0,
     overrides: SetOption = [],  # noqa: B006
 ) -> None:
     """Success, mean return, outcomes and illegal actions on held-out situations, with 95 % intervals."""
-    _evaluate(config, model, overrides)
+    settings, folder = chosen(config, run, overrides, episodes)
+    results = _evaluate(settings, _models(model, folder), history)
+    if len(results) > 1:
+        _show_differences(results)
 
 
 @app.command()
 def compare(
-    config: ConfigOption,
-    model: Annotated[list[Path], typer.Option(help="model folder; give two or more")],
+    model: ModelsOption,
+    config: ConfigOption = "",
+    run: RunOption = "",
+    history: HistoriesOption = [],  # noqa: B006
+    episodes: EpisodesOption = 0,
     overrides: SetOption = [],  # noqa: B006
 ) -> None:
-    """Several models of one architecture on the same situations; paired difference to the first, with interval."""
-    if len(model) < 2:
-        raise ConfigError("compare needs --model at least twice")
-    _evaluate(config, model, overrides)
+    """Several models of one architecture in the same situations; paired difference to the first, with interval."""
+    settings, folder = chosen(config, run, overrides, episodes)
+    models = _models(model, folder)
+    if len(models) < 2:
+        raise ConfigError("compare needs two models: give --model twice, or --run and --model")
+    _show_differences(_evaluate(settings, models, history))
 
 
-def _evaluate(config: str, models: list[Path], overrides: list[str]) -> None:
+def chosen(config: str, run: str, overrides: Sequence[str], episodes: int = 0) -> tuple[TrainConfig, RunFolder | None]:
+    """The configuration of --config, or that of --run with its folder. Raises ConfigError."""
+    more = [*overrides, *([f"evaluation.episodes={episodes}"] if episodes else [])]
+    if run:
+        from training import runs
+
+        folder = runs.find(run)
+        settings = TrainConfig.load(config, more) if config else folder.load_config(more)
+        return settings, folder
+    if config:
+        return TrainConfig.load(config, more), None
+    raise ConfigError("name a configuration with --config, or a run with --run")
+
+
+def _models(given: Sequence[str], run: RunFolder | None) -> list[Path]:
+    """The run's newest model first, then those that were named. Raises ConfigError."""
+    from training import models
+
+    found = [models.newest(run)] if run is not None else []
+    found += [models.find(name) for name in given]
+    if not found:
+        raise ConfigError("name a model folder with --model, or a run with --run")
+    models.check_same_architecture(found)
+    return found
+
+
+def _evaluate(config: TrainConfig, models: list[Path], histories: list[str]) -> list[Evaluation]:
     from training import runs
-    from training.cluster import model_folder_error
-    from training.evaluate import evaluate, publish_folder, table
-    from training.grpo import session
+    from training.evaluate import check_histories, evaluate_all
+    from training.models import labels
+    from training.tables import table
 
-    settings = TrainConfig.load(config, overrides)
-    for folder in models:
-        problem = model_folder_error(str(folder.resolve()))
-        if problem:
-            raise ConfigError(problem)
-    run = runs.create(settings, "eval")
-    results: list[Evaluation] = []
-    with session(settings, run, models[0].resolve()) as live:
-        for index, folder in enumerate(models):
-            version = publish_folder(live, folder) if index else 0
-            results.append(evaluate(live, str(folder), version))
-    console.print(table(results, f"{settings.env.name}: {settings.evaluation.episodes} held-out situations"))
-    console.print(f"results in {run.evaluations}")
+    check_histories(config, histories)
+    run, named = runs.create(config, "eval"), labels(models)
+    for name, path in named.items():
+        console.print(f"{name}: {path}", soft_wrap=True, markup=False)
+    results = evaluate_all(config, run, named, histories)
+    console.print(table(results, f"{config.env.name}: {config.evaluation.episodes} held-out situations"))
+    console.print(f"results in {run.evaluations}", soft_wrap=True)
+    return results
+
+
+def _show_differences(results: Sequence[Evaluation]) -> None:
+    from training.tables import paired_table
+
+    console.print(paired_table(results))
 
 
 @app.command()

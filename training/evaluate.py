@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 
+from configs.base import ConfigError
 from configs.training import TrainConfig
+from envs import registry
+from envs.history import make_history
 from training import runs, statistics
 from training.doctor import Report, diagnose
 from training.grpo import Session, session
+from training.rollout import CONTEXT_FULL
 from training.samples import episode_samples
 from training.statistics import Estimate
+from training.tables import table as table
 from training.types import Episode
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one policy did. `success_S` is one 0/1 a seed, in the order of the seeds."""
+    """What one policy did with one history strategy. `success_S` (0/1) and `returns_S` stand in the seeds' order."""
 
     name: str
     env: str
@@ -31,7 +37,9 @@ class Evaluation:
     illegal_rate: float
     outcomes: dict[str, int]  # win, draw, loss where it applies
     turns: float
+    context_full: int  # episodes that ended because the chat outgrew engine.max_model_len
     success_S: tuple[float, ...]
+    returns_S: tuple[float, ...]
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -39,6 +47,7 @@ class Evaluation:
 
 def summarize(name: str, env: str, history: str, episodes: Sequence[Episode]) -> Evaluation:
     success = [float(episode.success) for episode in episodes]
+    returns = [episode.episode_return for episode in episodes]
     turns = [turn for episode in episodes for turn in episode.turns]
     outcomes = {kind: sum(e.outcome == kind for e in episodes) for kind in ("win", "draw", "loss")}
     return Evaluation(
@@ -46,23 +55,63 @@ def summarize(name: str, env: str, history: str, episodes: Sequence[Episode]) ->
         env=env,
         history=history,
         success=statistics.proportion(int(sum(success)), len(success)),
-        mean_return=statistics.mean([episode.episode_return for episode in episodes]),
+        mean_return=statistics.mean(returns),
         illegal_rate=sum(turn.illegal for turn in turns) / max(len(turns), 1),
         outcomes=outcomes if any(outcomes.values()) else {},
         turns=len(turns) / len(episodes),
+        context_full=sum(episode.error.startswith(CONTEXT_FULL) for episode in episodes),
         success_S=tuple(success),
+        returns_S=tuple(returns),
     )
 
 
-def evaluate(live: Session, name: str, min_weight_version: int = 0) -> Evaluation:
-    """Plays the configured evaluation on the live replicas, with weights of `min_weight_version` or newer."""
+def evaluate(live: Session, name: str, min_weight_version: int = 0, history: str = "") -> Evaluation:
+    """Plays the configured evaluation on the live replicas, with weights of `min_weight_version` or newer and the
+    configured history strategy or another one."""
     settings = live.config.evaluation
     seeds = list(range(settings.first_seed, settings.first_seed + settings.episodes))
-    episodes = ray.get(live.coordinator.evaluate.remote(seeds, min_weight_version))
-    result = summarize(name, live.config.env.name, live.config.env.history, episodes)
+    episodes = ray.get(live.coordinator.evaluate.remote(seeds, min_weight_version, history))
+    result = summarize(name, live.config.env.name, history or live.config.env.history, episodes)
     live.run.evaluations.mkdir(parents=True, exist_ok=True)
-    (live.run.evaluations / f"{name.replace(' ', '_')}.json").write_text(json.dumps(result.to_json(), indent=2))
+    file = re.sub(r"[^\w.-]+", "_", f"{name} {history}".strip()) + ".json"
+    (live.run.evaluations / file).write_text(json.dumps(result.to_json(), indent=2))
     return result
+
+
+def evaluate_all(
+    config: TrainConfig, run: runs.RunFolder, models: Mapping[str, Path], histories: Sequence[str] = ()
+) -> list[Evaluation]:
+    """Every model with every history strategy (default: the configured one), through one replica, in the same
+    situations and with the same request seeds. The models share an architecture; keys of `models` name the rows."""
+    histories = list(dict.fromkeys(histories)) or [config.env.history]
+    check_histories(config, histories)
+    first, *_ = models.values()
+    results: list[Evaluation] = []
+    with session(apart(config, run), run, first) as live:
+        for index, (name, folder) in enumerate(models.items()):
+            version = publish_folder(live, folder) if index else 0
+            results += [evaluate(live, name, version, history) for history in histories]
+    return results
+
+
+def check_histories(config: TrainConfig, histories: Sequence[str]) -> None:
+    """Raises HistoryUnsupported for a strategy that the environment cannot be played with: before anything starts."""
+    spec = registry.spec(config.env.name, **(config.env.kwargs | config.env.eval_kwargs))
+    for history in histories:
+        make_history(history, spec)
+
+
+def apart(config: TrainConfig, run: runs.RunFolder) -> TrainConfig:
+    """The configuration with replicas and a weight store of its own: what is evaluated is never published into a
+    training run's store, and a version of that run never takes the place of the model. Raises ConfigError."""
+    if config.serving.connect is not None:
+        raise ConfigError(
+            f"serving.connect is {config.serving.connect!r}: a model folder is evaluated on replicas of its own; "
+            "add --set serving.connect=null"
+        )
+    if config.weights.root is None:
+        return config
+    return TrainConfig.parse(config.dump(), [f"weights.root={config.weights.root.rstrip('/')}/{run.path.name}"])
 
 
 def publish_folder(live: Session, folder: Path) -> int:
@@ -84,32 +133,10 @@ def publish_folder(live: Session, folder: Path) -> int:
     return version
 
 
-def table(evaluations: Sequence[Evaluation], title: str) -> Any:
-    """A rich table of evaluations; the first row is what the others are compared with."""
-    from rich.table import Table
-
-    shown = Table(title=title)
-    columns = ["policy", "success [95 %]", "mean return [95 %]", "win/draw/loss", "illegal", "turns", "vs first [95 %]"]
-    for column in columns:
-        shown.add_column(column, justify="left" if column == "policy" else "right")
-    for evaluation in evaluations:
-        outcomes = evaluation.outcomes
-        gain = statistics.paired_difference(evaluations[0].success_S, evaluation.success_S)
-        shown.add_row(
-            evaluation.name,
-            str(evaluation.success),
-            str(evaluation.mean_return),
-            "/".join(str(outcomes[kind]) for kind in ("win", "draw", "loss")) if outcomes else "-",
-            f"{evaluation.illegal_rate:.3f}",
-            f"{evaluation.turns:.1f}",
-            "" if evaluation is evaluations[0] else f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]",
-        )
-    return shown
-
-
 def watch(config: TrainConfig, model: Path, seed: int) -> Episode:
     """One held-out episode of a model through a replica."""
-    with session(config, runs.create(config, "play"), model) as live:
+    run = runs.create(config, "play")
+    with session(apart(config, run), run, model) as live:
         episode: Episode = ray.get(live.coordinator.evaluate.remote([seed], 0))[0]
         return episode
 
@@ -117,7 +144,7 @@ def watch(config: TrainConfig, model: Path, seed: int) -> Episode:
 def examine(config: TrainConfig, model: Path, turns: int) -> Report:
     """The doctor on a model folder: plays held-out situations through a replica, scores them with the learner."""
     run = runs.create(config, "doctor")
-    with session(config, run, model) as live:
+    with session(apart(config, run), run, model) as live:
         return examine_live(live, model, turns)
 
 

@@ -22,6 +22,8 @@ from envs.history import make_history
 from training.renderer import ChatRenderer
 from training.types import EndReason, Episode, Group, Task, Turn
 
+CONTEXT_FULL = "context_full"  # `error` of an episode that ended because its chat outgrew the engine begins with it
+
 
 class RolloutFailed(RuntimeError):
     """A group could not be completed; the message names the task, the reason and how often it was tried."""
@@ -138,7 +140,7 @@ async def _play(
         for turn_index in range(settings.env.max_turns):
             if len(prompt) + settings.sampling.max_tokens > settings.max_model_len:
                 player.hooks.counts["truncated_context_full"] += 1
-                return _out_of_room(task, turns, ended)
+                return _out_of_room(task, turns, settings.max_model_len, ended)
             answer = await player.generate(
                 GenerateRequest(
                     request_id=f"{session}-{turn_index}-{attempt}-{settings.min_weight_version}-{id(turns):x}",
@@ -181,9 +183,9 @@ async def _play(
         env.close()
 
 
-def _out_of_room(task: Task, turns: list[Turn], ended: Callable[..., Episode]) -> Episode:
+def _out_of_room(task: Task, turns: list[Turn], max_model_len: int, ended: Callable[..., Episode]) -> Episode:
     if turns:
-        return ended("truncated")
+        return ended("truncated", error=f"{CONTEXT_FULL}: the next prompt and answer exceed {max_model_len} tokens")
     raise PolicyError("too_large", f"the first prompt of {task.env} does not fit engine.max_model_len: raise it")
 
 

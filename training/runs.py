@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,10 +59,10 @@ class RunFolder:
             return str(memory / f"rayward-{self.path.name}")
         return str(self.path / "weights")
 
-    def load_config(self) -> TrainConfig:
+    def load_config(self, overrides: Sequence[str] = ()) -> TrainConfig:
         if not self.config.is_file():
             raise ConfigError(f"{self.path} is not a run folder: it has no config.json")
-        return TrainConfig.parse(json.loads(self.config.read_text()), source=str(self.config))
+        return TrainConfig.parse(json.loads(self.config.read_text()), overrides, source=str(self.config))
 
 
 def create(config: TrainConfig, name: str | None = None) -> RunFolder:

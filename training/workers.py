@@ -7,6 +7,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,14 @@ class RolloutWorker:
         self._hooks = Hooks()
         self._room = asyncio.Semaphore(max(1, rollout.max_concurrent_episodes // rollout.group_size))
 
-    async def play(self, task: Task, group_size: int, min_weight_version: int, evaluation: bool) -> Group:
-        """One complete group. Raises RolloutFailed."""
+    async def play(
+        self, task: Task, group_size: int, min_weight_version: int, evaluation: bool, history: str = ""
+    ) -> Group:
+        """One complete group; `history`: another strategy than the configured one. Raises RolloutFailed."""
         make = PlaySettings.for_evaluation if evaluation else PlaySettings.for_training
         settings = make(self._config, min_weight_version)
+        if history:
+            settings = replace(settings, env=settings.env.model_copy(update={"history": history}))
         player = Player(
             make_env=lambda: make_env(settings.env.name, **settings.env.kwargs),
             generate=self._generate,
@@ -111,14 +116,16 @@ class WorkerPool:
         )
         return options.remote(*self._arguments)
 
-    async def play(self, task: Task, group_size: int, min_weight_version: int, evaluation: bool = False) -> Group:
+    async def play(
+        self, task: Task, group_size: int, min_weight_version: int, evaluation: bool = False, history: str = ""
+    ) -> Group:
         """One group, wherever it can be had. Raises RolloutFailed with the named cause."""
         hangs = 0
         for _ in range(self._config.rollout.max_retries + 1):
             slot = self._turn = (self._turn + 1) % len(self._workers)
             worker = self._workers[slot]
             try:
-                group: Group = await worker.play.remote(task, group_size, min_weight_version, evaluation)
+                group: Group = await worker.play.remote(task, group_size, min_weight_version, evaluation, history)
                 return group
             except RayTaskError as error:
                 cause = error.cause
@@ -280,8 +287,9 @@ class Coordinator:
         self._history.append(metrics)
         self._launch()
 
-    async def evaluate(self, seeds: Sequence[int], min_weight_version: int) -> list[Episode]:
-        """One episode a seed in the evaluation's situations. Raises RolloutFailed."""
+    async def evaluate(self, seeds: Sequence[int], min_weight_version: int, history: str = "") -> list[Episode]:
+        """One episode a seed in the evaluation's situations; `history`: another strategy than the configured one.
+        Raises RolloutFailed."""
         name = self._config.env.name
         tasks = [Task(name, seed, index) for index, seed in enumerate(seeds)]
         watch = None
@@ -289,7 +297,7 @@ class Coordinator:
             watch = asyncio.create_task(self._pool.watch())
         try:
             groups = await asyncio.gather(
-                *(self._pool.play(task, 1, min_weight_version, evaluation=True) for task in tasks)
+                *(self._pool.play(task, 1, min_weight_version, evaluation=True, history=history) for task in tasks)
             )
         finally:
             if watch is not None:

@@ -128,3 +128,12 @@ def test_rollouts_may_run_ahead_by_the_configured_lag(stack: Any) -> None:
     train(live, base_version=base_version(stack))
     lags = [row["rollout/lag_max"] for row in rows(live.run)]
     assert max(lags) <= 2
+
+
+def test_one_model_is_evaluated_under_every_history_strategy_on_the_same_replica(stack: Any) -> None:
+    live = stack.open_run(tiny_config(stack.storage, "env.name=key_door", "env.max_turns=4", "evaluation.episodes=4"))
+    found = [evaluate(live, "model", history=name) for name in ("none", "full", "scratchpad", "optimal_scratchpad")]
+    assert [evaluation.history for evaluation in found] == ["none", "full", "scratchpad", "optimal_scratchpad"]
+    assert len(list(live.run.evaluations.iterdir())) == 4
+    with pytest.raises(ray.exceptions.RayTaskError, match="has no scratchpad"):
+        evaluate(stack.open_run(tiny_config(stack.storage, "env.name=tictactoe")), "model", history="scratchpad")

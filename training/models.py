@@ -1,0 +1,71 @@
+"""Which model folder a command means, and whether several of them fit one engine. Reads files only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from configs.base import ConfigError
+from training import runs
+
+SHAPE_KEYS = (
+    "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "head_dim", "tie_word_embeddings",
+)  # fmt: skip
+
+
+def find(name: str | Path) -> Path:
+    """A model folder in Hugging Face format, or the newest model of a run given by its folder or id.
+
+    Raises ConfigError.
+    """
+    folder = Path(name).expanduser()
+    if (folder / "models").is_dir():
+        return newest(runs.RunFolder(folder.resolve()))
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise ConfigError(f"model folder {str(name)!r} has no config.json: it is not in Hugging Face format")
+    if folder.is_dir():
+        return folder.resolve()
+    try:
+        return newest(runs.find(str(name)))
+    except ConfigError:
+        raise ConfigError(
+            f"model folder {str(name)!r} does not exist: name a folder in Hugging Face format (config.json, "
+            "*.safetensors), or a run by its folder or id"
+        ) from None
+
+
+def newest(run: runs.RunFolder) -> Path:
+    """The trained policy of a run, else the one it started from. Raises ConfigError where there is none."""
+    for model in (run.final_model, run.start_model):
+        if (model / "config.json").is_file():
+            return model
+    raise ConfigError(f"{run.path} has no model yet: let the run finish (rayward train --resume {run.path})")
+
+
+def labels(models: Sequence[Path]) -> dict[str, Path]:
+    """Short names for a table: the folder's name for one model, letters in front for several."""
+    if len(models) == 1:
+        return {models[0].name: models[0]}
+    return {f"{chr(ord('A') + index)} {model.name}": model for index, model in enumerate(models)}
+
+
+def check_same_architecture(models: Sequence[Path]) -> None:
+    """One engine holds them one after the other and one renderer writes their prompts. Raises ConfigError."""
+    first = _described(models[0])
+    for model in models[1:]:
+        found = _described(model)
+        other = [key for key in first if found[key] != first[key]]
+        if other:
+            raise ConfigError(f"{model} differs from {models[0]} in {', '.join(other)}: evaluate it on its own")
+
+
+def _described(model: Path) -> dict[str, Any]:
+    config = json.loads((model / "config.json").read_text())
+    described = {key: config.get(key) for key in SHAPE_KEYS}
+    vocabulary, template = model / "tokenizer.json", model / "chat_template.jinja"
+    described["vocabulary"] = json.loads(vocabulary.read_text())["model"].get("vocab") if vocabulary.is_file() else None
+    described["chat template"] = template.read_text() if template.is_file() else None
+    return described

@@ -1,0 +1,90 @@
+"""What the commands show: tables of evaluations, and of who runs where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from configs.training import TrainConfig
+from training import statistics
+from training.statistics import Estimate
+
+if TYPE_CHECKING:
+    from training.evaluate import Evaluation
+
+
+def table(evaluations: Sequence[Evaluation], title: str) -> Table:
+    """A rich table of evaluations; the first row is what the others are compared with."""
+    shown = Table(title=title)
+    with_history = len({evaluation.history for evaluation in evaluations}) > 1
+    columns = ["policy", "success [95 %]", "mean return [95 %]", "win/draw/loss", "illegal", "turns", "vs first [95 %]"]
+    for column in columns:
+        shown.add_column(column, justify="left" if column == "policy" else "right")
+    for evaluation in evaluations:
+        outcomes = evaluation.outcomes
+        gain = statistics.paired_difference(evaluations[0].success_S, evaluation.success_S)
+        shown.add_row(
+            f"{evaluation.name}, {evaluation.history}" if with_history else evaluation.name,
+            str(evaluation.success),
+            str(evaluation.mean_return),
+            "/".join(str(outcomes[kind]) for kind in ("win", "draw", "loss")) if outcomes else "-",
+            f"{evaluation.illegal_rate:.3f}",
+            f"{evaluation.turns:.1f}",
+            "" if evaluation is evaluations[0] else _signed(gain),
+        )
+    full = [e for e in evaluations if e.context_full]
+    if full:
+        shown.caption = "; ".join(
+            f"{e.name}, {e.history}: the chat outgrew engine.max_model_len in {e.context_full} episodes" for e in full
+        )
+    return shown
+
+
+def paired_table(evaluations: Sequence[Evaluation]) -> Table:
+    """What each row did better than its baseline, situation by situation: the first model with the same history
+    strategy; for the first model itself its first strategy."""
+    shown = Table(title="paired differences in the same situations")
+    for column in ("policy", "against", "success [95 %]", "return [95 %]", "better/equal/worse"):
+        shown.add_column(column, justify="left" if column in ("policy", "against") else "right")
+    for other in evaluations[1:]:
+        same = next(evaluation for evaluation in evaluations if evaluation.history == other.history)
+        base = evaluations[0] if same is other else same
+        pairs = list(zip(base.returns_S, other.returns_S, strict=True))
+        better, worse = sum(b > a for a, b in pairs), sum(b < a for a, b in pairs)
+        shown.add_row(
+            f"{other.name}, {other.history}",
+            f"{base.name}, {base.history}",
+            _signed(statistics.paired_difference(base.success_S, other.success_S)),
+            _signed(statistics.paired_difference(base.returns_S, other.returns_S)),
+            f"{better}/{len(pairs) - better - worse}/{worse}",
+        )
+    return shown
+
+
+def _signed(gain: Estimate) -> str:
+    return f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
+
+
+def placement(config: TrainConfig) -> Table:
+    """Who runs where, on how much."""
+    shown = Table(title="placement")
+    for column in ("role", "processes", "CPUs each", "GPUs each", "custom resources each"):
+        shown.add_column(column)
+    replicas, learner = config.serving.replicas, config.learner
+    on_gpu = learner.gpus_per_worker > 0
+    gpus = config.serving.engine.gpus if on_gpu else 0
+    count = f"{replicas.min_replicas}..{replicas.max_replicas}"
+    rows: list[tuple[str, object, float, float, dict[str, float]]] = [
+        ("policy replica", count, replicas.num_cpus, gpus, replicas.resources),
+        ("learner", learner.workers, learner.cpus_per_worker, learner.gpus_per_worker, learner.resources),
+        ("rollout worker", config.rollout.workers, config.rollout.worker_cpus, 0, {}),
+        ("coordinator", 1, 0.1, 0, {}),
+        ("ingress", 1, 0.1, 0, {}),
+    ]
+    for role, processes, cpus, gpu, resources in rows:
+        shown.add_row(
+            role, str(processes), f"{cpus:g}", f"{gpu:g}", ", ".join(f"{k}: {v:g}" for k, v in resources.items())
+        )
+    return shown
