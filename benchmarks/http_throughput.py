@@ -92,7 +92,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = tiny_model(Path(folder) / "model")
         port = cluster.free_port()
-        serve_config = cluster.serve_config(config, str(model), None, port)
+        serve_config = cluster.serve_config(config, str(model), None, port=port)
         with cluster.ray_session(), cluster.application(serve_config), vllm_server(model) as theirs:
             sides = {"rayward": f"http://127.0.0.1:{port}", "vLLM": theirs}
             for round_ in range(-1, chosen.rounds):  # the first warms up and is not counted

@@ -161,7 +161,7 @@ class WarmstartConfig(Strict):
 
 class EvaluationConfig(Strict):
     episodes: int = Field(400, ge=1)
-    every_steps: int = Field(0, ge=0, description="0: only at the end")
+    every_steps: int = Field(0, ge=0, description="between steps, into metrics.jsonl; 0: only at the end")
     first_seed: int = Field(1_000_000, ge=0)
     temperature: float = Field(1.0, ge=0)
 

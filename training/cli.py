@@ -1,4 +1,4 @@
-"""The commands: `rayward train | warmstart | eval | compare | play | doctor | serve | envs`.
+"""The commands: `rayward train | warmstart | eval | compare | sweep | play | doctor | serve | envs`.
 
 Libraries are imported inside a command, so that the base installation can say which extra is missing."""
 
@@ -16,6 +16,7 @@ from rich.table import Table
 from configs.base import ConfigError
 from configs.serving import ServeConfig
 from configs.training import TrainConfig
+from configs.tuning import SweepConfig
 from deployments.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -77,6 +78,25 @@ def _train(config: TrainConfig, resumed: RunFolder | None) -> None:
 
             run_grpo(live, on_step)
         console.print(table([evaluate(live, "trained", live.store.latest() or 0)], "held-out situations"))
+
+
+@app.command()
+def sweep(
+    config: ConfigOption,
+    overrides: SetOption = [],  # noqa: B006
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print space and placement, start nothing")] = False,
+) -> None:
+    """Ray Tune over whole runs, ASHA on the held-out evaluation; shows the best trial and how to run it again."""
+    settings = SweepConfig.load(config, overrides)
+    base = settings.resolve()
+    if dry_run:
+        console.print(settings.to_yaml(), markup=False)
+        console.print(f"{settings.trial_count} trials of {base.steps} steps, {settings.concurrency} at once; of each:")
+        console.print(placement(base))
+        return
+    from training.tune import run_sweep
+
+    run_sweep(settings, base, lambda shown: console.print(shown, markup=False, soft_wrap=isinstance(shown, str)))
 
 
 @app.command()
@@ -274,6 +294,7 @@ def known_errors() -> tuple[type[BaseException], ...]:
     for module, name in (
         ("training.cluster", "ClusterError"),
         ("training.grpo", "TrainingFailed"),
+        ("training.tune", "SweepFailed"),
         ("training.rollout", "RolloutFailed"),
         ("training.checkpoint", "CheckpointError"),
         ("deployments.weights", "WeightsError"),

@@ -18,6 +18,8 @@ from configs.training import TrainConfig
 
 logger = logging.getLogger("rayward")
 
+APPLICATION = "rayward"
+
 
 class ClusterError(RuntimeError):
     """Ray or the Serve application could not be started or reached; the message says what to do."""
@@ -37,11 +39,17 @@ def free_port() -> int:
 
 
 def prepare_environment() -> None:
-    """What Ray's processes read when they start. Set before `ray.init`; a value that is already there stays."""
+    """Sets what Ray's processes read when they start, before `ray.init`; a value that is already there stays."""
+    for name, value in process_settings(Path(tempfile.mkdtemp(prefix="rayward-haproxy-"))).items():
+        os.environ.setdefault(name, value)
+
+
+def process_settings(folder: Path) -> dict[str, str]:
+    """Environment of a Ray that starts on this machine. HAProxy's files lie in `folder` and its ports are free ones, so
+    that a second Ray on the same machine does not meet the first."""
     from deployments.app import THROUGHPUT_SWITCHES
 
-    folder = Path(tempfile.mkdtemp(prefix="rayward-haproxy-"))
-    settings = {
+    return {
         **THROUGHPUT_SWITCHES,
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
@@ -49,6 +57,8 @@ def prepare_environment() -> None:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
         "RAY_DEDUP_LOGS": "1",
         "RAY_TRAIN_V2_ENABLED": "1",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -57,8 +67,6 @@ def prepare_environment() -> None:
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    for name, value in settings.items():
-        os.environ.setdefault(name, value)
 
 
 @contextmanager
@@ -100,7 +108,14 @@ def ray_session(address: str | None = None) -> Iterator[None]:
             ray.shutdown()
 
 
-def serve_config(config: TrainConfig, model: str, weights_root: str | None, port: int | None = None) -> ServeConfig:
+def serve_config(
+    config: TrainConfig,
+    model: str,
+    weights_root: str | None,
+    app: str = APPLICATION,
+    route: str = "/",
+    port: int | None = None,
+) -> ServeConfig:
     """The application that a training run starts for itself."""
     policy = PolicyConfig(
         name=config.serving.policy,
@@ -111,7 +126,7 @@ def serve_config(config: TrainConfig, model: str, weights_root: str | None, port
         request_deadline_s=config.rollout.request_deadline_s,
     )
     port = port or config.serving.http_port or free_port()
-    return ServeConfig(policies=[policy], http=HttpConfig(port=port), ingress_cpus=0.1)
+    return ServeConfig(name=app, policies=[policy], http=HttpConfig(port=port, root_path=route), ingress_cpus=0.1)
 
 
 def check_port(host: str, port: int) -> None:
@@ -133,18 +148,11 @@ def application(config: ServeConfig) -> Iterator[Any]:
     Raises ClusterError when it does not get ready.
     """
     from ray import serve
-    from ray.serve.config import HTTPOptions, ProxyLocation
 
     from deployments.app import bind
 
     app = bind(config)
-    port = config.http.port or free_port()
-    check_port(config.http.host, port)
-    serve.start(
-        proxy_location=ProxyLocation.HeadOnly,
-        http_options=HTTPOptions(host=config.http.host, port=port),
-        logging_config={"log_level": "ERROR", "enable_access_log": False},
-    )
+    start_serve(config.http)
     try:
         try:
             handle = serve.run(app, name=config.name, route_prefix=config.http.root_path)
@@ -153,6 +161,29 @@ def application(config: ServeConfig) -> Iterator[Any]:
         yield handle
     finally:
         serve.delete(config.name, _blocking=True)
+
+
+def start_serve(http: HttpConfig) -> None:
+    """Serve's controller and the proxy on the head node. Where they run already, they keep the port that they have."""
+    from ray import serve
+    from ray.serve.config import HTTPOptions, ProxyLocation
+
+    port = http.port or free_port()
+    check_port(http.host, port)
+    serve.start(
+        proxy_location=ProxyLocation.HeadOnly,
+        http_options=HTTPOptions(host=http.host, port=port),
+        logging_config={"log_level": "ERROR", "enable_access_log": False},
+    )
+
+
+def delete_applications(prefix: str) -> None:
+    """Deletes the applications whose name begins so, if any are left."""
+    from ray import serve
+
+    for name in serve.status().applications:
+        if name.startswith(prefix):
+            serve.delete(name, _blocking=True)
 
 
 def _why(app: str) -> str:

@@ -22,13 +22,12 @@ from configs.base import ConfigError
 from configs.training import TrainConfig
 from deployments.weights import WeightStore
 from training import cluster, runs, tiny
+from training.cluster import APPLICATION as APPLICATION
 from training.monitors import Monitors
 from training.rollout import RolloutFailed
 from training.workers import Coordinator
 
 logger = logging.getLogger("rayward")
-
-APPLICATION = "rayward"
 
 
 class TrainingFailed(RuntimeError):
@@ -44,6 +43,7 @@ def train_loop(settings: dict[str, Any]) -> None:
         batch = run.next_batch(step)
         metrics = run.update(batch)
         metrics |= run.publish(step + 1)
+        metrics |= run.maybe_evaluate(step + 1)
         run.log(step, metrics | {"train/step_s": time.perf_counter() - began})
         run.maybe_checkpoint(step + 1)
     run.finish()
@@ -62,6 +62,10 @@ class TrainingProcess:
         self.folder = runs.RunFolder(Path(settings["run"]))
         self.base_version: int = settings["base_version"]
         self.coordinator = settings["coordinator"]
+        model = Path(settings["model"])
+        self.live = Session(
+            self.config, self.folder, model, settings["weights_root"], self.coordinator, settings["app"]
+        )
         context = ray_train.get_context()
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
         torch.set_num_threads(self._threads())
@@ -70,17 +74,16 @@ class TrainingProcess:
             optimizer=self.config.optimizer,
             algorithm=self.config.algorithm,
             learner=self.config.learner,
-            model_folder=settings["model"],
+            model_folder=str(model),
             temperature=self.config.sampling.temperature,
             total_steps=self.config.steps,
             rank=self.rank,
             world=self.world,
             seed=self.config.seed,
         )
-        self.store = WeightStore(settings["weights_root"], keep=self.config.weights.keep)
-        self.publisher = self._publisher(
-            settings["app"], torch.bfloat16 if self.config.model.dtype == "bfloat16" else None
-        )
+        self.store = self.live.store
+        dtype = torch.bfloat16 if self.config.model.dtype == "bfloat16" else None
+        self.publisher = self._publisher(settings["app"], dtype)
         self.monitors: Monitors | None = None
 
     def _threads(self) -> int:
@@ -166,6 +169,16 @@ class TrainingProcess:
         self.publisher.publish(self.base_version + step, self.learner.state_dict())
         return {"train/publish_s": time.perf_counter() - began}
 
+    def maybe_evaluate(self, step: int) -> dict[str, float]:
+        """Held-out results of exactly this step's weights: nothing newer is published before they are there."""
+        every = self.config.evaluation.every_steps
+        if self.rank or not every or (step % every and step != self.config.steps):
+            return {}
+        from training.evaluate import evaluate
+
+        result = evaluate(self.live, f"step {step}", self.base_version + step)
+        return {"eval/success": result.success.value, "eval/return": result.mean_return.value}
+
     def log(self, step: int, metrics: dict[str, float]) -> None:
         if self.monitors is not None:
             ray.get(self.coordinator.published.remote(self.base_version + step + 1, metrics))
@@ -210,15 +223,18 @@ class Session:
 
 
 @contextmanager
-def session(config: TrainConfig, run: runs.RunFolder, model: Path) -> Iterator[Session]:
-    """Starts the application around `model` (or joins the configured one) and the run's coordinator; ends both."""
+def session(
+    config: TrainConfig, run: runs.RunFolder, model: Path, name: str = APPLICATION, route: str = "/"
+) -> Iterator[Session]:
+    """Starts the application `name` around `model` (or joins the configured one) and the run's coordinator; ends both.
+    Several sessions on one cluster need different names and routes."""
     root = run.weights_root(config)
     with ExitStack() as stack:
         stack.enter_context(cluster.ray_session())
         stack.callback(runs.remove_weights, root)
-        app = config.serving.connect or APPLICATION
+        app = config.serving.connect or name
         if config.serving.connect is None:
-            stack.enter_context(cluster.application(cluster.serve_config(config, str(model), root)))
+            stack.enter_context(cluster.application(cluster.serve_config(config, str(model), root, name, route)))
         yield stack.enter_context(another_run(config, run, model, root, app))
 
 
@@ -228,9 +244,9 @@ def another_run(
 ) -> Iterator[Session]:
     """A run with a coordinator of its own on replicas that are up. Its policy has the architecture that they serve;
     they take up its weights with its first version."""
-    coordinator = Coordinator.options(num_cpus=0.1, max_concurrency=1000).remote(  # type: ignore[attr-defined]
-        config.dump(), str(model), app
-    )
+    # "DEFAULT": not inside the placement group of the caller, where a trial of a sweep has one without room for it.
+    options = Coordinator.options(num_cpus=0.1, max_concurrency=1000, scheduling_strategy="DEFAULT")  # type: ignore[attr-defined]
+    coordinator = options.remote(config.dump(), str(model), app)
     try:
         yield Session(config, run, model, weights_root, coordinator, app)
     finally:
@@ -239,6 +255,14 @@ def another_run(
 
 def train(live: Session, report: Callable[[int, dict[str, float]], None] | None = None, base_version: int = 0) -> None:
     """Runs GRPO to the last step. `report(step, metrics)` is called for each finished step. Raises TrainingFailed."""
+    for step, metrics in train_steps(live, base_version):
+        if report is not None:
+            report(step, metrics)
+
+
+def train_steps(live: Session, base_version: int = 0) -> Iterator[tuple[int, dict[str, float]]]:
+    """GRPO to the last step, in processes that do not wait for the caller: yields (step, metrics) of each finished one.
+    Raises TrainingFailed."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -278,22 +302,18 @@ def train(live: Session, report: Callable[[int, dict[str, float]], None] | None 
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
     thread.start()
     done = 0
-    while thread.is_alive():
+    while True:
         thread.join(timeout=0.3)
-        done = _report(live, done, report)
-    _report(live, done, report)
+        ended = not thread.is_alive()
+        rows = ray.get(live.coordinator.progress.remote(done))
+        yield from enumerate(rows, start=done)
+        done += len(rows)
+        if ended:
+            break
     if outcome:
         raise TrainingFailed(
             f"training stopped: {root_cause(outcome[0])}\nresume with: rayward train --resume {live.run.path}"
         ) from outcome[0]
-
-
-def _report(live: Session, done: int, report: Callable[[int, dict[str, float]], None] | None) -> int:
-    rows = ray.get(live.coordinator.progress.remote(done))
-    for offset, metrics in enumerate(rows):
-        if report is not None:
-            report(done + offset, metrics)
-    return done + len(rows)
 
 
 def root_cause(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import glob
 import json
 import os
 import shutil
@@ -104,3 +105,9 @@ def remove_weights(root: str) -> None:
     """Frees the shared memory of a finished run."""
     if root.startswith("/dev/shm/rayward-"):
         shutil.rmtree(root, ignore_errors=True)
+
+
+def remove_weights_of(name: str) -> None:
+    """Frees what runs of this name left in this machine's shared memory: those whose process was killed."""
+    for root in Path("/dev/shm").glob(f"rayward-{glob.escape(name)}-*"):
+        remove_weights(str(root))

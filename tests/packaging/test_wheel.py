@@ -55,5 +55,5 @@ def test_the_console_script_lists_its_commands_outside_the_checkout(installed: I
     done = installed.run("rayward", "--help")
 
     assert done.returncode == 0, done.stderr
-    for command in ("train", "warmstart", "eval", "compare", "serve", "play", "doctor"):
+    for command in ("train", "warmstart", "eval", "compare", "sweep", "serve", "play", "doctor"):
         assert command in done.stdout
