@@ -90,6 +90,8 @@ def sweep(
     settings = SweepConfig.load(config, overrides)
     base = settings.resolve()
     if dry_run:
+        from training.tables import placement
+
         console.print(settings.to_yaml(), markup=False)
         console.print(f"{settings.trial_count} trials of {base.steps} steps, {settings.concurrency} at once; of each:")
         console.print(placement(base))

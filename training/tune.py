@@ -46,7 +46,8 @@ class SweepFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """One trial. `trial` is its number, as in the name of its run; `success` and `mean_return` are those of its last report, None when it made none."""
+    """One trial. `trial` is its number, as in the name of its run; `success` and `mean_return` are those of its last
+    report, None when it made none."""
 
     trial: str
     values: dict[str, Any]
