@@ -14,7 +14,6 @@ from typing import Any
 from configs.serving import EngineConfig
 from configs.training import EnvConfig, TinyModel
 from deployments.vllm_engine import engine_arguments, process_environment
-from deployments.vllm_plugin import BUSY_LOOP_S
 from training import tiny
 
 Prompts = list[list[int]]
@@ -46,7 +45,6 @@ def engine_config(load: Load) -> EngineConfig:
         dtype="float32", max_model_len=256, max_num_seqs=load.concurrency, max_num_batched_tokens=8192, device="cpu"
     )
     os.environ.update(process_environment(config), OMP_NUM_THREADS="1")
-    os.environ.pop(BUSY_LOOP_S, None)  # the bare engines are as vLLM makes them
     return config
 
 

@@ -22,7 +22,6 @@ from typing import Any
 from benchmarks.common import Figure, options, report
 from configs.training import TrainConfig
 from deployments.vllm_engine import engine_arguments, process_environment
-from deployments.vllm_plugin import BUSY_LOOP_S
 from training import runs
 from training.batching import collate
 from training.grpo import Session, session, start_model, train
@@ -55,7 +54,6 @@ class BareEngine:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         os.environ.update(process_environment(config.serving.engine), OMP_NUM_THREADS="1")
-        os.environ.pop(BUSY_LOOP_S, None)  # as vLLM makes it
         arguments = engine_arguments(config.serving.engine, str(model), weight_updates=False)
         self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
         self._sent = 0

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from configs.serving import EngineConfig
 from deployments.errors import PolicyError
 from deployments.protocol import GenerateFailure, GenerateRequest, GenerateResult, Sampling
-from deployments.vllm_plugin import BUSY_LOOP_S
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -34,7 +33,6 @@ def process_environment(config: EngineConfig) -> dict[str, str]:
             "VLLM_CPU_KVCACHE_SPACE": str(config.cpu_kv_cache_gib),
             # "auto" pins every engine of a machine to the same first core
             "VLLM_CPU_OMP_THREADS_BIND": os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "nobind"),
-            BUSY_LOOP_S: os.environ.get(BUSY_LOOP_S, "0.0005"),
         }
     return variables
 
