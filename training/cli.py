@@ -28,6 +28,7 @@ console = Console()
 ConfigOption = Annotated[str, typer.Option("--config", help="YAML file, or the name of a shipped one")]
 RunOption = Annotated[str, typer.Option("--run", help="folder or id of a run")]
 ModelsOption = Annotated[list[str], typer.Option("--model", help="model folder, or a run's folder or id; repeatable")]
+ModelOption = Annotated[str, typer.Option("--model", help="model folder, or a run's folder or id")]
 HISTORIES = "none, full, scratchpad, optimal_scratchpad; repeatable; default: as configured"
 HistoriesOption = Annotated[list[str], typer.Option("--history", help=HISTORIES)]
 EpisodesOption = Annotated[int, typer.Option("--episodes", min=0, help="held-out situations; 0: as configured")]
@@ -186,6 +187,13 @@ def _models(given: Sequence[str], run: RunFolder | None) -> list[Path]:
     return found
 
 
+def _model(given: str, run: RunFolder | None) -> Path:
+    """The model that was named, else the run's newest. Raises ConfigError."""
+    from training import models
+
+    return models.find(given) if given else _models([], run)[0]
+
+
 def _evaluate(config: TrainConfig, models: list[Path], histories: list[str]) -> list[Evaluation]:
     from training import runs
     from training.evaluate import check_histories, evaluate_all
@@ -225,57 +233,59 @@ def serve(config: ConfigOption, overrides: SetOption = []) -> None:  # noqa: B00
 
 @app.command()
 def play(
-    env: Annotated[str, typer.Option(help="environment to play by hand")] = "",
-    run: Annotated[str, typer.Option("--run", help="run whose policy is watched")] = "",
+    env: Annotated[str, typer.Option("--env", help="environment to play by hand")] = "",
+    config: ConfigOption = "",
+    run: Annotated[str, typer.Option("--run", help="folder or id of a run whose policy is watched")] = "",
+    model: ModelOption = "",
     seed: Annotated[int, typer.Option(help="situation")] = 0,
+    pause: Annotated[bool, typer.Option("--pause", help="wait for Enter between the turns")] = False,
+    overrides: SetOption = [],  # noqa: B006
 ) -> None:
-    """Play an episode by hand (--env), or watch a trained policy (--run), turn by turn."""
+    """An episode turn by turn: by hand (--env NAME), or a policy's (--run RUN, or --model FOLDER --config YAML)."""
+    from training.play import enter, play_by_hand
+
+    def show(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    if env and (run or model or config):
+        raise ConfigError("--env plays by hand, --run or --model with --config watches a policy: give one of them")
     if env:
         from envs import registry
-        from training.play import play_by_hand
 
-        play_by_hand(registry.make(env), seed, input, print)
+        play_by_hand(registry.make(env), seed, input, show)
         return
-    if not run:
-        raise ConfigError("name an environment with --env, or a run with --run")
-    from training import runs
+    if not run and not config:
+        raise ConfigError("name an environment with --env, a run with --run, or --model with --config")
+    settings, folder = chosen(config, run, overrides)
+    path = _model(model, folder)
     from training.evaluate import watch
 
-    folder = runs.find(run)
-    config = folder.load_config()
-    if not folder.final_model.is_dir():
-        raise ConfigError(f"{folder.path} has no final model yet: let the run finish")
-    episode = watch(config, folder.final_model, seed)
-    for turn in episode.turns:
-        console.print(f"{turn.prompt_text}\n  -> {turn.text}   reward {turn.reward:g}", markup=False)
-    console.print(
-        f"return {episode.episode_return:g}, {episode.outcome or ('success' if episode.success else 'no success')}"
-    )
+    console.print(f"starting a replica of {path}", soft_wrap=True, markup=False)
+    watch(settings, path, seed, show, enter(input) if pause else None)
 
 
 @app.command()
 def doctor(
-    run: Annotated[str, typer.Option("--run", help="folder or id of a run")],
-    turns: Annotated[int, typer.Option(help="answers to compare")] = 64,
+    config: ConfigOption = "",
+    run: RunOption = "",
+    model: ModelOption = "",
+    turns: Annotated[int, typer.Option(min=1, help="answers to compare")] = 64,
+    overrides: SetOption = [],  # noqa: B006
 ) -> None:
     """Samples through a replica, scores with the learner, and names the cause when they differ."""
-    from training import runs
+    settings, folder = chosen(config, run, overrides)
+    path = _model(model, folder)
+    from training import tables
     from training.evaluate import examine
 
-    folder = runs.find(run)
-    config = folder.load_config()
-    model = next((m for m in (folder.final_model, folder.start_model) if m.is_dir()), None)
-    if model is None:
-        raise ConfigError(f"{folder.path} has no model yet: let the run finish")
-    report = examine(config, model, turns)
-    shown = Table("token of the answer", "max |difference|", "mean |difference|", title="sampler - learner")
-    for position, (largest, mean) in enumerate(report.by_position):
-        shown.add_row(str(position), f"{largest:.2e}", f"{mean:.2e}")
-    console.print(shown)
+    mistaken = [folder.start_model, folder.path / "models" / "init"] if folder else []
+    report = examine(settings, path, turns, [m for m in mistaken if m != path and (m / "config.json").is_file()])
+    console.print(tables.differences(report))
     console.print(f"max {report.max_difference:.2e}  mean {report.mean_difference:.2e}")
     if not report.healthy:
-        raise ConfigError(report.cause)
-    console.print("healthy: the learner scores what the replica samples")
+        print(f"rayward: {report.cause}", file=sys.stderr)
+        raise typer.Exit(1)
+    console.print("healthy: the learner scores what the replica samples, on prompts that it renders alike")
 
 
 @app.command("envs")

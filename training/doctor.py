@@ -1,13 +1,33 @@
-"""Does the learner score what the replicas sample? The largest difference in log-probability, and its named cause."""
+"""Does the learner score what the replicas sample? The largest difference in log-probability, and its named cause.
+
+`diagnose` and `template_drift` are pure; `check_episodes` is the part with a model. None of them needs Ray.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from configs.training import TrainConfig
+from envs.history import make_history
+from envs.registry import make as make_env
+from training.renderer import ChatRenderer
+from training.samples import episode_samples
+from training.types import Episode, Sample
 
 Scores = list[list[float]]  # one list a sequence, one log-probability a chosen token
+Scorer = Callable[[float], Scores]  # the learner's scores at a temperature
+Prompt = tuple[tuple[int, ...], tuple[int, ...]]  # (ids that the sampler was given, ids that the learner renders)
 TOLERANCE = 1e-4  # float32
+TOLERANCE_BFLOAT16 = 5e-2  # 8 bits of mantissa, on logits of about 10
+EXPLAINED = 1e-3  # another cause explains a difference when it leaves no more than this (or than the tolerance)
 TEMPERATURES = (0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5, 2.0)
+
+
+class NothingSampled(RuntimeError):
+    """There is no token to compare."""
 
 
 @dataclass(frozen=True)
@@ -24,58 +44,172 @@ class Report:
         return not self.cause
 
 
+def check_episodes(
+    config: TrainConfig,
+    model: Path,
+    episodes: Sequence[Episode],
+    turns: int,
+    version: int = 0,
+    others: Sequence[Path] = (),
+) -> Report:
+    """The doctor on evaluation episodes that replicas played, which should hold the weights of `model` as `version`.
+
+    Scores at most `turns` sequences with the learner. `others`: model folders that the replicas might hold instead.
+    Template drift stands beside the other causes: sampler and learner see the same ids and may well agree on them.
+    """
+    samples = [sample for episode in episodes for sample in episode_samples(episode, 0.0, 0)][:turns]
+    narrow = "bfloat16" in (config.model.dtype, config.serving.engine.dtype)
+    report = diagnose(
+        [[logp for logp, chosen in zip(s.sampler_logp_T, s.mask_T, strict=True) if chosen] for s in samples],
+        scorer(config, model, samples),
+        config.evaluation.temperature,
+        [sample.weight_version for sample in samples],
+        version,
+        TOLERANCE_BFLOAT16 if narrow else TOLERANCE,
+        {str(folder): scorer(config, folder, samples) for folder in others},
+    )
+    drift = template_drift(list(rendered_again(config, ChatRenderer.load(str(model)), episodes)))
+    return replace(report, cause="; ".join(cause for cause in (report.cause, drift) if cause))
+
+
+def scorer(config: TrainConfig, model: Path, samples: list[Sample]) -> Scorer:
+    """The learner's log-probabilities of `samples` with the weights of a folder, which is loaded on first use."""
+    loaded: list[Any] = []
+
+    def score(temperature: float) -> Scores:
+        from training.learner import Learner
+
+        if not loaded:
+            loaded.append(Learner(config.model, config.optimizer, config.algorithm, config.learner, str(model)))
+        loaded[0].policy.temperature = temperature
+        return loaded[0].score(samples)
+
+    return score
+
+
+def rendered_again(config: TrainConfig, renderer: ChatRenderer, episodes: Sequence[Episode]) -> Iterator[Prompt]:
+    """Plays each episode again from its seed and its answers, and renders every prompt anew.
+
+    Where the history only grows, answers stay the ids that were sampled: only what the template adds is compared.
+    """
+    for episode in episodes:
+        env = make_env(config.env.name, **(config.env.kwargs | config.env.eval_kwargs))
+        history = make_history(config.env.history, env.spec)
+        system = env.spec.system_prompt if config.env.system_prompt is None else config.env.system_prompt
+        rendered = renderer.prompt(history.start(system, env.reset(episode.task.seed)))
+        for turn in episode.turns:
+            yield turn.prompt_ids, rendered
+            result = env.step(turn.text)
+            if result.terminated or result.truncated:
+                break
+            messages = history.next(turn.text, result.observation)
+            if history.append_only:
+                tail = renderer.continuation(turn.completion_ids, messages[-1:])
+                rendered = turn.prompt_ids + turn.completion_ids + tail
+            else:
+                rendered = renderer.prompt(messages)
+        env.close()
+
+
+def template_drift(prompts: Sequence[Prompt]) -> str:
+    """Names the first prompt whose ids differ between sampler and learner, "" when all are equal."""
+    drifted = [(index, *pair) for index, pair in enumerate(prompts) if pair[0] != pair[1]]
+    if not drifted:
+        return ""
+    index, sent, rendered = drifted[0]
+    length = min(len(sent), len(rendered))
+    position = next((at for at in range(length) if sent[at] != rendered[at]), length)
+    return (
+        f"template drift: {len(drifted)} of {len(prompts)} prompts differ from what the learner's tokenizer renders; "
+        f"the first is prompt {index}, from token {position} on ({len(sent)} tokens sent, {len(rendered)} rendered): "
+        "give replicas, rollouts and learner the tokenizer and chat template of one model folder"
+    )
+
+
 def diagnose(
     sampler: Scores,
-    score: Callable[[float], Scores],
+    score: Scorer,
     temperature: float,
     versions: Sequence[int],
     expected_version: int,
     tolerance: float = TOLERANCE,
+    other_weights: Mapping[str, Scorer] | None = None,
 ) -> Report:
     """Compares the sampler's log-probabilities with `score(temperature)`, the learner's at a temperature.
 
-    Causes are tried in the order in which they explain each other: stale weights (an answer of another version), wrong
-    temperature (another temperature fits), truncated sampling (the sampler's probabilities are higher throughout, as
-    top_p, top_k and min_p make them by leaving tokens out), else unknown.
+    Causes are tried in the order in which they explain each other: stale weights (an answer of another version, or one
+    of `other_weights` fits), wrong temperature (another one fits), truncated sampling (the sampler's probabilities are
+    higher throughout, as top_p, top_k and min_p make them by leaving tokens out), else unknown. Raises NothingSampled.
     """
     learner = score(temperature)
     differences = [[a - b for a, b in zip(s, m, strict=True)] for s, m in zip(sampler, learner, strict=True)]
     flat = [value for row in differences for value in row]
     if not flat:
-        raise ValueError("nothing was sampled: no token to compare")
+        raise NothingSampled("nothing was sampled: no token to compare")
     worst = max(map(abs, flat))
     cause = ""
     if worst > tolerance:
-        cause = _cause(sampler, score, temperature, versions, expected_version, flat, tolerance)
+        explained = max(EXPLAINED, tolerance)
+        cause = (
+            _stale_version(versions, expected_version)
+            or _other_weights(sampler, other_weights or {}, temperature, explained)
+            or _other_temperature(sampler, score, temperature, explained)
+            or _truncated(flat, tolerance)
+            or "stale weights or another model: no temperature and no truncation explains it; publish the learner's "
+            "weights again and compare the model folders"
+        )
     return Report(worst, sum(map(abs, flat)) / len(flat), _by_position(differences), cause)
 
 
-def _cause(
-    sampler: Scores,
-    score: Callable[[float], Scores],
-    temperature: float,
-    versions: Sequence[int],
-    expected_version: int,
-    flat: Sequence[float],
-    tolerance: float,
-) -> str:
-    stale = sorted({version for version in versions if version != expected_version})
-    if stale:
-        return (
-            f"stale weights: answers came from version {', '.join(map(str, stale))}, the learner holds "
-            f"{expected_version}; send min_weight_version"
-        )
-    fitting = [t for t in TEMPERATURES if t != temperature and _largest(sampler, score(t)) < max(tolerance, 1e-3)]
-    if fitting:
-        return f"wrong temperature: the sampler used {fitting[0]:g}, the learner divides by {temperature:g}"
-    if min(flat) > -tolerance:
-        return (
-            "truncated sampling: the sampler's probabilities are higher throughout; "
-            "sample with top_p 1, top_k 0, min_p 0 and without a grammar"
-        )
+def _stale_version(versions: Sequence[int], expected: int) -> str:
+    stale = sorted({version for version in versions if version != expected})
+    if not stale:
+        return ""
     return (
-        "stale weights or another model: no temperature and no truncation explains it; publish the learner's "
-        "weights again and compare the model folders"
+        f"stale weights: answers came from version {', '.join(map(str, stale))}, the learner holds {expected}; "
+        "send min_weight_version"
+    )
+
+
+def _other_weights(sampler: Scores, others: Mapping[str, Scorer], temperature: float, explained: float) -> str:
+    for name, scorer in others.items():
+        if _largest(sampler, scorer(temperature)) < explained:
+            return f"stale weights: the replica samples with the weights of {name}; publish the learner's again"
+    return ""
+
+
+def _other_temperature(sampler: Scores, score: Scorer, temperature: float, explained: float) -> str:
+    """The nearest of a few temperatures, then a search between its neighbours, to two digits."""
+
+    def misfit(at: float) -> float:
+        return _largest(sampler, score(at))
+
+    found = min(TEMPERATURES, key=misfit)
+    if misfit(found) >= explained:
+        found = _between_neighbours(found, misfit)
+    if found == temperature or misfit(found) >= explained:
+        return ""
+    return f"wrong temperature: the sampler used {found:g}, the learner divides by {temperature:g}"
+
+
+def _between_neighbours(found: float, misfit: Callable[[float], float]) -> float:
+    """Ternary search: the misfit falls towards the sampler's temperature from both sides."""
+    position = TEMPERATURES.index(found)
+    low = TEMPERATURES[max(position - 1, 0)]
+    high = TEMPERATURES[min(position + 1, len(TEMPERATURES) - 1)]
+    while high - low > 0.02:
+        left, right = low + (high - low) / 3, high - (high - low) / 3
+        low, high = (low, right) if misfit(left) < misfit(right) else (left, high)
+    middle = (low + high) / 2
+    return min((round(middle + offset, 2) for offset in (-0.01, 0.0, 0.01)), key=misfit)
+
+
+def _truncated(flat: Sequence[float], tolerance: float) -> str:
+    if min(flat) <= -tolerance:
+        return ""
+    return (
+        "truncated sampling: the sampler's probabilities are higher throughout; "
+        "sample with top_p 1, top_k 0, min_p 0 and without a grammar"
     )
 
 

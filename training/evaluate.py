@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray import serve
 
 from configs.base import ConfigError
 from configs.training import TrainConfig
 from envs import registry
 from envs.history import make_history
 from training import runs, statistics
-from training.doctor import Report, diagnose
-from training.grpo import Session, session
-from training.rollout import CONTEXT_FULL
-from training.samples import episode_samples
+from training.doctor import Report, check_episodes
+from training.grpo import APPLICATION, Session, session
+from training.play import Show, Watched
+from training.renderer import ChatRenderer
+from training.rollout import CONTEXT_FULL, Player, PlaySettings, RolloutFailed, run_episode
+from training.serve_client import ServeGenerate
 from training.statistics import Estimate
 from training.tables import table as table
-from training.types import Episode
+from training.types import Episode, Task
+
+WATCHING_DEADLINE_S = 86_400.0  # a person who watches may take a day
 
 
 @dataclass(frozen=True)
@@ -133,38 +139,66 @@ def publish_folder(live: Session, folder: Path) -> int:
     return version
 
 
-def watch(config: TrainConfig, model: Path, seed: int) -> Episode:
-    """One held-out episode of a model through a replica."""
+def watch(
+    config: TrainConfig, model: Path, seed: int, show: Show, pause: Callable[[], object] | None = None
+) -> Episode | None:
+    """One held-out episode of a model through a replica, shown turn by turn as it happens; None when it was stopped by
+    Ctrl-C. Raises RolloutFailed."""
     run = runs.create(config, "play")
     with session(apart(config, run), run, model) as live:
-        episode: Episode = ray.get(live.coordinator.evaluate.remote([seed], 0))[0]
-        return episode
+        show(f"replica of {model} is ready\n")
+        return _watched(live, seed, show, pause)
 
 
-def examine(config: TrainConfig, model: Path, turns: int) -> Report:
+def _watched(live: Session, seed: int, show: Show, pause: Callable[[], object] | None) -> Episode | None:
+    settings = PlaySettings.for_evaluation(live.config)
+    patient = settings.rollout.model_copy(update={"episode_deadline_s": WATCHING_DEADLINE_S})
+    player = Player(
+        make_env=lambda: Watched(registry.make(settings.env.name, **settings.env.kwargs), show, pause),
+        generate=ServeGenerate(serve.get_deployment_handle(live.config.serving.policy, APPLICATION)),
+        renderer=ChatRenderer.load(str(live.model)),
+        settings=replace(settings, rollout=patient),
+    )
+    # A loop of our own: that of asyncio.run only cancels on Ctrl-C, which a pause that waits for a key never notices.
+    loop = asyncio.new_event_loop()
+    try:
+        episode = loop.run_until_complete(run_episode(player, Task(settings.env.name, seed), 0))
+    except KeyboardInterrupt:
+        show("\nstopped")
+        return None
+    finally:
+        _close(loop)
+    if not episode.ok:
+        raise RolloutFailed(f"{settings.env.name} seed {seed}: {episode.error}")
+    show(f"\nreturn {episode.episode_return:g} after {len(episode.turns)} turns, {_ending(episode)}")
+    return episode
+
+
+def _ending(episode: Episode) -> str:
+    ended = episode.outcome or ("success" if episode.success else "no success")
+    return ended if episode.end == "completed" else f"{ended}, {episode.error or 'cut off by a limit on the turns'}"
+
+
+def _close(loop: asyncio.AbstractEventLoop) -> None:
+    """Ends what still listens for answers, then the loop."""
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    loop.close()
+
+
+def examine(config: TrainConfig, model: Path, turns: int, others: Sequence[Path] = ()) -> Report:
     """The doctor on a model folder: plays held-out situations through a replica, scores them with the learner."""
     run = runs.create(config, "doctor")
     with session(apart(config, run), run, model) as live:
-        return examine_live(live, model, turns)
+        return examine_live(live, model, turns, others=others)
 
 
-def examine_live(live: Session, model: Path, turns: int, version: int = 0) -> Report:
-    """The doctor on live replicas that should hold the weights of `model`, published as `version`."""
-    from training.learner import Learner
-
-    config = live.config
-    first = config.evaluation.first_seed
+def examine_live(live: Session, model: Path, turns: int, version: int = 0, others: Sequence[Path] = ()) -> Report:
+    """The doctor on live replicas that should hold the weights of `model`, published as `version`, and might hold those
+    of one of the `others`."""
+    first = live.config.evaluation.first_seed
     seeds = list(range(first, first + max(1, turns // 2)))
     episodes = ray.get(live.coordinator.evaluate.remote(seeds, version))
-    samples = [sample for episode in episodes for sample in episode_samples(episode, 0.0, 0)][:turns]
-    temperature = config.evaluation.temperature
-
-    def score(at: float) -> list[list[float]]:
-        learner.policy.temperature = at
-        return learner.score(samples)
-
-    learner = Learner(
-        config.model, config.optimizer, config.algorithm, config.learner, str(model), temperature=temperature
-    )
-    sampler = [[logp for logp, m in zip(s.sampler_logp_T, s.mask_T, strict=True) if m] for s in samples]
-    return diagnose(sampler, score, temperature, [s.weight_version for s in samples], version)
+    return check_episodes(live.config, model, episodes, turns, version, others)

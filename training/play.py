@@ -1,28 +1,93 @@
-"""One episode in the terminal, turn by turn: the policy's, or a person's."""
+"""One episode in the terminal, turn by turn as it happens: a person's, or the policy's."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from envs.base import Env
+from envs.base import Env, Observation, StepResult
+
+Ask = Callable[[str], str]  # shows a prompt, returns a line; raises EOFError or KeyboardInterrupt to stop
+Show = Callable[[str], None]
 
 
-def play_by_hand(env: Env, seed: int, ask: Callable[[str], str], show: Callable[[str], None]) -> float:
-    """A person plays; returns the return. `ask` raises EOFError to stop."""
-    observation = env.reset(seed)
-    show(env.spec.system_prompt)
-    total = 0.0
+@dataclass
+class Watched(Env):
+    """An environment that shows each turn while it is played; with `pause` it waits for it between the turns.
+
+    Whoever plays it (a rollout, a person) does what it always does: nothing is replayed, nothing is staged.
+    """
+
+    game: Env
+    show: Show
+    pause: Callable[[], object] | None = None
+    turns: int = 0
+    total: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        self.spec = self.game.spec
+
+    def reset(self, seed: int) -> Observation:
+        observation = self.game.reset(seed)
+        self.show(observation.text)
+        return observation
+
+    def step(self, action: str) -> StepResult:
+        result = self.game.step(action)
+        self.turns += 1
+        self.total += result.reward
+        remark = "" if not result.info.get("illegal") else "  (not allowed)" if result.info["parse_ok"] else UNREADABLE
+        self.show(f"turn {self.turns}: {action}   reward {result.reward:g}{remark}\n\n{result.observation.text}")
+        if self.pause is not None and not (result.terminated or result.truncated):
+            self.pause()
+        return result
+
+    def expert_action(self, rng: random.Random, noise: float = 0.0, illegal_noise: float = 0.0) -> str:
+        return self.game.expert_action(rng, noise, illegal_noise)
+
+    def close(self) -> None:
+        self.game.close()
+
+
+UNREADABLE = "  (not understood)"
+
+
+def play_by_hand(env: Env, seed: int, ask: Ask, show: Show) -> float:
+    """A person plays; returns the return. What cannot be read costs a turn, as it costs the policy one; an empty line
+    is asked again. End of input or Ctrl-C stops."""
+    watched = Watched(env, show)
+    show(f"{env.spec.system_prompt}\nAnswers match {env.spec.action_regex}; Ctrl-D stops.\n")
+    watched.reset(seed)
+    try:
+        while True:
+            result = watched.step(_line(ask))
+            if result.terminated or result.truncated:
+                ended = result.info.get("outcome", "success" if result.success else "no success")
+                show(f"\nreturn {watched.total:g} after {watched.turns} turns, {ended}")
+                break
+    except (EOFError, KeyboardInterrupt):
+        show(f"\nstopped after {watched.turns} turns, return {watched.total:g}")
+    finally:
+        env.close()
+    return watched.total
+
+
+def _line(ask: Ask) -> str:
     while True:
-        show(observation.text)
+        answer = ask("your answer: ").strip()
+        if answer:
+            return answer
+
+
+def enter(ask: Ask) -> Callable[[], None]:
+    """Waits for Enter between two turns. The end of input stops like Ctrl-C: an exception that no rollout takes for a
+    failure of the environment."""
+
+    def wait() -> None:
         try:
-            result = env.step(ask("your answer: "))
+            ask("Enter for the next turn, Ctrl-C stops ")
         except EOFError:
-            show("stopped")
-            return total
-        total += result.reward
-        observation = result.observation
-        if not result.info["parse_ok"]:
-            show("(not understood)")
-        if result.terminated or result.truncated:
-            show(f"{observation.text}\nreturn {total:g}, {'success' if result.success else 'no success'}")
-            return total
+            raise KeyboardInterrupt from None
+
+    return wait

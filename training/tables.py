@@ -12,6 +12,7 @@ from training import statistics
 from training.statistics import Estimate
 
 if TYPE_CHECKING:
+    from training.doctor import Report
     from training.evaluate import Evaluation
 
 
@@ -65,6 +66,14 @@ def paired_table(evaluations: Sequence[Evaluation]) -> Table:
 
 def _signed(gain: Estimate) -> str:
     return f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
+
+
+def differences(report: Report) -> Table:
+    """Sampler against learner, by the token's place in the answer."""
+    shown = Table("token of the answer", "max |difference|", "mean |difference|", title="sampler - learner")
+    for position, (largest, mean) in enumerate(report.by_position):
+        shown.add_row(str(position), f"{largest:.2e}", f"{mean:.2e}")
+    return shown
 
 
 def placement(config: TrainConfig) -> Table:

@@ -171,8 +171,8 @@ class Progress(tune.Callback):
 class StopOnEvent(tune.Stopper):
     """Ends all trials, each with its clean-up, once the event is set."""
 
-    def __init__(self, event: threading.Event) -> None:
-        self._event = event
+    def __init__(self, event: threading.Event | None = None) -> None:
+        self._event = event or threading.Event()
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
@@ -181,7 +181,7 @@ class StopOnEvent(tune.Stopper):
         return self._event.is_set()
 
     def __reduce__(self) -> Any:  # Tune saves its settings; an event cannot be saved
-        return StopOnEvent, (threading.Event(),)
+        return StopOnEvent, ()
 
 
 @contextmanager

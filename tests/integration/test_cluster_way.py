@@ -153,7 +153,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "name": "two",
         "train": str(folder / "train.yaml"),
         "settings": {"steps": 4},
-        "space": {"optimizer.lr": {"grid": [1e-4, 1e-3]}},
+        "space": {"optimizer.lr": {"grid": [1e-4, 1e-3]}, "model.source": {"grid": [str(model), "/no/such/model"]}},
         "trials": 1,
         "concurrency": 2,
         "report_every_steps": 2,
@@ -173,14 +173,14 @@ def cluster(project: Path) -> Iterator[Cluster]:
     dashboard = free_port()
     running = Cluster(project, cluster_environment(temp, dashboard), mark=temp.name)
     head = running.start(
-        "ray", "start", "--head", "--block", "--disable-usage-stats", "--node-ip-address=127.0.0.1", "--num-cpus=8",
+        "ray", "start", "--head", "--block", "--disable-usage-stats", "--num-cpus=8",
         "--port=0", f"--dashboard-port={dashboard}", "--include-dashboard=true", "--min-worker-port=0",
         "--max-worker-port=0", f"--ray-client-server-port={free_port()}", f"--metrics-export-port={free_port()}",
         f"--dashboard-agent-listen-port={free_port()}", f"--object-store-memory={256 * 1024 * 1024}",
     )  # fmt: skip
     try:
         head.wait_for("This command will now block forever", deadline_s=90)
-        running.env["RAY_ADDRESS"] = (temp / "ray_current_cluster").read_text().strip()
+        running.env["RAY_ADDRESS"] = (temp / "ray" / "ray_current_cluster").read_text().strip()
         yield running
     finally:
         head.end(signal.SIGTERM, deadline_s=60)
@@ -197,8 +197,10 @@ def cluster_environment(temp: Path, dashboard: int) -> dict[str, str]:
     return {
         **ours,
         **process_settings(temp / "haproxy"),
-        "RAY_TMPDIR": str(temp),  # where this cluster's address is written, and looked up
+        "RAY_TMPDIR": str(temp),  # below it, this cluster's address is written and looked up
         "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
+        # Otherwise `ray start` asks for a token where one lies in the home folder; with RAY_ADDRESS, nobody sends it.
+        "RAY_AUTH_MODE": "disabled",
         "PYTHONPATH": str(ROOT),
         MARK: temp.name,
     }
@@ -217,7 +219,7 @@ def served(cluster: Cluster) -> Iterator[Served]:
     cluster.run("serve", "start", f"--http-port={port}", "--proxy-location=HeadOnly", deadline_s=60)
     process = cluster.start("serve", "run", "--name=rayward", "deployments.app:build", "config=serve.yaml")
     try:
-        process.wait_for("Deployed app 'rayward' successfully", deadline_s=240)
+        process.wait_for("Application 'rayward' is ready", deadline_s=240)
         yield Served(process, f"http://127.0.0.1:{port}")
     finally:
         process.end(signal.SIGINT, deadline_s=60)
@@ -258,21 +260,33 @@ def test_serve_run_ends_on_ctrl_c_and_leaves_no_process(cluster: Cluster, served
     wait_until(lambda: not cluster.serving_processes(), 30, lambda: f"still there: {cluster.serving_processes()}")
 
 
-def test_a_sweep_of_two_trials_trains_both_and_reports_the_better_one(cluster: Cluster) -> None:
+def test_a_sweep_trains_its_trials_names_the_best_and_outlives_those_that_fail(cluster: Cluster) -> None:
     printed = cluster.run("python", "-m", "training.tune", "--config", "sweep.yaml", deadline_s=400)
 
     (file,) = cluster.project.parent.glob("cluster_runs/runs/*/*/two-*/results.json")
     results = json.loads(file.read_text())
-    trials = results["trials"]
-    assert sorted(trial["values"]["optimizer.lr"] for trial in trials) == [1e-4, 1e-3]
-    assert {trial["status"] for trial in trials} <= {"finished", "stopped early"}
-    assert trials[0]["trial"] == results["best"]
-    assert trials[0]["success"] == max(trial["success"] for trial in trials)
-    for trial in trials:
+    trained, failed = results["trials"][:2], results["trials"][2:]
+    assert sorted(trial["values"]["optimizer.lr"] for trial in trained) == [1e-4, 1e-3]
+    assert {trial["status"] for trial in trained} <= {"finished", "stopped early"}
+    assert results["best"] == trained[0]["trial"]
+    assert trained[0]["success"] >= trained[1]["success"]
+    for trial in trained:
         rows = [json.loads(line) for line in (Path(trial["run"]) / "metrics.jsonl").read_text().splitlines()]
         assert [row["step"] for row in rows if "eval/success" in row] in ([1], [1, 3])
         assert all(row["train/samples"] > 0 for row in rows), "no gradient: the trial trained nothing"
+    assert [trial["status"] for trial in failed] == ["failed", "failed"]
+    assert all("/no/such/model" in trial["error"] for trial in failed)
     best = yaml.safe_load((file.parent / "best.yaml").read_text())
-    assert best["optimizer"]["lr"] == trials[0]["values"]["optimizer.lr"]
+    assert best["optimizer"]["lr"] == trained[0]["values"]["optimizer.lr"]
     assert f"rayward train --config {file.parent / 'best.yaml'}" in printed
     assert not [line for line in cluster.serving_processes() if "ServeReplica" in line], "a trial left its replicas"
+
+
+def test_a_sweep_whose_trials_all_fail_ends_with_exit_code_1_and_the_cause(cluster: Cluster) -> None:
+    sweep = cluster.start(
+        "python", "-m", "training.tune", "--config", "sweep.yaml", "--set", "name=none",
+        "--set", "space.model.source.grid=[/no/such/model]", "--set", "space.optimizer.lr.grid=[0.001]",
+    )  # fmt: skip
+
+    assert sweep.popen.wait(timeout=120) == 1
+    sweep.wait_for("rayward: no trial of the sweep reported eval/success: ConfigError: model.source", deadline_s=10)

@@ -25,6 +25,7 @@ FIRST_PARTY = {
 FIRST_PARTY_EXCEPTIONS = {
     "training.cluster": {"deployments.app"},  # the one module that starts the Serve application
     "training.grpo": {"deployments.vllm_transfer_trainer"},  # the publishers of weight versions
+    "training.push": {"deployments.vllm_transfer_trainer"},
 }
 
 # Library -> the only modules that may import it, anywhere in a file.
@@ -38,7 +39,8 @@ RESERVED = {
     },
     "vllm": {
         "deployments.vllm_engine", "deployments.vllm_openai", "deployments.vllm_plugin",
-        "deployments.vllm_transfer", "deployments.vllm_transfer_trainer",
+        "deployments.vllm_transfer", "deployments.vllm_transfer_push",
+        "deployments.vllm_transfer_trainer",
     },
 }  # fmt: skip
 

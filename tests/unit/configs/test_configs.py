@@ -46,7 +46,7 @@ def test_a_missing_file_lists_what_ships() -> None:
         ("learner.workers=2", "use ddp, fsdp2 or deepspeed"),
         ("rollout.group_size=1", "at least 2"),
         ("sampling.temperature=0", "above 0"),
-        ("weights.transport=nccl", "publishes through 'store' only"),
+        ("weights.transport=nccl", "use 'store', or give the learner a GPU"),
         ("steps", "must look like section.key=value"),
     ],
 )

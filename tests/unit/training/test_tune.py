@@ -1,0 +1,83 @@
+"""What a sweep makes of the results of its trials; Ray Tune itself runs in tests/integration/test_cluster_way.py."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import yaml
+
+from configs.training import TrainConfig
+from configs.tuning import SweepConfig
+from training.tune import Progress, StopOnEvent, show, summarize, trial_config, write
+
+SWEEP = SweepConfig.parse(
+    {"train": "configs/train/tictactoe_tiny.yaml", "space": {"optimizer.lr": {"grid": [0.1, 0.2, 0.3]}}}
+)
+
+
+def result(lr: float, success: float | None, finished: bool = False, error: Exception | None = None) -> Any:
+    metrics = {"eval/success": success, "eval/return": 0.0, "step": 25, "run": "/runs/x", "finished": finished}
+    return SimpleNamespace(config={"optimizer.lr": lr}, metrics=metrics if success is not None else None, error=error)
+
+
+def test_the_best_trial_is_first_and_one_without_a_result_last(tmp_path: Path) -> None:
+    failed = result(0.1, None, error=RuntimeError("no replica"))
+    outcome = summarize(SWEEP, tmp_path, [failed, result(0.2, 0.4), result(0.3, 0.7, finished=True)], False)
+
+    assert [(trial.trial, trial.status) for trial in outcome.trials] == [
+        ("00002", "finished"),
+        ("00001", "stopped early"),
+        ("00000", "failed"),
+    ]
+    assert outcome.best is not None
+    assert outcome.best.values == {"optimizer.lr": 0.3}
+    assert outcome.trials[-1].error == "RuntimeError: no replica"
+
+
+def test_without_any_result_there_is_no_best_trial(tmp_path: Path) -> None:
+    outcome = summarize(SWEEP, tmp_path, [result(0.1, None, error=RuntimeError("no replica"))], False)
+    write(outcome, SWEEP, SWEEP.resolve())
+
+    assert outcome.best is None
+    assert json.loads(outcome.results.read_text())["best"] is None
+    assert not outcome.best_config.exists()
+
+
+def test_a_trial_that_a_signal_ended_is_not_said_to_be_stopped_early(tmp_path: Path) -> None:
+    outcome = summarize(SWEEP, tmp_path, [result(0.1, 0.5)], interrupted=True)
+
+    assert outcome.trials[0].status == "interrupted"
+
+
+def test_the_best_trial_can_be_run_again_from_the_file_that_is_named(tmp_path: Path) -> None:
+    outcome = summarize(SWEEP, tmp_path, [result(0.1, 0.2), result(0.2, 0.4)], False)
+    said: list[Any] = []
+
+    write(outcome, SWEEP, SWEEP.resolve())
+    show(outcome, SWEEP, said.append)
+
+    assert f"run it again: rayward train --config {outcome.best_config}" in said
+    assert TrainConfig.load(outcome.best_config).optimizer.lr == 0.2
+    assert yaml.safe_load(outcome.best_config.read_text())["steps"] == SWEEP.resolve().steps
+
+
+def test_a_configured_weight_store_is_divided_between_the_trials() -> None:
+    base = TrainConfig.parse({"weights": {"root": "s3://bucket/weights/"}, "serving": {"http_port": 8000}})
+
+    config = trial_config(base, {"optimizer.lr": 0.1}, "lr-x-00001")
+
+    assert config.weights.root == "s3://bucket/weights/lr-x-00001"
+    assert (config.optimizer.lr, config.serving.http_port) == (0.1, 0)
+
+
+def test_ray_tune_can_save_the_callback_and_the_stopper() -> None:
+    progress = Progress(SWEEP, "lr-x", lambda shown: None)
+    stopper = StopOnEvent(threading.Event())
+
+    assert isinstance(pickle.loads(pickle.dumps(progress)), Progress)
+    assert not pickle.loads(pickle.dumps(stopper)).stop_all()
