@@ -11,6 +11,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from training.quiet import quiet_libraries
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -32,6 +34,8 @@ class Figure:
 
 
 def options(description: str) -> argparse.ArgumentParser:
+    """The parser of a benchmark; also keeps libraries from printing between its lines."""
+    quiet_libraries()
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--check", action="store_true", help="exit code 1 when a bar is missed")
     parser.add_argument("--json", type=Path, help="where the figures go")

@@ -176,6 +176,7 @@ class TrackingConfig(Strict):
     wandb: Literal["off", "offline", "online"] = "off"
     wandb_project: str = "rayward"
     prometheus: bool = True
+    stalled_after_s: float = Field(60.0, gt=0, description="without a step for so long, say who waits for what")
     episodes_every_steps: int = Field(0, ge=0, description="write the episodes of every n-th step to Parquet; 0: never")
 
 

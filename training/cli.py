@@ -18,6 +18,7 @@ from configs.serving import ServeConfig
 from configs.training import TrainConfig
 from configs.tuning import SweepConfig
 from deployments.errors import PolicyError
+from training.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from training.evaluate import Evaluation
@@ -60,14 +61,18 @@ def train(
 
 
 def _train(config: TrainConfig, resumed: RunFolder | None) -> None:
-    from training import runs
+    from training import checkpoint, runs
     from training.evaluate import evaluate, table
     from training.grpo import session, start_model
     from training.grpo import train as run_grpo
     from training.quickstart import bars
 
+    if resumed is not None:
+        done = checkpoint.steps(resumed.checkpoints)
+        if done and done[-1] >= config.steps:
+            raise ConfigError(f"{resumed.path} has done all its {done[-1]} steps: name more with --set steps=N")
     run = resumed or runs.create(config)
-    console.print(f"run folder {run.path}")
+    console.print(f"run folder {run.path}", soft_wrap=True)
     model = run.start_model if resumed and run.start_model.is_dir() else start_model(config, run)
     with session(config, run, model) as live:
         with bars(console) as progress:
@@ -318,6 +323,7 @@ def known_errors() -> tuple[type[BaseException], ...]:
 
 def run(arguments: list[str] | None = None) -> int:
     """Exit code of a command: 0, 1 for a known error (its message on stderr), 130 for Ctrl-C."""
+    quiet_libraries()
     try:
         app(arguments, standalone_mode=False)
     except KeyboardInterrupt:

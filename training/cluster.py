@@ -6,15 +6,20 @@ import contextlib
 import io
 import logging
 import os
+import signal
 import socket
 import tempfile
+import threading
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from configs.serving import HttpConfig, PolicyConfig, ServeConfig
 from configs.training import TrainConfig
+from training import quiet
 
 logger = logging.getLogger("rayward")
 
@@ -63,19 +68,18 @@ def process_settings(folder: Path) -> dict[str, str]:
         "RAY_TRAIN_V2_ENABLED": "1",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
-        "VLLM_LOGGING_LEVEL": "ERROR",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
+        **quiet.SETTINGS,
     }
 
 
 @contextmanager
-def ray_session(address: str | None = None) -> Iterator[None]:
-    """Joins the cluster at `address` (or RAY_ADDRESS), or starts Ray on this machine and stops it at the end."""
+def ray_session(address: str | None = None) -> Iterator[bool]:
+    """Joins the cluster at `address` (or RAY_ADDRESS), or starts Ray on this machine and stops it at the end. Yields
+    whether it was started here: then it has this machine's resources, and no more will come."""
     import ray
 
     if ray.is_initialized():
-        yield
+        yield False
         return
     address = address or os.environ.get("RAY_ADDRESS")
     if address is None:
@@ -96,8 +100,11 @@ def ray_session(address: str | None = None) -> Iterator[None]:
         raise ClusterError(f"Ray could not be {'started' if started else f'reached at {address}'}: {error}") from error
     for name in ("ray", "ray.serve", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    if threading.current_thread() is threading.main_thread():
+        # Ray's own handler ends the process before replicas and workers are shut down.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        yield
+        yield started
     finally:
         from ray import serve
 
@@ -106,6 +113,35 @@ def ray_session(address: str | None = None) -> Iterator[None]:
             if started:
                 serve.shutdown()
             ray.shutdown()
+
+
+def needed(config: TrainConfig) -> dict[str, float]:
+    """GPUs and custom resources that a run reserves at its start, for its learner and the replicas that it starts."""
+    learner, replicas = config.learner, config.serving.replicas
+    total = Counter({"GPU": learner.workers * learner.gpus_per_worker})
+    for name, amount in learner.resources.items():
+        total[name] += learner.workers * amount
+    if config.serving.connect is None:
+        count = max(replicas.min_replicas, 1)
+        total["GPU"] += count * config.serving.engine.gpus if config.serving.engine.device == "gpu" else 0
+        for name, amount in replicas.resources.items():
+            total[name] += count * amount
+    return {name: amount for name, amount in total.items() if amount}
+
+
+def check_fits(config: TrainConfig) -> None:
+    """Raises ClusterError when the cluster has less than `needed`: the run would wait for it forever."""
+    import ray
+
+    there = ray.cluster_resources()
+    short = [
+        f"{name} {n:g} (there: {there.get(name, 0):g})" for name, n in needed(config).items() if there.get(name, 0) < n
+    ]
+    if short:
+        raise ClusterError(
+            f"this machine does not have what the configuration reserves: {', '.join(short)}. Submit it to a cluster "
+            "(docs/cluster.md, or RAY_ADDRESS), or take a *_tiny configuration; --dry-run shows who needs what"
+        )
 
 
 def serve_config(
@@ -145,7 +181,7 @@ def check_port(host: str, port: int) -> None:
 def application(config: ServeConfig) -> Iterator[Any]:
     """The Serve application, ready; deleted at the end. Yields the ingress handle.
 
-    Raises ClusterError when it does not get ready.
+    Raises ClusterError when it does not get ready, or not within the longest `start_deadline_s` of its policies.
     """
     from ray import serve
 
@@ -154,13 +190,29 @@ def application(config: ServeConfig) -> Iterator[Any]:
     app = bind(config)
     start_serve(config.http)
     try:
-        try:
-            handle = serve.run(app, name=config.name, route_prefix=config.http.root_path)
-        except RuntimeError as error:
-            raise ClusterError(f"the Serve application did not get ready: {error} {_why(config.name)}") from error
-        yield handle
+        yield _run(app, config)
     finally:
         serve.delete(config.name, _blocking=True)
+
+
+def _run(app: Any, config: ServeConfig) -> Any:
+    """`serve.run` with a deadline, which it does not have: without room for a replica it would wait forever."""
+    from ray import serve
+
+    deadline_s = max(policy.replicas.start_deadline_s for policy in config.policies)
+    pool = ThreadPoolExecutor(1, thread_name_prefix="serve-run")
+    started = pool.submit(serve.run, app, name=config.name, route_prefix=config.http.root_path)
+    try:
+        return started.result(timeout=deadline_s)
+    except RuntimeError as error:
+        raise ClusterError(f"the Serve application did not get ready: {error} {_why(config.name)}") from error
+    except TimeoutError as error:
+        raise ClusterError(
+            f"the Serve application was not ready within replicas.start_deadline_s ({deadline_s:g} s): "
+            f"{_why(config.name) or 'no replica was placed'}. `ray status` shows what is missing"
+        ) from error
+    finally:
+        pool.shutdown(wait=False)
 
 
 def start_serve(http: HttpConfig) -> None:

@@ -230,7 +230,8 @@ def session(
     Several sessions on one cluster need different names and routes."""
     root = run.weights_root(config)
     with ExitStack() as stack:
-        stack.enter_context(cluster.ray_session())
+        if stack.enter_context(cluster.ray_session()):
+            cluster.check_fits(config)
         stack.callback(runs.remove_weights, root)
         app = config.serving.connect or name
         if config.serving.connect is None:
@@ -301,13 +302,19 @@ def train_steps(live: Session, base_version: int = 0) -> Iterator[tuple[int, dic
 
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
     thread.start()
-    done = 0
+    done, heard = 0, time.monotonic()
     while True:
         thread.join(timeout=0.3)
         ended = not thread.is_alive()
         rows = ray.get(live.coordinator.progress.remote(done))
         yield from enumerate(rows, start=done)
         done += len(rows)
+        if rows:
+            heard = time.monotonic()
+        elif time.monotonic() - heard > config.tracking.stalled_after_s:
+            heard = time.monotonic()
+            waits = ray.get(live.coordinator.waits_for.remote())
+            logger.warning("no step for %g s: %s", config.tracking.stalled_after_s, waits)
         if ended:
             break
     if outcome:

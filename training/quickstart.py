@@ -19,6 +19,7 @@ from training import runs, tiny
 from training.evaluate import Evaluation, evaluate, publish_folder, table
 from training.grpo import Session, session, train
 from training.plots import learning_curve
+from training.quiet import quiet_libraries
 from training.warmstart import warmstart
 
 CONFIGS = {"tictactoe": "configs/train/tictactoe_tiny.yaml", "key_door": "configs/train/key_door_tiny.yaml"}
@@ -108,6 +109,7 @@ def train_and_evaluate(
 
 
 def main(env: str = "tictactoe", overrides: tuple[str, ...] = ()) -> Outcome:
+    quiet_libraries()
     console = Console()
     config = TrainConfig.load(CONFIGS[env], overrides)
     outcome = play(config, console)
@@ -117,14 +119,15 @@ def main(env: str = "tictactoe", overrides: tuple[str, ...] = ()) -> Outcome:
     learning_curve(run.metrics, picture, f"{env}: GRPO through a served replica", marks)
     console.print(table(outcome.evaluations, f"{env}: {config.evaluation.episodes} held-out situations, temperature 1"))
     console.print("  ".join(f"{name} {value:.0f} s" for name, value in outcome.seconds.items()))
-    console.print(f"learning curve  {picture}\nrun folder      {run.path}")
+    console.print(f"learning curve  {picture}\nrun folder      {run.path}", soft_wrap=True)
     other = "key_door" if env == "tictactoe" else "tictactoe"
     console.print(
         "\nTry next:\n"
         f"  make quickstart ENV={other}\n"
         f"  .venv/bin/rayward play --run {run.path}      # watch the policy play\n"
         f"  .venv/bin/rayward doctor --run {run.path}    # sampler against learner, token by token\n"
-        f"  .venv/bin/rayward train --config {CONFIGS[env]} --set steps=400"
+        f"  .venv/bin/rayward train --config {CONFIGS[env]} --set steps=400",
+        soft_wrap=True,
     )
     return outcome
 

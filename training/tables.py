@@ -20,21 +20,27 @@ def table(evaluations: Sequence[Evaluation], title: str) -> Table:
     """A rich table of evaluations; the first row is what the others are compared with."""
     shown = Table(title=title)
     with_history = len({evaluation.history for evaluation in evaluations}) > 1
-    columns = ["policy", "success [95 %]", "mean return [95 %]", "win/draw/loss", "illegal", "turns", "vs first [95 %]"]
+    played_out = any(evaluation.outcomes for evaluation in evaluations)
+    columns = ["policy", "success [95 %]", "mean return [95 %]", "illegal", "turns", "vs first [95 %]"]
+    if played_out:
+        columns.insert(3, "win / draw / loss")
     for column in columns:
-        shown.add_column(column, justify="left" if column == "policy" else "right")
+        shown.add_column(column, justify="left" if column == "policy" else "right", overflow="fold")
     for evaluation in evaluations:
         outcomes = evaluation.outcomes
         gain = statistics.paired_difference(evaluations[0].success_S, evaluation.success_S)
-        shown.add_row(
+        cells = [
             f"{evaluation.name}, {evaluation.history}" if with_history else evaluation.name,
             str(evaluation.success),
             str(evaluation.mean_return),
-            "/".join(str(outcomes[kind]) for kind in ("win", "draw", "loss")) if outcomes else "-",
             f"{evaluation.illegal_rate:.3f}",
             f"{evaluation.turns:.1f}",
             "" if evaluation is evaluations[0] else _signed(gain),
-        )
+        ]
+        if played_out:
+            shares = (str(outcomes[kind]) for kind in ("win", "draw", "loss"))
+            cells.insert(3, " / ".join(shares) if outcomes else "-")
+        shown.add_row(*cells)
     full = [e for e in evaluations if e.context_full]
     if full:
         shown.caption = "; ".join(
@@ -47,8 +53,8 @@ def paired_table(evaluations: Sequence[Evaluation]) -> Table:
     """What each row did better than its baseline, situation by situation: the first model with the same history
     strategy; for the first model itself its first strategy."""
     shown = Table(title="paired differences in the same situations")
-    for column in ("policy", "against", "success [95 %]", "return [95 %]", "better/equal/worse"):
-        shown.add_column(column, justify="left" if column in ("policy", "against") else "right")
+    for column in ("policy", "against", "success [95 %]", "return [95 %]", "better / equal / worse"):
+        shown.add_column(column, justify="left" if column in ("policy", "against") else "right", overflow="fold")
     for other in evaluations[1:]:
         same = next(evaluation for evaluation in evaluations if evaluation.history == other.history)
         base = evaluations[0] if same is other else same
@@ -59,7 +65,7 @@ def paired_table(evaluations: Sequence[Evaluation]) -> Table:
             f"{base.name}, {base.history}",
             _signed(statistics.paired_difference(base.success_S, other.success_S)),
             _signed(statistics.paired_difference(base.returns_S, other.returns_S)),
-            f"{better}/{len(pairs) - better - worse}/{worse}",
+            f"{better} / {len(pairs) - better - worse} / {worse}",
         )
     return shown
 

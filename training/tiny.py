@@ -28,7 +28,7 @@ CHAT_TEMPLATE = (
 # stands: a board's cells keep their positions whatever is in them, which a small model learns much faster. The rest is
 # cut by Qwen2's own rule (words with their space, single digits): a loader that sees a Qwen2 model rebuilds that rule
 # whatever the file says, but keeps added tokens.
-WHOLE_PIECES = re.compile(r"</?[A-Za-z_]+>| ?\(\d+, \d+\)| ?\d+x\d+| \d(?!\w)")
+WHOLE_PIECES = re.compile(r"</?[A-Za-z_]+>|(?: ?[A-Za-z]+)? ?\(\d+, \d+\)| ?\d+x\d+| \d(?!\w)")
 MOST_WHOLE_PIECES = 192
 
 

@@ -117,6 +117,16 @@ def warmstart(config: TrainConfig, model_folder: Path, output: Path, progress: P
         callbacks=[Report()],
     )
     trainer.remove_callback(_printer())
+    collate = trainer.data_collator
+
+    def without_mask(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Padding is on the right: a causal model never looks at it, and without a mask attention is twice as fast."""
+        batch = collate(rows)
+        batch["position_ids"] = torch.arange(batch["input_ids"].shape[1]).expand_as(batch["input_ids"])
+        del batch["attention_mask"]
+        return dict(batch)
+
+    trainer.data_collator = without_mask
     trainer.train()
     output.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(output)

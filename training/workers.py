@@ -196,6 +196,8 @@ class Coordinator:
         self._history: list[dict[str, float]] = []
         self._watch: asyncio.Task[None] | None = None
         self._episodes: str | None = None
+        self._asked: tuple[int, float] | None = None  # (step that the learner waits for, since, monotonic s)
+        self._given: tuple[int, float] | None = None  # (step that the learner was given last, when)
 
     async def begin(
         self, first_step: int, base_version: int, waiting: Sequence[Group] = (), episodes_folder: str | None = None
@@ -244,10 +246,12 @@ class Coordinator:
         if buffer is None:
             raise RolloutFailed("next_batch before begin")
         began = time.perf_counter()
+        self._asked = self._asked or (step, time.monotonic())
         async with self._changed:
             await self._changed.wait_for(
                 lambda: step in self._batches or buffer.ready(step) or self._failure is not None
             )
+            self._asked, self._given = None, (step, time.monotonic())
             if step not in self._batches:
                 if self._failure is not None and not buffer.ready(step):
                     raise self._failure
@@ -320,7 +324,18 @@ class Coordinator:
         return self._pool.worker_pids()
 
     async def waits_for(self) -> str:
-        """For the watchdog: what this actor waits for."""
+        """For the watchdog: who waits for what, since when."""
+        now = time.monotonic()
         if self._buffer is None:
-            return "begin"
-        return f"groups {sorted(self._running)[:8]} ({len(self._running)} in flight), version {self._buffer.version}"
+            return "the learner has not started"
+        if self._asked is not None:
+            step, since = self._asked
+            return (
+                f"the learner waits for the groups of step {step} since {now - since:.0f} s; in flight: "
+                f"{len(self._running)} groups (first {sorted(self._running)[:4]}), asking for weight version "
+                f"{self._buffer.version} or newer; counters {dict(self._pool.counts)}"
+            )
+        if self._given is not None:
+            step, since = self._given
+            return f"the coordinator waits for the learner, which was given step {step} {now - since:.0f} s ago"
+        return "the coordinator waits for the learner's first question"

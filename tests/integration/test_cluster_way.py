@@ -169,18 +169,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cluster(project: Path) -> Iterator[Cluster]:
     temp = Path(tempfile.mkdtemp(prefix="ray-"))  # short: the path of a Unix socket has at most 107 bytes
-    (temp / "haproxy").mkdir()
-    dashboard = free_port()
-    running = Cluster(project, cluster_environment(temp, dashboard), mark=temp.name)
-    head = running.start(
-        "ray", "start", "--head", "--block", "--disable-usage-stats", "--num-cpus=8",
-        "--port=0", f"--dashboard-port={dashboard}", "--include-dashboard=true", "--min-worker-port=0",
-        "--max-worker-port=0", f"--ray-client-server-port={free_port()}", f"--metrics-export-port={free_port()}",
-        f"--dashboard-agent-listen-port={free_port()}", f"--object-store-memory={256 * 1024 * 1024}",
-    )  # fmt: skip
+    running, head = start_head(project, temp)
     try:
-        head.wait_for("This command will now block forever", deadline_s=90)
-        running.env["RAY_ADDRESS"] = (temp / "ray" / "ray_current_cluster").read_text().strip()
         yield running
     finally:
         head.end(signal.SIGTERM, deadline_s=60)
@@ -190,6 +180,32 @@ def cluster(project: Path) -> Iterator[Cluster]:
         psutil.wait_procs(alive, timeout=20)
         shutil.rmtree(temp, ignore_errors=True)
     assert not alive, f"the end of the head left processes behind: {alive}"
+
+
+def start_head(project: Path, temp: Path) -> tuple[Cluster, Process]:
+    """A head that answers. Its ports were free when they were asked for; where another process took one meanwhile, the
+    head does not come up, and is started again with others."""
+    for attempt in range(3):
+        folder = temp / str(attempt)
+        (folder / "haproxy").mkdir(parents=True)
+        dashboard = free_port()
+        running = Cluster(project, cluster_environment(folder, dashboard), mark=temp.name)
+        head = running.start(
+            "ray", "start", "--head", "--block", "--disable-usage-stats", "--num-cpus=8",
+            "--port=0", f"--dashboard-port={dashboard}", "--include-dashboard=true", "--min-worker-port=0",
+            "--max-worker-port=0", f"--ray-client-server-port={free_port()}", f"--metrics-export-port={free_port()}",
+            f"--dashboard-agent-listen-port={free_port()}", f"--object-store-memory={256 * 1024 * 1024}",
+        )  # fmt: skip
+        try:
+            head.wait_for("This command will now block forever", deadline_s=90)
+        except AssertionError:
+            head.end(signal.SIGTERM, deadline_s=60)
+            if attempt == 2:
+                raise
+        else:
+            running.env["RAY_ADDRESS"] = (folder / "ray" / "ray_current_cluster").read_text().strip()
+            return running, head
+    raise AssertionError("unreachable")
 
 
 def cluster_environment(temp: Path, dashboard: int) -> dict[str, str]:
@@ -202,7 +218,7 @@ def cluster_environment(temp: Path, dashboard: int) -> dict[str, str]:
         # Otherwise `ray start` asks for a token where one lies in the home folder; with RAY_ADDRESS, nobody sends it.
         "RAY_AUTH_MODE": "disabled",
         "PYTHONPATH": str(ROOT),
-        MARK: temp.name,
+        MARK: temp.parent.name,
     }
 
 

@@ -71,7 +71,7 @@ def test_a_comparison_pairs_the_situations() -> None:
     text = shown(paired_table([evaluation("a", 1.0, -1.0, -1.0, 0.0), evaluation("b", 1.0, 1.0, 0.0, 0.0)]))
     assert "+0.250" in text
     assert "+0.750" in text
-    assert "2/2/0" in text
+    assert "2 / 2 / 0" in text
 
 
 def test_a_model_is_compared_under_the_same_strategy_where_there_is_one() -> None:

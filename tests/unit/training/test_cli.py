@@ -1,0 +1,122 @@
+"""What a user reads when something is wrong: one line that says what and what to do, and an exit code that is not 0."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from configs.training import TrainConfig
+from training import cli, cluster
+from training.cluster import ClusterError
+
+TINY = "configs/train/tictactoe_tiny.yaml"
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """Exit code and stderr of a command."""
+    code = cli.run(list(arguments))
+    return code, capsys.readouterr().err
+
+
+@pytest.fixture
+def finished_run(tmp_path: Path) -> Path:
+    """A run folder whose last checkpoint is that of its last step."""
+    run = tmp_path / "run"
+    done = run / "checkpoints" / "step-00000110"
+    done.mkdir(parents=True)
+    (done / "done.json").write_text("{}")
+    (run / "config.json").write_text(json.dumps(TrainConfig.load(TINY).dump()))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        (["train", "--config", TINY, "--set", "rollout.group_sise=4"], "group_size"),
+        (["train", "--config", TINY, "--set", "steps=many"], "steps"),
+        (["train", "--config", "no/such.yaml"], "no/such.yaml"),
+        (["train"], "--config"),
+        (["train", "--config", TINY, "--resume", "x"], "--resume goes on with the run's own configuration"),
+        (["train", "--resume", "no-such-run"], "no run 'no-such-run'"),
+        (["train", "--config", TINY, "--set", "storage_path=s3://bucket"], "a local or mounted folder"),
+        (["eval", "--config", TINY], "--model"),
+        (["eval", "--config", TINY, "--model", "/no/such/model"], "/no/such/model"),
+        (["compare", "--config", TINY, "--model", "/no/such/model"], "/no/such/model"),
+        (["play"], "--env"),
+        (["play", "--env", "tictacto"], "Did you mean 'tictactoe'?"),
+        (["play", "--env", "tictactoe", "--run", "x"], "give one of them"),
+        (["doctor"], "--run"),
+        (["serve", "--config", "no/such.yaml"], "no/such.yaml"),
+        (["sweep", "--config", "no/such.yaml"], "no/such.yaml"),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
+)
+def test_a_wrong_call_is_answered_with_what_to_do(
+    arguments: list[str], advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, error = said(capsys, *arguments)
+
+    assert code == 1
+    assert advice in error
+    assert "Traceback" not in error
+
+
+def test_an_unknown_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    code, error = said(capsys, "train", "--confg", TINY)
+
+    assert code == 2
+    assert "--confg" in error
+
+
+@pytest.mark.parametrize(
+    ("override", "advice"),
+    [
+        ("env.name=tictacto", "Did you mean 'tictactoe'?"),
+        ("env.kwargs={oponent: minimax}", "Did you mean 'opponent'?"),
+        ("model.source=/no/such/model", "/no/such/model"),
+    ],
+)
+def test_what_a_run_cannot_be_made_from_is_named_before_anything_starts(
+    override: str, advice: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, error = said(capsys, "train", "--config", TINY, "--set", f"storage_path={tmp_path}", "--set", override)
+
+    assert code == 1
+    assert advice in error
+
+
+def test_a_run_that_is_done_is_not_resumed_in_silence(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, error = said(capsys, "train", "--resume", str(finished_run))
+
+    assert code == 1
+    assert "has done all its 110 steps: name more with --set steps=N" in error
+
+
+def test_a_dry_run_prints_configuration_and_placement_and_starts_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["train", "--config", "configs/train/qwen_7b_8xa100.yaml", "--dry-run"]) == 0
+
+    printed = capsys.readouterr().out
+    assert "tensor_parallel_size: 2" in printed
+    assert "policy replica" in printed
+
+
+def test_a_port_that_is_taken_is_named_with_the_setting_that_changes_it() -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ClusterError, match="choose another with http"):
+            cluster.check_port("127.0.0.1", taken.getsockname()[1])
+
+
+def test_what_a_run_reserves_is_summed_over_learner_and_replicas() -> None:
+    config = TrainConfig.load("configs/train/qwen_7b_8xa100.yaml")
+    replicas, learner = config.serving.replicas, config.learner
+
+    reserved = cluster.needed(config)
+
+    assert reserved["GPU"] == learner.workers * learner.gpus_per_worker + 2 * replicas.min_replicas
+    assert cluster.needed(TrainConfig.load(TINY)) == {}
