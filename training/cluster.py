@@ -10,7 +10,7 @@ import signal
 import socket
 import tempfile
 import threading
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -118,7 +118,7 @@ def ray_session(address: str | None = None) -> Iterator[bool]:
 def needed(config: TrainConfig) -> dict[str, float]:
     """GPUs and custom resources that a run reserves at its start, for its learner and the replicas that it starts."""
     learner, replicas = config.learner, config.serving.replicas
-    total = Counter({"GPU": learner.workers * learner.gpus_per_worker})
+    total: defaultdict[str, float] = defaultdict(float, GPU=learner.workers * learner.gpus_per_worker)
     for name, amount in learner.resources.items():
         total[name] += learner.workers * amount
     if config.serving.connect is None:
