@@ -129,9 +129,9 @@ def main() -> None:
     rows: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         total = chosen.blocks * chosen.steps
-        config = TrainConfig.load(
-            CONFIG, [f"storage_path={folder}", f"steps={total}", "tracking.episodes_every_steps=1"]
-        )
+        # One update a batch, as the bare parts do one.
+        settings = ["tracking.episodes_every_steps=1", "algorithm.updates_per_batch=1", "warmstart.steps=200"]
+        config = TrainConfig.load(CONFIG, [f"storage_path={folder}", f"steps={total}", *settings])
         run = runs.create(config)
         model = start_model(config, run)
         with session(config, run, model) as live:

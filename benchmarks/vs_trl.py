@@ -45,7 +45,7 @@ CASES = {
     "a": Case(
         "a: KeyDoor, whole history, 8 x 8",
         "configs/train/key_door_tiny.yaml",
-        (f"optimizer.lr={LR}", "checkpoint.every_steps=0"),
+        (f"optimizer.lr={LR}", "checkpoint.every_steps=0", "algorithm.updates_per_batch=1", "warmstart.steps=80"),
         3.0,
     ),
     "b": Case(
@@ -56,6 +56,7 @@ CASES = {
             "env.kwargs={}",
             "env.history=none",
             "sampling.max_tokens=32",
+            "algorithm.updates_per_batch=1",
             "warmstart.enabled=false",
             "model.tiny.max_positions=256",
             "serving.engine.max_model_len=128",

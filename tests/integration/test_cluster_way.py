@@ -43,7 +43,8 @@ class Process:
 
     def __init__(self, command: list[str], env: dict[str, str], cwd: Path) -> None:
         self.popen = subprocess.Popen(
-            command,
+            # A shell's background job ignores SIGINT, and so would all that it starts.
+            ["env", "--default-signal=INT", *command],
             env=env,
             cwd=cwd,
             stdin=subprocess.DEVNULL,
