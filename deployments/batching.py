@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 ItemT = TypeVar("ItemT")
@@ -11,14 +11,18 @@ AnswerT = TypeVar("AnswerT")
 
 
 class Batcher(Generic[ItemT, AnswerT]):
-    """`await batcher(item)` answers one item; items of one window are sent together by `send(items) -> answers`.
+    """`await batcher(item)` answers one item; items of one window are sent together by `send(items)`, which streams
+    lists of (place in items, answer): no short answer waits for a long one.
 
     Consumes items; waits `window_s` after the first, or until `max_batch` are there; a failure of `send` is raised to
-    every caller of that batch.
+    every caller of that batch that has no answer yet.
     """
 
     def __init__(
-        self, send: Callable[[list[ItemT]], Awaitable[Sequence[AnswerT]]], window_s: float, max_batch: int
+        self,
+        send: Callable[[list[ItemT]], AsyncIterable[Sequence[tuple[int, AnswerT]]]],
+        window_s: float,
+        max_batch: int,
     ) -> None:
         self._send = send
         self._window_s = window_s
@@ -48,13 +52,15 @@ class Batcher(Generic[ItemT, AnswerT]):
             task.add_done_callback(self._tasks.discard)
 
     async def _deliver(self, batch: list[tuple[ItemT, asyncio.Future[AnswerT]]]) -> None:
+        futures = [future for _, future in batch]
+        failure: Exception = RuntimeError("the answers ended early")
         try:
-            answers = await self._send([item for item, _ in batch])
+            async for answers in self._send([item for item, _ in batch]):
+                for place, answer in answers:
+                    if not futures[place].done():
+                        futures[place].set_result(answer)
         except Exception as error:
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
-            return
-        for (_, future), answer in zip(batch, answers, strict=True):
+            failure = error
+        for future in futures:
             if not future.done():
-                future.set_result(answer)
+                future.set_exception(failure)

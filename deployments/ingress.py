@@ -36,8 +36,8 @@ class Ingress:
         self._handles = {p.name: policies[f"policy_{i}"] for i, p in enumerate(self.config.policies)}
         self._streams = {name: handle.options(stream=True) for name, handle in self._handles.items()}
         self._batchers = {
-            name: Batcher(handle.complete.remote, window_s=0.001, max_batch=16)
-            for name, handle in self._handles.items()
+            name: Batcher(stream.complete.remote, window_s=0.001, max_batch=16)
+            for name, stream in self._streams.items()
         }
 
     def _policy(self, name: str | None) -> str:

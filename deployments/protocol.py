@@ -24,6 +24,7 @@ class Sampling:
     regex: str | None = None  # constrain the answer to this grammar (renormalises log-probabilities)
     json_schema: dict[str, Any] | None = None
     ignore_eos: bool = False
+    logprobs: bool = True  # False: the answer's `logprobs` are empty, which saves the engine some work
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:

@@ -85,26 +85,31 @@ class PolicyReplica:
 
     async def generate_stream(self, requests: Sequence[GenerateRequest]) -> AsyncIterator[list[Answer]]:
         """Answers of a batch as they get ready: no short answer waits for a long one."""
+        async for placed in self._placed(requests):
+            yield [answer for _, answer in placed]
+
+    async def _placed(self, requests: Sequence[GenerateRequest]) -> AsyncIterator[list[tuple[int, Answer]]]:
+        """(place in `requests`, answer), as they get ready."""
         refused = await self._gate_batch(requests)
         if refused:
-            yield refused
+            yield list(enumerate(refused))
             return
-        ready: asyncio.Queue[Answer] = asyncio.Queue()
+        ready: asyncio.Queue[tuple[int, Answer]] = asyncio.Queue()
 
-        async def one(request: GenerateRequest) -> None:
-            ready.put_nowait((await self.engine.generate([request]))[0])
+        async def one(place: int, request: GenerateRequest) -> None:
+            ready.put_nowait((place, (await self.engine.generate([request]))[0]))
 
-        tasks = [asyncio.create_task(one(request)) for request in requests]
+        tasks = [asyncio.create_task(one(place, request)) for place, request in enumerate(requests)]
         try:
             missing = len(requests)
             while missing:
-                answers = [await ready.get()]
+                placed = [await ready.get()]
                 await asyncio.sleep(0)  # what ends in the same engine step travels together
                 while not ready.empty():
-                    answers.append(ready.get_nowait())
-                missing -= len(answers)
-                self._count(answers)
-                yield answers
+                    placed.append(ready.get_nowait())
+                missing -= len(placed)
+                self._count([answer for _, answer in placed])
+                yield placed
         finally:
             for task in tasks:
                 task.cancel()
@@ -178,8 +183,9 @@ class PolicyReplica:
         """Serve replaces the replica when this raises."""
         await self.engine.check_health()
 
-    async def complete(self, payloads: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Plain text completions, many in one call: the common case of `/v1/completions` without vLLM's server."""
+    async def complete(self, payloads: Sequence[dict[str, Any]]) -> AsyncIterator[list[tuple[int, dict[str, Any]]]]:
+        """Plain text completions, many in one call, as they get ready (with their place in `payloads`): the common case
+        of `/v1/completions` without vLLM's server."""
         if self._tokenizer is None:
             from transformers import AutoTokenizer
 
@@ -194,12 +200,13 @@ class PolicyReplica:
                 top_p=payload["top_p"],
                 seed=payload["seed"],
                 ignore_eos=payload["ignore_eos"],
+                logprobs=False,
             )
             requests.append(
                 GenerateRequest(payload["request_id"], ids, sampling, deadline_s=self.config.request_deadline_s)
             )
-        answers = await self.generate(requests)
-        return [self._completion(r, a) for r, a in zip(requests, answers, strict=True)]
+        async for placed in self._placed(requests):
+            yield [(place, self._completion(requests[place], answer)) for place, answer in placed]
 
     def _completion(self, request: GenerateRequest, answer: Answer) -> dict[str, Any]:
         if isinstance(answer, GenerateFailure):

@@ -145,7 +145,7 @@ class VllmEngine:
         return GenerateResult(
             request_id=request.request_id,
             token_ids=ids,
-            logprobs=_chosen_logprobs(answer.logprobs, ids),
+            logprobs=_chosen_logprobs(answer.logprobs, ids) if request.sampling.logprobs else [],
             weight_version=first_version,
             finish_reason=answer.finish_reason,
             weight_version_last=self._version,
@@ -193,7 +193,7 @@ class VllmEngine:
             stop_token_ids=list(sampling.stop_token_ids),
             allowed_token_ids=allowed,
             structured_outputs=constraint,
-            logprobs=0,  # the chosen token's own
+            logprobs=0 if sampling.logprobs else None,  # 0: the chosen token's own
             flat_logprobs=True,
             ignore_eos=sampling.ignore_eos,
             detokenize=False,
