@@ -39,6 +39,8 @@ class Case:
     config: str
     overrides: tuple[str, ...]
     bar: float
+    blocks: int
+    steps: int  # of one block; the first is not counted
 
 
 CASES = {
@@ -47,6 +49,8 @@ CASES = {
         "configs/train/key_door_tiny.yaml",
         (f"optimizer.lr={LR}", "checkpoint.every_steps=0", "algorithm.updates_per_batch=1", "warmstart.steps=80"),
         3.0,
+        blocks=1,
+        steps=4,
     ),
     "b": Case(
         "b: 64 answers of 32 tokens",
@@ -64,6 +68,8 @@ CASES = {
             "checkpoint.every_steps=0",
         ),
         1.0,
+        blocks=2,
+        steps=5,
     ),
 }
 
@@ -252,11 +258,15 @@ def measure(name: str, blocks: int, steps: int) -> list[Figure]:
 def main() -> None:
     parser = options(__doc__ or "")
     parser.add_argument("--case", choices=("a", "b", "both"), default="both")
-    parser.add_argument("--blocks", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=6, help="steps of one block")
+    parser.add_argument("--blocks", type=int, help="default: as many as fit into ten minutes for both cases")
+    parser.add_argument("--steps", type=int, help="steps of one block")
     chosen = parser.parse_args()
     names = ("a", "b") if chosen.case == "both" else (chosen.case,)
-    report("vs_trl", [figure for name in names for figure in measure(name, chosen.blocks, chosen.steps)], chosen)
+    figures = []
+    for name in names:
+        case = CASES[name]
+        figures += measure(name, chosen.blocks or case.blocks, chosen.steps or case.steps)
+    report("vs_trl", figures, chosen)
 
 
 if __name__ == "__main__":
