@@ -214,8 +214,11 @@ async def run_group(player: Player, task: Task, group_size: int) -> Group:
     try:
         async with asyncio.TaskGroup() as siblings:
             tasks = [siblings.create_task(_complete(player, task, sibling)) for sibling in range(group_size)]
-    except* RolloutFailed as failures:
-        raise failures.exceptions[0] from None
+    except ExceptionGroup as failures:
+        first = next((e for e in failures.exceptions if isinstance(e, RolloutFailed)), failures.exceptions[0])
+        if isinstance(first, RolloutFailed):
+            raise first from None
+        raise RolloutFailed(f"{task.env} seed {task.seed}: {type(first).__name__}: {first}") from first
     return Group(task, tuple(done.result() for done in tasks))
 
 

@@ -111,6 +111,11 @@ async def test_an_environment_that_raises_is_named_with_its_seed(renderer: ChatR
         await run_group(player(renderer, make=Broken), TASK, 2)
 
 
+async def test_what_nobody_foresaw_ends_the_group_with_its_own_message(renderer: ChatRenderer) -> None:
+    with pytest.raises(RolloutFailed, match=r"tictactoe seed 5: HistoryUnsupported: tictactoe has no scratchpad"):
+        await run_group(player(renderer, history="scratchpad"), TASK, 2)
+
+
 async def test_a_full_history_only_grows_and_is_one_training_sequence(renderer: ChatRenderer) -> None:
     episode = await run_episode(player(renderer, history="full"), TASK, 0)
     for before, after in zip(episode.turns, episode.turns[1:], strict=False):
