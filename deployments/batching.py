@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterable, Callable, Sequence
 from typing import Any, Generic, TypeVar
 
+from deployments.errors import PolicyError
+
 ItemT = TypeVar("ItemT")
 AnswerT = TypeVar("AnswerT")
 
@@ -53,7 +55,7 @@ class Batcher(Generic[ItemT, AnswerT]):
 
     async def _deliver(self, batch: list[tuple[ItemT, asyncio.Future[AnswerT]]]) -> None:
         futures = [future for _, future in batch]
-        failure: Exception = RuntimeError("the answers ended early")
+        failure: Exception = PolicyError("unavailable", "the replica ended its answers early: try again")
         try:
             async for answers in self._send([item for item, _ in batch]):
                 for place, answer in answers:

@@ -209,7 +209,7 @@ class Coordinator:
             task.cancel()
         self._running.clear()
         self._batches.clear()
-        self._failure = None
+        self._failure = self._asked = self._given = None
         rollout = self._config.rollout
         self._buffer = GroupBuffer(
             rollout.groups_per_step, rollout.max_policy_lag_steps, self._config.steps, first_step, base_version

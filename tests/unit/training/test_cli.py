@@ -24,7 +24,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]
 def finished_run(tmp_path: Path) -> Path:
     """A run folder whose last checkpoint is that of its last step."""
     run = tmp_path / "run"
-    done = run / "checkpoints" / "step-00000110"
+    done = run / "checkpoints" / f"step-{TrainConfig.load(TINY).steps:08d}"
     done.mkdir(parents=True)
     (done / "done.json").write_text("{}")
     (run / "config.json").write_text(json.dumps(TrainConfig.load(TINY).dump()))
@@ -91,7 +91,7 @@ def test_a_run_that_is_done_is_not_resumed_in_silence(finished_run: Path, capsys
     code, error = said(capsys, "train", "--resume", str(finished_run))
 
     assert code == 1
-    assert "has done all its 110 steps: name more with --set steps=N" in error
+    assert f"has done all its {TrainConfig.load(TINY).steps} steps: name more with --set steps=N" in error
 
 
 def test_a_dry_run_prints_configuration_and_placement_and_starts_nothing(capsys: pytest.CaptureFixture[str]) -> None:
