@@ -102,7 +102,7 @@ class Ingress:
             policy = next(p for p in self.config.policies if p.name == name)
             if plain["max_tokens"] > policy.max_new_tokens:
                 raise PolicyError("too_large", f"max_tokens {plain['max_tokens']} is over {policy.max_new_tokens}")
-            answer = await self._batchers[name](plain)
+            answer = await self._batchers[name](plain, policy.request_deadline_s)
             if "kind" in answer:
                 raise PolicyError(answer["kind"], answer["message"])
             return json_answer(completion_body(answer, name, request_id))

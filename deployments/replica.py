@@ -83,13 +83,8 @@ class PolicyReplica:
         self._count(answers)
         return answers
 
-    async def generate_stream(self, requests: Sequence[GenerateRequest]) -> AsyncIterator[list[Answer]]:
-        """Answers of a batch as they get ready: no short answer waits for a long one."""
-        async for placed in self._placed(requests):
-            yield [answer for _, answer in placed]
-
-    async def _placed(self, requests: Sequence[GenerateRequest]) -> AsyncIterator[list[tuple[int, Answer]]]:
-        """(place in `requests`, answer), as they get ready."""
+    async def generate_stream(self, requests: Sequence[GenerateRequest]) -> AsyncIterator[list[tuple[int, Answer]]]:
+        """(place in `requests`, answer), as they get ready: no short answer waits for a long one."""
         refused = await self._gate_batch(requests)
         if refused:
             yield list(enumerate(refused))
@@ -205,7 +200,7 @@ class PolicyReplica:
             requests.append(
                 GenerateRequest(payload["request_id"], ids, sampling, deadline_s=self.config.request_deadline_s)
             )
-        async for placed in self._placed(requests):
+        async for placed in self.generate_stream(requests):
             yield [(place, self._completion(requests[place], answer)) for place, answer in placed]
 
     def _completion(self, request: GenerateRequest, answer: Answer) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from deployments.weights import Kind, WeightStore
+from deployments.weights import WeightStore
+from deployments.weights_format import Kind
 
 if TYPE_CHECKING:
     from vllm.distributed.weight_transfer.base import TrainerWeightTransferEngine, WeightSource

@@ -13,7 +13,9 @@ from typing import Any
 
 import ray
 
-from deployments.weights import MANIFEST, WeightsMissing, WeightStore, fill_cache
+from deployments.weights import WeightStore
+from deployments.weights_files import fill_cache
+from deployments.weights_format import MANIFEST, WeightsMissing
 
 NAMESPACE = "rayward"
 CHUNK_BYTES = 256 * 1024 * 1024  # of a file; a reader writes one while the next is on its way

@@ -20,6 +20,7 @@ FIRST_PARTY = {
     "training": {
         "training", "configs", "envs",
         "deployments.protocol", "deployments.client", "deployments.weights", "deployments.errors",
+        "deployments.batching",
     },
 }  # fmt: skip
 FIRST_PARTY_EXCEPTIONS = {

@@ -17,16 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from deployments import weights
-from deployments.weights import (
-    DTYPE_CODES,
-    Fetched,
-    VersionOrder,
-    WeightsCorrupt,
-    WeightsMissing,
-    WeightsTimeout,
-    WeightStore,
-)
+from deployments import weights_format
+from deployments.weights import Fetched, VersionOrder, WeightsCorrupt, WeightsMissing, WeightsTimeout, WeightStore
+from deployments.weights_format import DTYPE_CODES, Kind
 
 Pairs = list[tuple[str, torch.Tensor]]
 
@@ -88,7 +81,7 @@ def test_what_is_fetched_is_what_was_published(store: WeightStore, tmp_path: Pat
     st.sampled_from(["full", "adapter"]),
 )
 def test_every_dtype_shape_and_name_survives(
-    specs: list[tuple[str, list[int], str]], max_shard_bytes: int, kind: weights.Kind
+    specs: list[tuple[str, list[int], str]], max_shard_bytes: int, kind: Kind
 ) -> None:
     tensors: Pairs = []
     for index, (dtype, shape, name) in enumerate(specs):
@@ -136,9 +129,9 @@ def test_more_tensors_than_a_header_holds_go_into_the_next_file(tmp_path: Path) 
 
 
 def test_several_files_are_written_at_once_without_mixing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "LANES", 3)
-    monkeypatch.setattr(weights, "LANE_BACKLOG_BYTES", 1)
-    monkeypatch.setattr(weights, "SMALL_BYTES", 0)
+    monkeypatch.setattr(weights_format, "LANES", 3)
+    monkeypatch.setattr(weights_format, "LANE_BACKLOG_BYTES", 1)
+    monkeypatch.setattr(weights_format, "SMALL_BYTES", 0)
     store = WeightStore(str(tmp_path))
     tensors = [(f"t{i}", torch.rand(50_000 + i)) for i in range(40)]
     store.publish(1, tensors)
