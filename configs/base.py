@@ -31,18 +31,13 @@ class YamlConfig(Strict):
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
-        """Reads a YAML file (or the name of one that ships in `configs/`) and applies `a.b=c` overrides.
+        """Reads a YAML file (or the name of one that ships in `configs/`) and applies `a.b=c` overrides. A file that
+        says `extends: other.yaml` is laid over that one, key by key.
 
-        Raises ConfigError when the file is missing, is not a mapping, or does not fit the schema.
+        Raises ConfigError when a file is missing, is not a mapping, or does not fit the schema.
         """
         file = find_yaml(path)
-        try:
-            data = yaml.safe_load(file.read_text())
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{file} is not valid YAML: {error}") from error
-        if not isinstance(data, dict):
-            raise ConfigError(f"{file} must hold a mapping of settings, but holds {type(data).__name__}")
-        return cls.parse(data, overrides, source=str(file))
+        return cls.parse(read_yaml(file), overrides, source=str(file))
 
     @classmethod
     def parse(cls, data: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "config") -> Self:
@@ -59,6 +54,33 @@ class YamlConfig(Strict):
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.dump(), sort_keys=False)
+
+
+def read_yaml(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The mapping in `file`, laid over the file that it `extends` (a path beside it). Raises ConfigError."""
+    if file in above:
+        raise ConfigError(f"{file} extends itself: {' -> '.join(map(str, (*above, file)))}")
+    try:
+        data = yaml.safe_load(file.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file} is not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{file} must hold a mapping of settings, but holds {type(data).__name__}")
+    base = data.pop("extends", None)
+    if base is None:
+        return data
+    parent = file.parent / str(base)
+    if not parent.is_file():
+        raise ConfigError(f"{file} extends {base!r}, but there is no file {parent}")
+    return _laid_over(read_yaml(parent, (*above, file)), data)
+
+
+def _laid_over(base: dict[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in data.items():
+        old = merged.get(key)
+        merged[key] = _laid_over(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def find_yaml(path: str | Path) -> Path:

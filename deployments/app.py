@@ -15,6 +15,7 @@ from configs.serving import PolicyConfig, ServeConfig
 from deployments.ingress import Ingress
 from deployments.replica import PolicyReplica
 from deployments.replica import model_folder_error as model_folder_error
+from deployments.vllm_engine import on_gpu as on_gpu
 from deployments.vllm_engine import process_environment
 
 # Read where Ray and Serve's controller start: they must stand in the environment before `ray start` or `ray.init`.
@@ -56,7 +57,6 @@ def bind(config: ServeConfig) -> Application:
 def _policy(policy: PolicyConfig) -> Application:
     replicas, engine = policy.replicas, policy.engine
     environment = process_environment(engine)
-    on_gpu = "VLLM_CPU_KVCACHE_SPACE" not in environment
     environment.setdefault("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", str(max(1, int(replicas.num_cpus)))))
     options: dict[str, Any] = {}
     actor: dict[str, Any] = {
@@ -64,7 +64,7 @@ def _policy(policy: PolicyConfig) -> Application:
         "resources": replicas.resources,
         "runtime_env": {"env_vars": environment},
     }
-    if on_gpu and engine.gpus > 1:
+    if on_gpu(engine) and engine.gpus > 1:
         # One placement group a replica: vLLM's workers live in its bundles. It cannot grow, so it holds all of them.
         actor["num_gpus"] = 0
         options["placement_group_bundles"] = [
@@ -72,7 +72,7 @@ def _policy(policy: PolicyConfig) -> Application:
             *[{"GPU": 1, "CPU": 1} for _ in range(engine.gpus - 1)],
         ]
         options["placement_group_strategy"] = "STRICT_PACK" if engine.pipeline_parallel_size == 1 else "PACK"
-    elif on_gpu:
+    elif on_gpu(engine):
         actor["num_gpus"] = 1
     deployment = serve.deployment(
         PolicyReplica,

@@ -20,7 +20,7 @@ from ray.util import metrics
 from configs.serving import PolicyConfig
 from deployments.errors import PolicyError
 from deployments.protocol import GenerateFailure, GenerateRequest, GenerateResult, Sampling
-from deployments.vllm_engine import VllmEngine, process_environment
+from deployments.vllm_engine import VllmEngine, on_gpu, process_environment
 from deployments.weights import WeightsError, WeightStore
 
 logger = logging.getLogger("ray.serve")
@@ -171,7 +171,7 @@ class PolicyReplica:
             "weight_version": self.engine.version,
             "pid": os.getpid(),
             "started": self._started,
-            "device": "cpu" if process_environment(self.config.engine).get("VLLM_CPU_KVCACHE_SPACE") else "cuda",
+            "device": "cuda" if on_gpu(self.config.engine) else "cpu",
         }
 
     async def check_health(self) -> None:

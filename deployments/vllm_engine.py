@@ -19,7 +19,10 @@ TRANSFER_BACKENDS = {"store": "rayward_store", "nccl": "rayward_nccl", "ipc": "r
 PUSH_LIMIT_S = 300.0  # an engine that is paused for longer lost its learner: its health check fails
 
 
-def cuda_present() -> bool:
+def on_gpu(config: EngineConfig) -> bool:
+    """Where an engine runs; `auto`: on a GPU if this machine has one."""
+    if config.device != "auto":
+        return config.device == "gpu"
     import torch
 
     return torch.cuda.is_available()
@@ -28,7 +31,7 @@ def cuda_present() -> bool:
 def process_environment(config: EngineConfig) -> dict[str, str]:
     """Variables that must stand in the environment of a replica's process before vLLM is imported."""
     variables = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING")}
-    if config.device == "cpu" or (config.device == "auto" and not cuda_present()):
+    if not on_gpu(config):
         variables |= {
             "VLLM_CPU_KVCACHE_SPACE": str(config.cpu_kv_cache_gib),
             # "auto" pins every engine of a machine to the same first core
@@ -39,7 +42,7 @@ def process_environment(config: EngineConfig) -> dict[str, str]:
 
 def engine_arguments(config: EngineConfig, model: str, weight_updates: bool) -> dict[str, Any]:
     """EngineConfig as vLLM's AsyncEngineArgs."""
-    on_cpu = config.device == "cpu" or (config.device == "auto" and not cuda_present())
+    on_cpu = not on_gpu(config)
     arguments: dict[str, Any] = {
         "model": model,
         "dtype": config.dtype if config.dtype != "auto" or not on_cpu else "float32",

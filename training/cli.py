@@ -52,10 +52,10 @@ def train(
         raise ConfigError("name a configuration with --config, or a run with --resume")
     settings, run = chosen(config, resume, overrides)
     if dry_run:
-        from training.tables import placement
+        from training import cluster, tables
 
         console.print(settings.to_yaml(), markup=False, highlight=False)
-        console.print(placement(settings))
+        console.print(tables.placement(cluster.placement(settings)))
         return
     _train(settings, run)
 
@@ -96,11 +96,11 @@ def sweep(
     settings = SweepConfig.load(config, overrides)
     base = settings.resolve()
     if dry_run:
-        from training.tables import placement
+        from training import cluster, tables
 
         console.print(settings.to_yaml(), markup=False)
         console.print(f"{settings.trial_count} trials of {base.steps} steps, {settings.concurrency} at once; of each:")
-        console.print(placement(base))
+        console.print(tables.placement(cluster.placement(base)))
         return
     from training.tune import run_sweep
 

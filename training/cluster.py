@@ -11,9 +11,10 @@ import socket
 import tempfile
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from training import quiet
 logger = logging.getLogger("rayward")
 
 APPLICATION = "rayward"
+INGRESS_CPUS, COORDINATOR_CPUS = 0.1, 0.1
 
 
 class ClusterError(RuntimeError):
@@ -115,17 +117,50 @@ def ray_session(address: str | None = None) -> Iterator[bool]:
             ray.shutdown()
 
 
+@dataclass(frozen=True)
+class Role:
+    """One kind of process of a run: how many there are (`at_most` after autoscaling), and what each reserves."""
+
+    name: str
+    count: int
+    at_most: int
+    cpus: float
+    gpus: float = 0
+    resources: Mapping[str, float] = field(default_factory=dict)
+
+
+def placement(config: TrainConfig) -> list[Role]:
+    """Who runs where, on how much. The replicas and their ingress are left out when the run joins an application."""
+    from deployments.app import on_gpu
+
+    learner, replicas, engine = config.learner, config.serving.replicas, config.serving.engine
+    gpus = engine.gpus if on_gpu(engine) else 0
+    first = max(replicas.min_replicas, 1)
+    serving = [
+        Role("policy replica", first, replicas.max_replicas, replicas.num_cpus, gpus, replicas.resources),
+        Role("ingress", 1, 1, INGRESS_CPUS),
+    ]
+    return [
+        *(serving if config.serving.connect is None else []),
+        Role(
+            "learner",
+            learner.workers,
+            learner.workers,
+            learner.cpus_per_worker,
+            learner.gpus_per_worker,
+            learner.resources,
+        ),
+        Role("rollout worker", config.rollout.workers, config.rollout.workers, config.rollout.worker_cpus),
+        Role("coordinator", 1, 1, COORDINATOR_CPUS),
+    ]
+
+
 def needed(config: TrainConfig) -> dict[str, float]:
     """GPUs and custom resources that a run reserves at its start, for its learner and the replicas that it starts."""
-    learner, replicas = config.learner, config.serving.replicas
-    total: defaultdict[str, float] = defaultdict(float, GPU=learner.workers * learner.gpus_per_worker)
-    for name, amount in learner.resources.items():
-        total[name] += learner.workers * amount
-    if config.serving.connect is None:
-        count = max(replicas.min_replicas, 1)
-        total["GPU"] += count * config.serving.engine.gpus if config.serving.engine.device == "gpu" else 0
-        for name, amount in replicas.resources.items():
-            total[name] += count * amount
+    total: defaultdict[str, float] = defaultdict(float)
+    for role in placement(config):
+        for name, amount in {"GPU": role.gpus, **role.resources}.items():
+            total[name] += role.count * amount
     return {name: amount for name, amount in total.items() if amount}
 
 
@@ -162,7 +197,9 @@ def serve_config(
         request_deadline_s=config.rollout.request_deadline_s,
     )
     port = port or config.serving.http_port or free_port()
-    return ServeConfig(name=app, policies=[policy], http=HttpConfig(port=port, root_path=route), ingress_cpus=0.1)
+    return ServeConfig(
+        name=app, policies=[policy], http=HttpConfig(port=port, root_path=route), ingress_cpus=INGRESS_CPUS
+    )
 
 
 def check_port(host: str, port: int) -> None:
@@ -200,8 +237,16 @@ def _run(app: Any, config: ServeConfig) -> Any:
     from ray import serve
 
     deadline_s = max(policy.replicas.start_deadline_s for policy in config.policies)
-    pool = ThreadPoolExecutor(1, thread_name_prefix="serve-run")
-    started = pool.submit(serve.run, app, name=config.name, route_prefix=config.http.root_path)
+    started: Future[Any] = Future()
+
+    def start() -> None:
+        try:
+            started.set_result(serve.run(app, name=config.name, route_prefix=config.http.root_path))
+        except BaseException as error:  # carried to the caller's thread
+            started.set_exception(error)
+
+    # a daemon: one that waits for ever must not keep the process from ending
+    threading.Thread(target=start, name="serve-run", daemon=True).start()
     try:
         return started.result(timeout=deadline_s)
     except RuntimeError as error:
@@ -211,8 +256,6 @@ def _run(app: Any, config: ServeConfig) -> Any:
             f"the Serve application was not ready within replicas.start_deadline_s ({deadline_s:g} s): "
             f"{_why(config.name) or 'no replica was placed'}. `ray status` shows what is missing"
         ) from error
-    finally:
-        pool.shutdown(wait=False)
 
 
 def start_serve(http: HttpConfig) -> None:

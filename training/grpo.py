@@ -246,7 +246,9 @@ def another_run(
     """A run with a coordinator of its own on replicas that are up. Its policy has the architecture that they serve;
     they take up its weights with its first version."""
     # "DEFAULT": not inside the placement group of the caller, where a trial of a sweep has one without room for it.
-    options = Coordinator.options(num_cpus=0.1, max_concurrency=1000, scheduling_strategy="DEFAULT")  # type: ignore[attr-defined]
+    options = Coordinator.options(  # type: ignore[attr-defined]
+        num_cpus=cluster.COORDINATOR_CPUS, max_concurrency=1000, scheduling_strategy="DEFAULT"
+    )
     coordinator = options.remote(config.dump(), str(model), app)
     try:
         yield Session(config, run, model, weights_root, coordinator, app)
@@ -313,7 +315,7 @@ def train_steps(live: Session, base_version: int = 0) -> Iterator[tuple[int, dic
             heard = time.monotonic()
         elif time.monotonic() - heard > config.tracking.stalled_after_s:
             heard = time.monotonic()
-            waits = ray.get(live.coordinator.waits_for.remote())
+            waits = _waits(live.coordinator)
             logger.warning("no step for %g s: %s", config.tracking.stalled_after_s, waits)
         if ended:
             break
@@ -321,6 +323,13 @@ def train_steps(live: Session, base_version: int = 0) -> Iterator[tuple[int, dic
         raise TrainingFailed(
             f"training stopped: {root_cause(outcome[0])}\nresume with: rayward train --resume {live.run.path}"
         ) from outcome[0]
+
+
+def _waits(coordinator: Any) -> str:
+    try:
+        return str(ray.get(coordinator.waits_for.remote(), timeout=5.0))
+    except ray.exceptions.GetTimeoutError:
+        return "the coordinator does not answer"
 
 
 def root_cause(error: BaseException) -> str:

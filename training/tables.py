@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from configs.training import TrainConfig
 from training import statistics
 from training.statistics import Estimate
 
 if TYPE_CHECKING:
+    from training.cluster import Role
     from training.doctor import Report
     from training.evaluate import Evaluation
 
@@ -82,24 +82,13 @@ def differences(report: Report) -> Table:
     return shown
 
 
-def placement(config: TrainConfig) -> Table:
+def placement(roles: Sequence[Role]) -> Table:
     """Who runs where, on how much."""
     shown = Table(title="placement")
     for column in ("role", "processes", "CPUs each", "GPUs each", "custom resources each"):
         shown.add_column(column)
-    replicas, learner = config.serving.replicas, config.learner
-    on_gpu = learner.gpus_per_worker > 0
-    gpus = config.serving.engine.gpus if on_gpu else 0
-    count = f"{replicas.min_replicas}..{replicas.max_replicas}"
-    rows: list[tuple[str, object, float, float, dict[str, float]]] = [
-        ("policy replica", count, replicas.num_cpus, gpus, replicas.resources),
-        ("learner", learner.workers, learner.cpus_per_worker, learner.gpus_per_worker, learner.resources),
-        ("rollout worker", config.rollout.workers, config.rollout.worker_cpus, 0, {}),
-        ("coordinator", 1, 0.1, 0, {}),
-        ("ingress", 1, 0.1, 0, {}),
-    ]
-    for role, processes, cpus, gpu, resources in rows:
-        shown.add_row(
-            role, str(processes), f"{cpus:g}", f"{gpu:g}", ", ".join(f"{k}: {v:g}" for k, v in resources.items())
-        )
+    for role in roles:
+        count = str(role.count) if role.count == role.at_most else f"{role.count}..{role.at_most}"
+        resources = ", ".join(f"{name}: {amount:g}" for name, amount in role.resources.items())
+        shown.add_row(role.name, count, f"{role.cpus:g}", f"{role.gpus:g}", resources)
     return shown

@@ -131,3 +131,20 @@ def test_an_unknown_weight_sync_call_is_an_error_of_the_caller(stack: Any) -> No
     handle = serve.get_deployment_handle("policy", "rayward")
     with pytest.raises(Exception, match="no weight-sync call 'reboot'"):
         handle.push.remote("reboot").result(timeout_s=30)
+
+
+def test_an_application_that_finds_no_room_ends_in_an_error_that_says_so(stack: Any) -> None:
+    import ray
+    from ray import serve
+
+    from training import cluster
+
+    replicas = {"num_cpus": 1000, "start_deadline_s": 3}
+    policies = [{"name": "huge", "model": str(stack.session.model), "replicas": replicas}]
+    http = {"root_path": "/huge", "port": 0}
+    config = cluster.ServeConfig.parse({"name": "huge", "policies": policies, "http": http})
+    with pytest.raises(cluster.ClusterError, match=r"not ready within replicas.start_deadline_s \(3 s\)"):
+        with cluster.application(config):
+            pass
+    assert "huge" not in serve.status().applications
+    assert ray.is_initialized()

@@ -34,6 +34,23 @@ def test_overrides_come_after_the_file_and_know_exponents() -> None:
     assert (config.optimizer.lr, config.steps) == (1e-4, 3)
 
 
+def test_a_config_that_extends_another_changes_what_it_names() -> None:
+    base, longer = (TrainConfig.load(f"configs/train/tictactoe_{name}.yaml") for name in ("tiny", "long"))
+    assert longer.rollout.group_size == base.rollout.group_size
+    assert longer.rollout.groups_per_step > base.rollout.groups_per_step
+    assert longer.model == base.model
+
+
+def test_extending_what_is_not_there_or_itself_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("extends: b.yaml\n")
+    with pytest.raises(ConfigError, match=r"a.yaml extends 'b.yaml', but there is no file"):
+        TrainConfig.load(file)
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
+    with pytest.raises(ConfigError, match="extends itself"):
+        TrainConfig.load(file)
+
+
 def test_a_missing_file_lists_what_ships() -> None:
     with pytest.raises(ConfigError, match=r"Did you mean configs/train/tictactoe_tiny.yaml"):
         TrainConfig.load("configs/train/tictactoe_tini.yaml")
