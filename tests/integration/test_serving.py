@@ -143,8 +143,8 @@ def test_an_application_that_finds_no_room_ends_in_an_error_that_says_so(stack: 
     policies = [{"name": "huge", "model": str(stack.session.model), "replicas": replicas}]
     http = {"root_path": "/huge", "port": 0}
     config = cluster.ServeConfig.parse({"name": "huge", "policies": policies, "http": http})
-    with pytest.raises(cluster.ClusterError, match=r"not ready within replicas.start_deadline_s \(3 s\)"):
-        with cluster.application(config):
-            pass
+    late = r"not ready within replicas.start_deadline_s \(3 s\)"
+    with pytest.raises(cluster.ClusterError, match=late), cluster.application(config):
+        pass
     assert "huge" not in serve.status().applications
     assert ray.is_initialized()
