@@ -33,7 +33,10 @@ class Ingress:
 
     def __init__(self, config: dict[str, Any], **policies: Any) -> None:
         self.config = ServeConfig.model_validate(config)
-        self._handles = {p.name: policies[f"policy_{i}"] for i, p in enumerate(self.config.policies)}
+        # Not the bound handles: they carry the settings of the process that bound them, and it may have imported Serve
+        # before `THROUGHPUT_SWITCHES` were set. These talk gRPC to the replicas where the switches say so.
+        app = serve.get_replica_context().app_name
+        self._handles = {p.name: serve.get_deployment_handle(p.name, app) for p in self.config.policies}
         self._streams = {name: handle.options(stream=True) for name, handle in self._handles.items()}
         self._batchers = {
             name: Batcher(stream.complete.remote, window_s=0.001, max_batch=16)

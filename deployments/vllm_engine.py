@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
 TRANSFER_BACKENDS = {"store": "rayward_store", "nccl": "rayward_nccl", "ipc": "rayward_ipc"}
+# The engine's own process runs the model. With vLLM's choice on CPUs, a worker process, the engine spins on a core
+# while it waits for each step; vLLM wants it to bind OpenMP threads to cores, which our replicas do not do.
+CPU_EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 PUSH_LIMIT_S = 300.0  # an engine that is paused for longer lost its learner: its health check fails
 
 
@@ -64,6 +67,8 @@ def engine_arguments(config: EngineConfig, model: str, weight_updates: bool) -> 
         # A seeded request whose prompt is prefilled in chunks kills the CPU engine: whole prompts only.
         arguments["enable_chunked_prefill"] = False
         arguments.setdefault("max_num_batched_tokens", max(4096, config.max_model_len))
+        if config.gpus == 1:
+            arguments["distributed_executor_backend"] = CPU_EXECUTOR
     else:
         arguments["gpu_memory_utilization"] = config.gpu_memory_utilization
     if weight_updates:
