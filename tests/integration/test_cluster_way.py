@@ -13,10 +13,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,59 +25,15 @@ import pytest
 import yaml
 
 from tests.integration.conftest import ROOT, TINY, tiny_config
+from tests.integration.processes import MARK, Process, marked, wait_until
 from training import tiny
 from training.cluster import free_port, process_settings
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(420)]
 
-MARK = "RAYWARD_TEST_CLUSTER"  # in the environment of every process of the cluster, wherever it was started
 SERVING_PROCESSES = ("ServeController", "ServeReplica", "ProxyActor", "haproxy", "VLLM::")
 BIN = Path(sys.executable).parent
 ENVIRONMENT = "from tests.integration.odd_envs import Checksum\n\n\nclass Shipped(Checksum):\n    pass\n"
-
-
-class Process:
-    """A command that goes on, in a session of its own; a thread reads what it prints, which can be awaited."""
-
-    def __init__(self, command: list[str], env: dict[str, str], cwd: Path) -> None:
-        self.popen = subprocess.Popen(
-            # A shell's background job ignores SIGINT, and so would all that it starts.
-            ["env", "--default-signal=INT", *command],
-            env=env,
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            text=True,
-            errors="replace",
-        )
-        self.printed = ""
-        self._over = False
-        self._news = threading.Condition()
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        assert self.popen.stdout is not None
-        for line in self.popen.stdout:
-            with self._news:
-                self.printed += line
-                self._news.notify_all()
-        with self._news:
-            self._over = True
-            self._news.notify_all()
-
-    def wait_for(self, text: str, deadline_s: float) -> None:
-        """AssertionError at the deadline, and when the process ends before it prints `text`."""
-        with self._news:
-            self._news.wait_for(lambda: text in self.printed or self._over, deadline_s)
-            assert text in self.printed, f"no {text!r} within {deadline_s:g} s:\n{self.printed[-3000:]}"
-
-    def end(self, number: signal.Signals, deadline_s: float) -> int:
-        """Sends a signal, unless it ended before, and waits for the end; returns the exit code."""
-        if self.popen.poll() is None:
-            self.popen.send_signal(number)
-        return self.popen.wait(deadline_s)
 
 
 @dataclass(frozen=True)
@@ -109,12 +63,7 @@ class Cluster:
         return Process([str(BIN / command[0]), *command[1:]], self.env, self.project)
 
     def processes(self) -> list[psutil.Process]:
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):  # it ended meanwhile, or is not ours to look at
-                if process.environ().get(MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-        return found
+        return marked(self.mark)
 
     def serving_processes(self) -> list[str]:
         lines = []
@@ -122,14 +71,6 @@ class Cluster:
             with contextlib.suppress(psutil.Error):
                 lines.append(" ".join(process.cmdline()))
         return [line for line in lines if any(name in line for name in SERVING_PROCESSES)]
-
-
-def wait_until(condition: Callable[[], bool], deadline_s: float, what: Callable[[], str]) -> None:
-    """Asks again and again: for what tells nobody that it happened."""
-    until = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < until, f"not within {deadline_s:g} s: {what()}"
-        time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
