@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+import shutil
 import signal
 import socket
 import tempfile
@@ -13,7 +14,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from training import quiet
 logger = logging.getLogger("rayward")
 
 APPLICATION = "rayward"
+ADMIN_SOCKET = "admin.sock"
 INGRESS_CPUS, COORDINATOR_CPUS = 0.1, 0.1
 
 
@@ -45,10 +47,31 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def prepare_environment() -> None:
-    """Sets what Ray's processes read when they start, before `ray.init`; a value that is already there stays."""
-    for name, value in process_settings(Path(tempfile.mkdtemp(prefix="rayward-haproxy-"))).items():
-        os.environ.setdefault(name, value)
+@contextmanager
+def _own_environment() -> Iterator[None]:
+    """What Ray's processes read when they start; a value that is already there stays. At the end it is taken back."""
+    folder = Path(tempfile.mkdtemp(prefix="rayward-haproxy-"))
+    ours = {name: value for name, value in process_settings(folder).items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        _end_haproxy(folder / ADMIN_SOCKET)
+        shutil.rmtree(folder, ignore_errors=True)
+        for name in ours:
+            os.environ.pop(name, None)
+
+
+def _end_haproxy(admin: Path) -> None:
+    """Ends the HAProxy that answers at this socket: Serve leaves it behind when its manager is killed first."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(2.0)
+        client.connect(str(admin))
+        client.sendall(b"show info\n")
+        answer = client.makefile("r").read()
+        pids = [int(line.partition(":")[2]) for line in answer.splitlines() if line.startswith("Pid:")]
+        for pid in pids:
+            os.kill(pid, signal.SIGTERM)
 
 
 def process_settings(folder: Path) -> dict[str, str]:
@@ -59,7 +82,7 @@ def process_settings(folder: Path) -> dict[str, str]:
     return {
         **THROUGHPUT_SWITCHES,
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / ADMIN_SOCKET),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
@@ -84,8 +107,19 @@ def ray_session(address: str | None = None) -> Iterator[bool]:
         yield False
         return
     address = address or os.environ.get("RAY_ADDRESS")
-    if address is None:
-        prepare_environment()
+    with ExitStack() as stack:
+        if address is None:
+            stack.enter_context(_own_environment())
+        _init(address)
+        try:
+            yield address is None
+        finally:
+            _shut_down(started=address is None)
+
+
+def _init(address: str | None) -> None:
+    import ray
+
     started = address is None
     try:
         ray.init(
@@ -105,16 +139,17 @@ def ray_session(address: str | None = None) -> Iterator[bool]:
     if threading.current_thread() is threading.main_thread():
         # Ray's own handler ends the process before replicas and workers are shut down.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield started
-    finally:
-        from ray import serve
 
-        # Serve kills its controller while calls to it are open, and Ray reports each of them as an error on stdout.
-        with contextlib.redirect_stdout(io.StringIO()):
-            if started:
-                serve.shutdown()
-            ray.shutdown()
+
+def _shut_down(started: bool) -> None:
+    import ray
+    from ray import serve
+
+    # Serve kills its controller while calls to it are open, and Ray reports each of them as an error on stdout.
+    with contextlib.redirect_stdout(io.StringIO()):
+        if started:
+            serve.shutdown()
+        ray.shutdown()
 
 
 @dataclass(frozen=True)

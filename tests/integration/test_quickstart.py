@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 import uuid
 from pathlib import Path
 
@@ -31,8 +32,12 @@ def quickstart(storage: Path, mark: str, *overrides: str) -> Process:
     return Process(command, env, ROOT)
 
 
+def haproxy_folders() -> set[Path]:
+    return set(Path(tempfile.gettempdir()).glob("rayward-haproxy-*"))
+
+
 def test_it_shows_three_policies_a_picture_and_what_to_try_next(tmp_path: Path) -> None:
-    mark = uuid.uuid4().hex
+    mark, before = uuid.uuid4().hex, haproxy_folders()
     process = quickstart(tmp_path, mark, "steps=2")
 
     assert process.popen.wait(300) == 0, process.printed[-3000:]
@@ -43,6 +48,7 @@ def test_it_shows_three_policies_a_picture_and_what_to_try_next(tmp_path: Path) 
     assert sorted(file.name for file in (run / "models").iterdir()) == ["final", "init", "start"]
     assert all(name in process.printed for name in ("random", "warm", "GRPO", "95 %", str(run)))
     wait_until(lambda: not marked(mark), 30, lambda: f"left behind: {marked(mark)}")
+    assert haproxy_folders() <= before
 
 
 def test_ctrl_c_ends_it_and_leaves_no_process(tmp_path: Path) -> None:

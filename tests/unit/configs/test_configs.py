@@ -36,8 +36,8 @@ def test_overrides_come_after_the_file_and_know_exponents() -> None:
 
 def test_a_config_that_extends_another_changes_what_it_names() -> None:
     base, longer = (TrainConfig.load(f"configs/train/tictactoe_{name}.yaml") for name in ("tiny", "long"))
-    assert longer.rollout.group_size == base.rollout.group_size
-    assert longer.rollout.groups_per_step > base.rollout.groups_per_step
+    assert longer.steps > base.steps
+    assert longer.optimizer.lr == base.optimizer.lr
     assert longer.model == base.model
 
 
