@@ -10,8 +10,8 @@ from typing import Any
 from envs.base import Env, EnvSpec, check_settings
 
 REGISTRY: dict[str, str] = {
-    "tictactoe": "envs.tictactoe:TicTacToe",
-    "key_door": "envs.key_door:KeyDoor",
+    "tictactoe": "envs.games.tictactoe:TicTacToe",
+    "key_door": "envs.games.key_door:KeyDoor",
 }
 ENTRY_POINTS = "rayward.environments"
 

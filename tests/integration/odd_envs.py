@@ -6,7 +6,7 @@ import random
 import time
 
 from envs.base import Env, EnvSpec, Observation, StepResult
-from envs.tictactoe import TicTacToe
+from envs.games.tictactoe import TicTacToe
 
 
 class Hanging(TicTacToe):

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from envs import registry
 from envs.base import Env, EpisodeOver, SettingError
+from envs.games.key_door import KeyDoor
+from envs.games.tictactoe import TicTacToe
 from envs.history import HistoryUnsupported, make_history
-from envs.key_door import KeyDoor
 from envs.parsing import tag_content, tagged_int
 from envs.registry import UnknownEnvironment
-from envs.tictactoe import TicTacToe
 
 NAMES = registry.names()
 
@@ -176,7 +176,7 @@ def test_no_held_out_layout_is_ever_trained_on() -> None:
 
 
 def test_the_seeds_of_the_splits_never_meet() -> None:
-    from envs.tictactoe import _seed_in_split
+    from envs.games.tictactoe import _seed_in_split
 
     train = {_seed_in_split(seed, "train") for seed in range(5000)}
     heldout = {_seed_in_split(seed, "heldout") for seed in range(1_000_000, 1_005_000)}

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from envs import gymnasium_view, registry
+from envs import registry
 from envs.base import Env, EnvSpec, Observation, StepResult
+from envs.bridges import gymnasium_view
 
 IDS = gymnasium_view.register()
 NAMES = registry.names()
@@ -104,6 +105,6 @@ def test_a_view_goes_on_after_pickling() -> None:
 
 
 def test_importing_the_environments_and_the_view_leaves_gymnasium_out() -> None:
-    program = "import sys, envs.registry, envs.gymnasium_view; print('gymnasium' in sys.modules)"
+    program = "import sys, envs.registry, envs.bridges.gymnasium_view; print('gymnasium' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "False", done.stderr

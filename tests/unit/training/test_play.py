@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from envs.key_door import KeyDoor
-from envs.tictactoe import TicTacToe
+from envs.games.key_door import KeyDoor
+from envs.games.tictactoe import TicTacToe
 from training.play import Watched, enter, play_by_hand
 
 

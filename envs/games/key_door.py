@@ -11,7 +11,11 @@ from envs.base import Env, EnvSpec, EpisodeOver, Observation, SettingError, Spli
 from envs.parsing import tag_content
 
 Cell = tuple[int, int]
+
+
 MOVES: dict[str, Cell] = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}
+
+
 ACTIONS = (*MOVES, "interact")
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 else:
     _Base = object  # `_view_class` puts gymnasium.Env beside it: importing this module leaves gymnasium out
 
+
 NAMESPACE = "rayward"
 
 

@@ -1,0 +1,1 @@
+"""Games on text: one file per game."""
