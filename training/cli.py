@@ -15,8 +15,8 @@ from rich.table import Table
 
 from configs.base import ConfigError
 from configs.serving import ServeConfig
+from configs.sweep import SweepConfig
 from configs.training import TrainConfig
-from configs.tuning import SweepConfig
 from deployments.errors import PolicyError
 from training.quiet import quiet_libraries
 

@@ -29,8 +29,8 @@ from typing import Any
 from ray import tune
 
 from configs.serving import HttpConfig
+from configs.sweep import Dimension, SweepConfig, varied
 from configs.training import TrainConfig
-from configs.tuning import Dimension, SweepConfig, varied
 from training import cluster, runs
 from training.grpo import root_cause, session, start_model, train_steps
 

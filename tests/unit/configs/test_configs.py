@@ -8,8 +8,8 @@ import pytest
 
 from configs.base import PACKAGE_DIR, ConfigError, YamlConfig
 from configs.serving import ServeConfig
+from configs.sweep import SweepConfig
 from configs.training import TrainConfig
-from configs.tuning import SweepConfig
 
 SCHEMAS: dict[str, type[YamlConfig]] = {"train": TrainConfig, "serve": ServeConfig, "sweep": SweepConfig}
 SHIPPED = sorted(PACKAGE_DIR.rglob("*.yaml"))

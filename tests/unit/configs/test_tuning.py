@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from configs.base import PACKAGE_DIR, ConfigError
+from configs.sweep import SweepConfig, as_overrides, varied
 from configs.training import TrainConfig
-from configs.tuning import SweepConfig, as_overrides, varied
 
 TRAIN = "configs/train/tictactoe_tiny.yaml"
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
+from configs.sweep import SweepConfig
 from configs.training import TrainConfig
-from configs.tuning import SweepConfig
 from training.tune import Progress, StopOnEvent, show, summarize, trial_config, write
 
 SWEEP = SweepConfig.parse(
