@@ -13,7 +13,7 @@ from rich.console import Console
 
 from benchmarks.common import Figure, options, report
 from configs.training import TrainConfig
-from training import runs
+from deployments.storage import runs
 from training.evaluate import Evaluation, table
 from training.grpo import Session, another_run, session
 from training.quickstart import CONFIGS, prepare, train_and_evaluate

@@ -38,7 +38,7 @@ class ThroughServe:
                 self._sent = 0
 
             async def rate(self, prompts: Prompts) -> float:
-                from deployments.protocol import GenerateRequest, Sampling
+                from deployments.protocol.generate import GenerateRequest, Sampling
 
                 sampling = Sampling(max_tokens=load.answer_tokens, ignore_eos=True)
 

@@ -23,9 +23,9 @@ from typing import Any
 from benchmarks.common import Figure, options, report
 from benchmarks.single_turn import question, text_reward
 from configs.training import TrainConfig
+from deployments.storage import runs
 from envs.history import make_history
 from envs.registry import make as make_env
-from training import runs
 from training.buffer import task_at
 from training.grpo import Session, session, start_model, train
 from training.renderer import ChatRenderer

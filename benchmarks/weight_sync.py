@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.common import Figure, options, report
 from benchmarks.engines import tiny_model
 from configs.training import EnvConfig, TinyModel, TrainConfig
-from deployments.protocol import GenerateRequest, Sampling
+from deployments.protocol.generate import GenerateRequest, Sampling
 from deployments.weights import WeightStore
 from training import cluster, tiny
 

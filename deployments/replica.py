@@ -19,7 +19,7 @@ from ray.util import metrics
 
 from configs.serving import PolicyConfig
 from deployments.errors import PolicyError
-from deployments.protocol import GenerateFailure, GenerateRequest, GenerateResult, Sampling
+from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult, Sampling
 from deployments.vllm_engine import VllmEngine, on_gpu, process_environment
 from deployments.weights import WeightsError, WeightStore
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.serving import EngineConfig
 from deployments.errors import PolicyError
-from deployments.protocol import GenerateFailure, GenerateRequest, GenerateResult, Sampling
+from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult, Sampling
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM

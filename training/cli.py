@@ -21,8 +21,8 @@ from deployments.errors import PolicyError
 from training.quiet import quiet_libraries
 
 if TYPE_CHECKING:
+    from deployments.storage.runs import RunFolder
     from training.evaluate import Evaluation
-    from training.runs import RunFolder
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console()
@@ -61,7 +61,8 @@ def train(
 
 
 def _train(config: TrainConfig, resumed: RunFolder | None) -> None:
-    from training import checkpoint, runs
+    from deployments.storage import runs
+    from training import checkpoint
     from training.evaluate import evaluate, table
     from training.grpo import session, start_model
     from training.grpo import train as run_grpo
@@ -170,7 +171,7 @@ def chosen(config: str, run: str, overrides: Sequence[str], episodes: int = 0) -
     """The configuration of --config, or that of --run with its folder. Raises ConfigError."""
     more = [*overrides, *([f"evaluation.episodes={episodes}"] if episodes else [])]
     if run:
-        from training import runs
+        from deployments.storage import runs
 
         folder = runs.find(run)
         settings = TrainConfig.load(config, more) if config else folder.load_config(more)
@@ -182,7 +183,7 @@ def chosen(config: str, run: str, overrides: Sequence[str], episodes: int = 0) -
 
 def _models(given: Sequence[str], run: RunFolder | None) -> list[Path]:
     """The run's newest model first, then those that were named. Raises ConfigError."""
-    from training import models
+    from deployments.storage import models
 
     found = [models.newest(run)] if run is not None else []
     found += [models.find(name) for name in given]
@@ -194,15 +195,15 @@ def _models(given: Sequence[str], run: RunFolder | None) -> list[Path]:
 
 def _model(given: str, run: RunFolder | None) -> Path:
     """The model that was named, else the run's newest. Raises ConfigError."""
-    from training import models
+    from deployments.storage import models
 
     return models.find(given) if given else _models([], run)[0]
 
 
 def _evaluate(config: TrainConfig, models: list[Path], histories: list[str]) -> list[Evaluation]:
-    from training import runs
+    from deployments.storage import runs
+    from deployments.storage.models import labels
     from training.evaluate import check_histories, evaluate_all
-    from training.models import labels
     from training.tables import table
 
     check_histories(config, histories)

@@ -15,9 +15,10 @@ from ray import serve
 
 from configs.base import ConfigError
 from configs.training import TrainConfig
+from deployments.storage import runs
 from envs import registry
 from envs.history import make_history
-from training import runs, statistics
+from training import statistics
 from training.doctor import Report, check_episodes
 from training.grpo import APPLICATION, Session, session
 from training.play import Show, Watched

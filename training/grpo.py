@@ -20,8 +20,9 @@ import ray
 
 from configs.base import ConfigError
 from configs.training import TrainConfig
+from deployments.storage import runs
 from deployments.weights import WeightStore
-from training import cluster, runs, tiny
+from training import cluster, tiny
 from training.cluster import APPLICATION as APPLICATION
 from training.monitors import Monitors
 from training.rollout import RolloutFailed

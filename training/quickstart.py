@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from configs.training import TrainConfig
-from training import runs, tiny
+from deployments.storage import runs
+from training import tiny
 from training.evaluate import Evaluation, evaluate, publish_folder, table
 from training.grpo import Session, session, train
 from training.plots import learning_curve

@@ -16,7 +16,7 @@ from typing import Any
 
 from configs.training import EnvConfig, RolloutConfig, TrainConfig
 from deployments.errors import PolicyError
-from deployments.protocol import Generate, GenerateRequest, Sampling
+from deployments.protocol.generate import Generate, GenerateRequest, Sampling
 from envs.base import Env
 from envs.history import make_history
 from training.renderer import ChatRenderer

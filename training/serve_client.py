@@ -7,7 +7,7 @@ from typing import Any
 
 from deployments.batching import Batcher
 from deployments.errors import PolicyError
-from deployments.protocol import GenerateFailure, GenerateRequest, GenerateResult
+from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult
 
 
 class ServeGenerate:

@@ -31,7 +31,8 @@ from ray import tune
 from configs.serving import HttpConfig
 from configs.sweep import Dimension, SweepConfig, varied
 from configs.training import TrainConfig
-from training import cluster, runs
+from deployments.storage import runs
+from training import cluster
 from training.grpo import root_cause, session, start_model, train_steps
 
 # The start policy is made from these sections.

@@ -57,7 +57,8 @@ class Stack:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    from training import cluster, runs, tiny
+    from deployments.storage import runs
+    from training import cluster, tiny
     from training.grpo import Session, another_run, session
 
     storage = tmp_path_factory.mktemp("storage")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from configs.training import TrainConfig
-from deployments.protocol import Sampling
+from deployments.protocol.generate import Sampling
 from envs.registry import make
 from tests.integration.conftest import tiny_config
 from training import tiny

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from deployments.errors import PolicyError
-from deployments.protocol import GenerateRequest, GenerateResult, Sampling
+from deployments.protocol.generate import GenerateRequest, GenerateResult, Sampling
 
 pytestmark = pytest.mark.integration
 

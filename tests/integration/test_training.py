@@ -11,10 +11,10 @@ import pytest
 import ray
 from safetensors.torch import load_file
 
+from deployments.storage.runs import RunFolder
 from tests.integration.conftest import tiny_config
 from training.evaluate import evaluate, examine_live
 from training.grpo import TrainingFailed, train
-from training.runs import RunFolder
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 

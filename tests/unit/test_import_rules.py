@@ -19,7 +19,7 @@ FIRST_PARTY = {
     "deployments": {"deployments", "configs", "envs"},
     "training": {
         "training", "configs", "envs",
-        "deployments.protocol", "deployments.client", "deployments.weights", "deployments.errors",
+        "deployments.protocol.generate", "deployments.client", "deployments.weights", "deployments.errors",
         "deployments.batching",
     },
 }  # fmt: skip
@@ -50,7 +50,7 @@ NOT_AT_MODULE_LEVEL = {
     "configs": {"torch"},
     "envs": {"torch"},
     "deployments.client": {"torch"},
-    "deployments.protocol": {"torch"},
+    "deployments.protocol.generate": {"torch"},
     "deployments.errors": {"torch"},
 }
 

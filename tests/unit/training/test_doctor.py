@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from configs.training import TrainConfig
-from deployments.protocol import GenerateRequest, GenerateResult, Sampling
+from deployments.protocol.generate import GenerateRequest, GenerateResult, Sampling
 from envs import registry
 from training.doctor import NothingSampled, Prompt, Scores, diagnose, rendered_again, template_drift
 from training.renderer import ChatRenderer

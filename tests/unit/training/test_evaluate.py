@@ -11,8 +11,8 @@ from rich.console import Console
 
 from configs.base import ConfigError
 from configs.training import TrainConfig
+from deployments.storage import models, runs
 from envs.history import HistoryUnsupported
-from training import models, runs
 from training.evaluate import Evaluation, apart, check_histories, summarize, table
 from training.rollout import CONTEXT_FULL
 from training.tables import paired_table

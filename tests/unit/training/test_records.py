@@ -10,7 +10,8 @@ from pyarrow import parquet
 
 from configs.base import ConfigError
 from configs.training import TrainConfig
-from training import episodes, runs
+from deployments.storage import runs
+from training import episodes
 from training.monitors import JsonLines
 from training.types import Episode, Group, Task, Turn
 

@@ -11,7 +11,7 @@ import pytest
 
 from configs.training import EnvConfig, RolloutConfig
 from deployments.errors import PolicyError
-from deployments.protocol import GenerateRequest, GenerateResult, Sampling
+from deployments.protocol.generate import GenerateRequest, GenerateResult, Sampling
 from envs import registry
 from envs.base import Env
 from training.renderer import ChatRenderer

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.base import ConfigError
-from training import runs
+from deployments.storage import runs
 
 SHAPE_KEYS = (
     "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",

@@ -69,19 +69,6 @@ class GenerateFailure:
     message: str
 
 
-class Engine(Protocol):
-    """What a replica needs of an inference engine; vLLM's is `vllm_engine.VllmEngine`."""
-
-    @property
-    def version(self) -> int: ...
-
-    async def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult | GenerateFailure]: ...
-
-    async def load_weights(self, folder: str, version: int) -> None: ...
-
-    async def close(self) -> None: ...
-
-
 class Generate(Protocol):
     """What a rollout needs of a policy: one request, one answer. Raises `errors.PolicyError`."""
 

@@ -1,0 +1,1 @@
+"""Wire types: what travels between a client and a policy. No ray, torch, vllm or grpc."""

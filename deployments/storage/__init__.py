@@ -1,0 +1,1 @@
+"""Data on disk that serving and training share: run folders, model folders, episode files."""
