@@ -17,7 +17,7 @@ from benchmarks.common import Figure, options, report
 from benchmarks.engines import tiny_model
 from configs.training import EnvConfig, TinyModel, TrainConfig
 from deployments.protocol.generate import GenerateRequest, Sampling
-from deployments.weights import WeightStore
+from deployments.weights.store import WeightStore
 from training import cluster, tiny
 
 REPLICAS = 2

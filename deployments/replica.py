@@ -21,7 +21,8 @@ from configs.serving import PolicyConfig
 from deployments.errors import PolicyError
 from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult, Sampling
 from deployments.vllm_engine import VllmEngine, on_gpu, process_environment
-from deployments.weights import WeightsError, WeightStore
+from deployments.weights.manifest import WeightsError
+from deployments.weights.store import WeightStore
 
 logger = logging.getLogger("ray.serve")
 

@@ -19,7 +19,7 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferUpdateInfo,
 )
 
-from deployments.weights_format import Manifest, WeightsCorrupt, WeightsError, WeightsMissing, read_manifest
+from deployments.weights.manifest import Manifest, WeightsCorrupt, WeightsError, WeightsMissing, read_manifest
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig

@@ -315,7 +315,7 @@ def known_errors() -> tuple[type[BaseException], ...]:
         ("training.tune", "SweepFailed"),
         ("training.rollout", "RolloutFailed"),
         ("training.checkpoint", "CheckpointError"),
-        ("deployments.weights", "WeightsError"),
+        ("deployments.weights.store", "WeightsError"),
     ):
         if module in sys.modules:
             found.append(getattr(sys.modules[module], name))

@@ -21,7 +21,7 @@ import ray
 from configs.base import ConfigError
 from configs.training import TrainConfig
 from deployments.storage import runs
-from deployments.weights import WeightStore
+from deployments.weights.store import WeightStore
 from training import cluster, tiny
 from training.cluster import APPLICATION as APPLICATION
 from training.monitors import Monitors
@@ -99,8 +99,9 @@ class TrainingProcess:
         """Into the store; with transport nccl or ipc also pushed to the replicas that are up."""
         from ray import serve
 
-        from deployments.vllm_transfer_trainer import IpcPublisher, NcclPublisher, ServeControl, StorePublisher
-        from training.push import StoreThenPush
+        from deployments.weights.publishers import StorePublisher
+        from deployments.weights.push import IpcPublisher, NcclPublisher, ServeControl
+        from deployments.weights.store_then_push import StoreThenPush
 
         transport = self.config.weights.transport
         if transport == "store":

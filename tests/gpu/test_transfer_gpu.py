@@ -69,8 +69,9 @@ def policy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str
 
 
 def test_after_a_publication_sampler_and_learner_agree(policy: tuple[str, Any, Any], tmp_path: Path) -> None:
-    from deployments.vllm_transfer_trainer import IpcPublisher, LlmControl, NcclPublisher, StorePublisher
-    from deployments.weights import WeightStore
+    from deployments.weights.publishers import StorePublisher
+    from deployments.weights.push import IpcPublisher, LlmControl, NcclPublisher
+    from deployments.weights.store import WeightStore
 
     backend, llm, model = policy
     for version in (1, 2):

@@ -107,7 +107,7 @@ def test_a_learner_drives_the_weight_sync_of_all_replicas_through_their_handle(s
     """The calls that the NCCL and IPC publishers make, here with a pull between `start` and `finish`."""
     from ray import serve
 
-    from deployments.vllm_transfer_trainer import ServeControl
+    from deployments.weights.push import ServeControl
     from training.evaluate import publish_folder
 
     control = ServeControl(serve.get_deployment_handle("policy", "rayward"))

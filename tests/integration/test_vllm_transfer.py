@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from deployments.weights import WeightStore
+from deployments.weights.store import WeightStore
 
 pytestmark = pytest.mark.integration
 PROMPT = [5, 17, 3, 60, 9, 44, 21, 8]

@@ -19,21 +19,21 @@ FIRST_PARTY = {
     "deployments": {"deployments", "configs", "envs"},
     "training": {
         "training", "configs", "envs",
-        "deployments.protocol.generate", "deployments.client", "deployments.weights", "deployments.errors",
+        "deployments.protocol.generate", "deployments.client", "deployments.weights.store", "deployments.errors",
         "deployments.batching",
     },
 }  # fmt: skip
 FIRST_PARTY_EXCEPTIONS = {
     "training.cluster": {"deployments.app"},  # the one module that starts the Serve application
-    "training.grpo": {"deployments.vllm_transfer_trainer"},  # the publishers of weight versions
-    "training.push": {"deployments.vllm_transfer_trainer"},
+    "training.grpo": {"deployments.weights.push"},  # the publishers of weight versions
+    "deployments.weights.store_then_push": {"deployments.weights.push"},
 }
 
 # Library -> the only modules that may import it, anywhere in a file.
 RESERVED = {
     "ray": {
         "deployments.replica", "deployments.ingress", "deployments.grpc_service", "deployments.app",
-        "deployments.weights_ray", "deployments.http",
+        "deployments.weights.object_store", "deployments.http",
         "training.workers", "training.grpo", "training.tune", "training.cli", "training.evaluate",
         "training.cluster", "training.quickstart",
         "training.monitors",  # the Prometheus tracker: Ray's metrics
@@ -41,7 +41,7 @@ RESERVED = {
     "vllm": {
         "deployments.vllm_engine", "deployments.vllm_openai", "deployments.vllm_plugin",
         "deployments.vllm_transfer", "deployments.vllm_transfer_push",
-        "deployments.vllm_transfer_trainer",
+        "deployments.weights.push",
     },
 }  # fmt: skip
 

@@ -17,9 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from deployments import weights_format
-from deployments.weights import Fetched, VersionOrder, WeightsCorrupt, WeightsMissing, WeightsTimeout, WeightStore
-from deployments.weights_format import DTYPE_CODES, Kind
+from deployments.weights.manifest import DTYPE_CODES, Kind, VersionOrder, WeightsCorrupt, WeightsMissing, WeightsTimeout
+from deployments.weights.store import Fetched, WeightStore
 
 Pairs = list[tuple[str, torch.Tensor]]
 
@@ -192,7 +191,7 @@ def test_a_publisher_killed_at_any_moment_leaves_the_old_version_and_a_new_one_g
 ) -> None:
     program = f"""
 import os, sys, torch
-from deployments.weights import WeightStore
+from deployments.weights.store import WeightStore
 store = WeightStore({str(tmp_path)!r})
 store.publish(1, [("a", torch.ones(3))])
 die = lambda *_: os._exit(9)
@@ -338,5 +337,5 @@ def test_readers_beside_a_busy_publisher_only_ever_see_whole_versions(tmp_path: 
 
 
 def test_clients_import_neither_ray_nor_vllm_nor_torch_by_importing_the_store() -> None:
-    program = "import sys, deployments.weights; assert not {'ray', 'vllm', 'torch', 'pyarrow'} & set(sys.modules)"
+    program = "import sys, deployments.weights.store; assert not {'ray', 'vllm', 'torch', 'pyarrow'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[3], check=False).returncode == 0

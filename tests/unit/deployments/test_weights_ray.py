@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from deployments.weights import VersionOrder, WeightsMissing
+from deployments.weights.manifest import VersionOrder, WeightsMissing
 
 pytestmark = pytest.mark.integration
 
@@ -29,7 +29,7 @@ def cluster() -> Iterator[None]:
 def test_versions_travel_through_rays_object_store_and_outlive_their_publisher(cluster: None, tmp_path: Path) -> None:
     import ray
 
-    from deployments.weights_ray import RayWeightStore
+    from deployments.weights.object_store import RayWeightStore
 
     store = RayWeightStore("test", keep=2)
     assert store.latest() is None

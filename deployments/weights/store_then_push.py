@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 
-from deployments.vllm_transfer_trainer import ServeControl, StorePublisher, WeightPublisher, gathered
+from deployments.weights.publishers import StorePublisher, WeightPublisher, gathered
+from deployments.weights.push import ServeControl
 
 logger = logging.getLogger("rayward")
+
 
 Members = tuple[tuple[int, float], ...]  # (process id, start time) of each replica
 

@@ -1,28 +1,15 @@
-"""The learner's side of the transports: WeightPublisher by store, NCCL broadcast or CUDA IPC, all called alike.
-
-`publish` is called on every rank of the learner with the same names in the same order (gathering a sharded tensor is a
-collective); rank 0 writes or sends. The parameters are passed as they are: a DTensor is gathered here, one at a time.
-"""
+"""Weight versions pushed into running engines: NCCL broadcast or CUDA IPC, through vLLM's weight-sync calls."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from deployments.weights import WeightStore
-from deployments.weights_format import Kind
-
 if TYPE_CHECKING:
     from vllm.distributed.weight_transfer.base import TrainerWeightTransferEngine, WeightSource
-
-
-class WeightPublisher(Protocol):
-    """Brings a version from the learner to the replicas, or to where they take it from."""
-
-    def publish(self, version: int, tensors: Iterable[tuple[str, torch.Tensor]]) -> None: ...
+from deployments.weights.publishers import gathered
 
 
 class Control(Protocol):
@@ -41,44 +28,11 @@ class Control(Protocol):
     def finish_weight_update(self, weight_version: str | None = None) -> None: ...
 
 
-def gathered(
-    tensors: Iterable[tuple[str, torch.Tensor]], dtype: torch.dtype | None = None
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """Whole tensors, one at a time: DTensors are gathered (a collective), floating-point ones converted to `dtype`."""
-    for name, tensor in tensors:
-        full = getattr(tensor, "full_tensor", None)
-        whole: torch.Tensor = (full() if callable(full) else tensor).detach()
-        yield name, whole.to(dtype) if dtype is not None and whole.is_floating_point() else whole
-
-
-class StorePublisher:
-    """Into a WeightStore, from which replicas pull. Works everywhere; a replica that joins late misses nothing."""
-
-    def __init__(
-        self,
-        store: WeightStore,
-        rank: int = 0,
-        config_files: Path | None = None,
-        kind: Kind = "full",
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        self._store, self._rank, self._config_files, self._kind, self._dtype = store, rank, config_files, kind, dtype
-
-    def publish(self, version: int, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
-        """Raises what WeightStore.publish raises, on rank 0."""
-        pairs = gathered(tensors, self._dtype)
-        if self._rank == 0:
-            self._store.publish(version, pairs, self._config_files, self._kind)
-        else:
-            for _ in pairs:
-                pass
-
-
 class NcclPublisher:
     """Broadcast over NCCL to the engines that exist now (backend "nccl"), 1 + their workers ranks in the group.
 
     The group is fixed: when a replica comes or goes, close this one and make another. Publish to a store as well
-    (`training.push.StoreThenPush` does both), so that late ones have where to get the version from.
+    (`deployments.weights.store_then_push.StoreThenPush` does both), so that late ones have where to get the version from.
     """
 
     def __init__(

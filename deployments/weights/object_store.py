@@ -13,11 +13,13 @@ from typing import Any
 
 import ray
 
-from deployments.weights import WeightStore
-from deployments.weights_files import fill_cache
-from deployments.weights_format import MANIFEST, WeightsMissing
+from deployments.weights.manifest import MANIFEST, WeightsMissing
+from deployments.weights.places import fill_cache
+from deployments.weights.store import WeightStore
 
 NAMESPACE = "rayward"
+
+
 CHUNK_BYTES = 256 * 1024 * 1024  # of a file; a reader writes one while the next is on its way
 
 

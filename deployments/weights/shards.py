@@ -1,118 +1,29 @@
-"""What a weight version consists of: manifest and safetensors files, how they are written and how they are checked."""
+"""Writes tensors into safetensors files, several at once for a large model, with checksums on the way."""
 
 from __future__ import annotations
 
-import json
-import mmap
 import os
-import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import xxhash
 
 if TYPE_CHECKING:
     from torch import Tensor
+from deployments.weights.manifest import DTYPE_CODES, FileEntry, Kind, TensorEntry, encode_header
 
-Kind = Literal["full", "adapter"]
-MANIFEST, INDEX = "manifest.json", "model.safetensors.index.json"
 HEADER_BYTES = 64 * 1024  # of a model shard: room for some 500 tensors; a shard that is out of room is closed
+
+
 LANE_BACKLOG_BYTES = 16 * 1024 * 1024  # above this a second file is written beside the first: Linux locks per file
+
+
 SMALL_BYTES = 1024 * 1024  # written at once where nothing waits: handing it to a thread would take longer
+
+
 LANES = min(4, os.cpu_count() or 1)
-
-DTYPE_CODES = {
-    "bool": "BOOL", "uint8": "U8", "int8": "I8", "int16": "I16", "uint16": "U16", "int32": "I32", "uint32": "U32",
-    "int64": "I64", "uint64": "U64", "float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64",
-    "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2",
-}  # fmt: skip
-
-
-class WeightsError(Exception):
-    """A weight version could not be published or fetched. `retryable`: asking again, maybe for the latest, may help."""
-
-    retryable = False
-
-
-class WeightsMissing(WeightsError):
-    """The version is not there: not published yet, or already pruned."""
-
-    retryable = True
-
-
-class WeightsTimeout(WeightsError):
-    """No version that is new enough within the deadline."""
-
-    retryable = True
-
-
-class WeightsCorrupt(WeightsError):
-    """What lies in the store is not what was published."""
-
-
-class VersionOrder(WeightsError):
-    """A version was published that is not above the latest one."""
-
-
-@dataclass(frozen=True, slots=True)
-class TensorEntry:
-    """One tensor: bytes `begin` to `end` after the header of the file `shard`."""
-
-    name: str
-    dtype: str  # torch's name, e.g. "bfloat16"
-    shape: tuple[int, ...]
-    shard: str
-    begin: int
-    end: int
-    xxh3: str
-
-
-@dataclass(frozen=True, slots=True)
-class FileEntry:
-    """One file that is no shard (config.json, tokenizer files), or one shard (its checksums are the tensors')."""
-
-    name: str
-    size: int
-    xxh3: str | None = None
-    header_bytes: int = 0  # shards: where the tensors begin
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What a version consists of. `tensors` keeps the order of publication (a model's layers stay together)."""
-
-    version: int
-    kind: Kind
-    tensors: tuple[TensorEntry, ...]
-    shards: tuple[FileEntry, ...]
-    files: tuple[FileEntry, ...] = ()
-    published_ns: int = 0  # since 1970: tells a version from one of the same number in an earlier life of the store
-
-    @property
-    def total_bytes(self) -> int:
-        return sum(tensor.end - tensor.begin for tensor in self.tensors)
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str, where: str) -> Manifest:
-        try:
-            document = json.loads(text)
-            return cls(
-                version=int(document["version"]),
-                kind=document["kind"],
-                tensors=tuple(TensorEntry(**{**t, "shape": tuple(t["shape"])}) for t in document["tensors"]),
-                shards=tuple(FileEntry(**entry) for entry in document["shards"]),
-                files=tuple(FileEntry(**entry) for entry in document["files"]),
-                published_ns=int(document["published_ns"]),
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise WeightsCorrupt(f"{where} is no weight manifest ({error!r}): publish the version again") from error
 
 
 class _Shard:
@@ -166,21 +77,6 @@ class _Shard:
 def _header_cost(name: str, rank: int) -> int:
     """Upper bound of a header entry's bytes: JSON may escape a character to six (twelve outside the BMP)."""
     return 12 * len(name) + 21 * rank + 110 if not name.isascii() else 2 * len(name) + 21 * rank + 110
-
-
-def encode_header(entries: Sequence[TensorEntry], header_bytes: int) -> bytes:
-    """The first `header_bytes` bytes of a safetensors file: length, JSON, spaces."""
-    document: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    for entry in entries:
-        document[entry.name] = {
-            "dtype": DTYPE_CODES[entry.dtype],
-            "shape": list(entry.shape),
-            "data_offsets": [entry.begin, entry.end],
-        }
-    text = json.dumps(document, separators=(",", ":")).encode()
-    if len(text) + 8 > header_bytes:
-        raise ValueError(f"a header of {len(text)} bytes does not fit in {header_bytes}")
-    return struct.pack("<Q", header_bytes - 8) + text.ljust(header_bytes - 8)
 
 
 def write_shards(
@@ -283,59 +179,3 @@ def _bytes_of(tensor: Tensor) -> memoryview:
 
     flat = tensor.detach().to("cpu").contiguous().reshape(-1)
     return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else memoryview(b"")
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """Raises FileNotFoundError or WeightsCorrupt."""
-    path = folder / MANIFEST
-    return Manifest.from_json(path.read_text(encoding="utf-8", errors="replace"), str(path))
-
-
-def verify(folder: Path, version: int) -> Manifest:
-    """Compares a version's folder with its manifest: sizes, headers (names, dtypes, shapes, offsets) and checksums.
-
-    Raises WeightsCorrupt naming file and tensor, FileNotFoundError when a file is gone.
-    """
-    manifest = read_manifest(folder)
-    if manifest.version != version:
-        raise WeightsCorrupt(f"{folder} holds version {manifest.version} where {version} should be: publish it again")
-    for file in manifest.files:
-        if xxhash.xxh3_64_hexdigest((folder / file.name).read_bytes()) != file.xxh3:
-            raise WeightsCorrupt(f"{folder / file.name} does not match its checksum: publish version {version} again")
-    with ThreadPoolExecutor(LANES) as pool:
-        for _ in pool.map(lambda shard: _verify_shard(folder, manifest, shard), manifest.shards):
-            pass
-    return manifest
-
-
-def _verify_shard(folder: Path, manifest: Manifest, shard: FileEntry) -> None:
-    path = folder / shard.name
-    entries = [entry for entry in manifest.tensors if entry.shard == shard.name]
-    advice = f"publish version {manifest.version} again (or delete the reader's cache)"
-    with _mapped(path) as data:
-        if len(data) != shard.size:
-            raise WeightsCorrupt(f"{path} has {len(data)} bytes instead of {shard.size}: {advice}")
-        try:
-            header = encode_header(entries, shard.header_bytes)
-        except (KeyError, ValueError, struct.error) as error:
-            raise WeightsCorrupt(f"the manifest of {path} makes no sense ({error!r}): {advice}") from error
-        if data[: shard.header_bytes] != header:
-            raise WeightsCorrupt(f"names, dtypes or shapes in {path} differ from the manifest: {advice}")
-        for entry in entries:
-            view = data[shard.header_bytes + entry.begin : shard.header_bytes + entry.end]
-            found = xxhash.xxh3_64_hexdigest(view)
-            view.release()
-            if found != entry.xxh3:
-                raise WeightsCorrupt(
-                    f"tensor {entry.name!r} in {path} has checksum {found} instead of {entry.xxh3}: {advice}"
-                )
-
-
-@contextmanager
-def _mapped(path: Path) -> Iterator[memoryview]:
-    with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            yield memoryview(b"")
-            return
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
-            yield view

@@ -20,16 +20,21 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
-from deployments.weights_files import Files, FolderFiles, UriFiles
-from deployments.weights_format import INDEX, MANIFEST, FileEntry, Kind, Manifest, verify, write_shards
-from deployments.weights_format import VersionOrder as VersionOrder
-from deployments.weights_format import WeightsCorrupt as WeightsCorrupt
-from deployments.weights_format import WeightsError as WeightsError
-from deployments.weights_format import WeightsMissing as WeightsMissing
-from deployments.weights_format import WeightsTimeout as WeightsTimeout
+from deployments.weights.folders import FolderFiles
+from deployments.weights.manifest import INDEX, MANIFEST, FileEntry, Kind, Manifest
+from deployments.weights.manifest import VersionOrder as VersionOrder
+from deployments.weights.manifest import WeightsCorrupt as WeightsCorrupt
+from deployments.weights.manifest import WeightsError as WeightsError
+from deployments.weights.manifest import WeightsMissing as WeightsMissing
+from deployments.weights.manifest import WeightsTimeout as WeightsTimeout
+from deployments.weights.places import Files
+from deployments.weights.shards import write_shards
+from deployments.weights.uris import UriFiles
+from deployments.weights.verify.verify import verify
 
 if TYPE_CHECKING:
     from torch import Tensor
+
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 
