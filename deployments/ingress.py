@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
 from configs.serving import ServeConfig
-from deployments.batching import Batcher
+from deployments.client.batcher import Batcher
 from deployments.errors import PolicyError
 from deployments.http import awaitable, completion_body, failed, json_answer, parse, plain_completion
 

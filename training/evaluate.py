@@ -15,6 +15,7 @@ from ray import serve
 
 from configs.base import ConfigError
 from configs.training import TrainConfig
+from deployments.client.handle import ServeGenerate
 from deployments.storage import runs
 from envs import registry
 from envs.history import make_history
@@ -24,7 +25,6 @@ from training.grpo import APPLICATION, Session, session
 from training.play import Show, Watched
 from training.renderer import ChatRenderer
 from training.rollout import CONTEXT_FULL, Player, PlaySettings, RolloutFailed, run_episode
-from training.serve_client import ServeGenerate
 from training.statistics import Estimate
 from training.tables import table as table
 from training.types import Episode, Task

@@ -15,6 +15,7 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from configs.training import TrainConfig
+from deployments.client.handle import ServeGenerate
 from envs.registry import make as make_env
 from training import episodes
 from training.advantages import ADVANTAGES
@@ -31,7 +32,6 @@ from training.rollout import (
     run_group,
 )
 from training.samples import group_samples
-from training.serve_client import ServeGenerate
 from training.types import Batch, Denominators, Episode, Group, Sample, Task
 
 logger = logging.getLogger("rayward")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from configs.training import TrainConfig
+from deployments.client.handle import ServeGenerate
 from deployments.protocol.generate import Sampling
 from envs.registry import make
 from tests.integration.conftest import tiny_config
@@ -19,7 +20,6 @@ from training.evaluate import publish_folder
 from training.grpo import APPLICATION
 from training.renderer import ChatRenderer
 from training.rollout import Player, PlaySettings, run_group
-from training.serve_client import ServeGenerate
 from training.types import Episode, Task
 
 pytestmark = pytest.mark.integration

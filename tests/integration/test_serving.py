@@ -17,7 +17,7 @@ pytestmark = pytest.mark.integration
 def generate(stack: Any, *requests: GenerateRequest) -> list[Any]:
     from ray import serve
 
-    from training.serve_client import ServeGenerate
+    from deployments.client.handle import ServeGenerate
 
     async def run() -> list[Any]:
         call = ServeGenerate(serve.get_deployment_handle("policy", "rayward"))

@@ -9,7 +9,7 @@ import importlib, pkgutil, configs, envs
 for package in (configs, envs):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         importlib.import_module(module.name)
-import deployments.client, deployments.protocol.generate, deployments.errors
+import deployments.client.http, deployments.protocol.generate, deployments.errors
 """
 
 

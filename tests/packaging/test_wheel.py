@@ -41,9 +41,7 @@ def test_the_entry_point_for_vllm_can_be_loaded(installed: Installation) -> None
 
 
 def test_the_packages_come_from_the_wheel_outside_the_checkout(installed: Installation) -> None:
-    program = (
-        "import envs, configs, deployments.client as client; print(envs.__file__, configs.__file__, client.__file__)"
-    )
+    program = "import envs, configs, deployments.client.http as client; print(envs.__file__, configs.__file__, client.__file__)"
 
     done = installed.run("python", "-c", program)
 

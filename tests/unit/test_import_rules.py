@@ -19,8 +19,8 @@ FIRST_PARTY = {
     "deployments": {"deployments", "configs", "envs"},
     "training": {
         "training", "configs", "envs",
-        "deployments.protocol.generate", "deployments.client", "deployments.weights.store", "deployments.errors",
-        "deployments.batching",
+        "deployments.protocol.generate", "deployments.client.http", "deployments.weights.store", "deployments.errors",
+        "deployments.client.batcher",
     },
 }  # fmt: skip
 FIRST_PARTY_EXCEPTIONS = {
@@ -49,7 +49,7 @@ RESERVED = {
 NOT_AT_MODULE_LEVEL = {
     "configs": {"torch"},
     "envs": {"torch"},
-    "deployments.client": {"torch"},
+    "deployments.client.http": {"torch"},
     "deployments.protocol.generate": {"torch"},
     "deployments.errors": {"torch"},
 }
@@ -78,7 +78,7 @@ def test_the_sources_keep_the_import_rules() -> None:
         ("training/learner.py", "def f():\n    import ray", "training.learner imports ray"),
         ("deployments/act.py", "from ray import serve", "deployments.act imports ray"),
         ("deployments/replica.py", "import vllm.sampling_params", "deployments.replica imports vllm"),
-        ("deployments/client.py", "import torch", "deployments.client imports torch at module level"),
+        ("deployments/client/http.py", "import torch", "deployments.client.http imports torch at module level"),
         ("deployments/inner/deep.py", "from ..app import build\nimport ray", "deployments.inner.deep imports ray"),
         ("envs/game.py", "try:\n    import torch\nfinally:\n    pass", "envs.game imports torch at module level"),
         ("envs/game.py", "import scipy.stats", "envs.game imports scipy at module level"),
@@ -99,11 +99,11 @@ def test_a_violation_is_reported(tmp_path: Path, path: str, source: str, complai
         ("training/rollout.py", "from .types import Turn\nfrom . import types"),
         ("training/grpo.py", "import ray"),
         ("envs/robot.py", "import numpy as np\n\ndef make():\n    import mujoco\n    import torch"),
-        ("deployments/client.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch"),
+        ("deployments/client/http.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch"),
     ],
 )
 def test_what_the_rules_allow_is_not_reported(tmp_path: Path, path: str, source: str) -> None:
-    for module in ("deployments/client.py", "deployments/errors.py", "training/types.py"):
+    for module in ("deployments/client/http.py", "deployments/errors.py", "training/types.py"):
         plant(tmp_path, module, "")
     plant(tmp_path, path, source)
 
@@ -112,7 +112,7 @@ def test_what_the_rules_allow_is_not_reported(tmp_path: Path, path: str, source:
 
 def test_the_client_side_leaves_ray_torch_and_vllm_unloaded() -> None:
     program = (
-        "import sys, envs, configs, configs.training, configs.serving, envs.registry, deployments.client\n"
+        "import sys, envs, configs, configs.training, configs.serving, envs.registry, deployments.client.http\n"
         "print(*sorted({'ray', 'torch', 'vllm', 'transformers'} & set(sys.modules)))"
     )
 
@@ -127,7 +127,7 @@ def test_the_client_side_leaves_ray_torch_and_vllm_unloaded() -> None:
 
 @dataclass(frozen=True)
 class Import:
-    target: str  # dotted, absolute: "deployments.client", "numpy.random"
+    target: str  # dotted, absolute: "deployments.client.http", "numpy.random"
     line: int
     module_level: bool  # runs when the module is imported
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from deployments.batching import Batcher
+from deployments.client.batcher import Batcher
 from deployments.errors import PolicyError
 
 

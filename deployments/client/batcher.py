@@ -9,6 +9,8 @@ from typing import Any, Generic, TypeVar
 from deployments.errors import PolicyError
 
 ItemT = TypeVar("ItemT")
+
+
 AnswerT = TypeVar("AnswerT")
 
 

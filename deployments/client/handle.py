@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from typing import Any
 
-from deployments.batching import Batcher
+from deployments.client.batcher import Batcher
 from deployments.errors import PolicyError
 from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult
 
