@@ -13,7 +13,7 @@ from typing import Any
 
 from configs.serving import EngineConfig
 from configs.training import EnvConfig, TinyModel
-from deployments.vllm_engine import engine_arguments, process_environment
+from deployments.engines.vllm.settings import engine_arguments, process_environment
 from training import tiny
 
 Prompts = list[list[int]]

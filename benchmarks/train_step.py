@@ -21,8 +21,8 @@ from typing import Any
 
 from benchmarks.common import Figure, options, report
 from configs.training import TrainConfig
+from deployments.engines.vllm.settings import engine_arguments, process_environment
 from deployments.storage import runs
-from deployments.vllm_engine import engine_arguments, process_environment
 from training.batching import collate
 from training.grpo import Session, session, start_model, train
 from training.samples import sequences

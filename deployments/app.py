@@ -12,11 +12,11 @@ from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 
 from configs.base import ConfigError
 from configs.serving import PolicyConfig, ServeConfig
+from deployments.engines.vllm.settings import on_gpu as on_gpu
+from deployments.engines.vllm.settings import process_environment
 from deployments.ingress import Ingress
 from deployments.replica import PolicyReplica
 from deployments.replica import model_folder_error as model_folder_error
-from deployments.vllm_engine import on_gpu as on_gpu
-from deployments.vllm_engine import process_environment
 
 # Read where Ray and Serve's controller start: they must stand in the environment before `ray start` or `ray.init`.
 THROUGHPUT_SWITCHES = {

@@ -18,9 +18,10 @@ from ray import serve
 from ray.util import metrics
 
 from configs.serving import PolicyConfig
+from deployments.engines.vllm.engine import VllmEngine
+from deployments.engines.vllm.settings import on_gpu, process_environment
 from deployments.errors import PolicyError
 from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult, Sampling
-from deployments.vllm_engine import VllmEngine, on_gpu, process_environment
 from deployments.weights.manifest import WeightsError
 from deployments.weights.store import WeightStore
 
@@ -221,7 +222,7 @@ class PolicyReplica:
         """One HTTP exchange with vLLM's own OpenAI routes."""
         async with self._gate:
             if self._openai is None:
-                from deployments.vllm_openai import OpenAIRoutes
+                from deployments.engines.vllm.openai import OpenAIRoutes
 
                 self._openai = await OpenAIRoutes.create(self.engine.llm, self.config.model, self.config.name)
         async for piece in self._openai.call(method, path, query, headers, body):

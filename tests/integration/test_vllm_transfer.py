@@ -32,7 +32,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         info = site / "rayward_test_plugin-0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rayward-test-plugin\nVersion: 0\n")
-        (info / "entry_points.txt").write_text("[vllm.general_plugins]\nrayward = deployments.vllm_plugin:register\n")
+        (info / "entry_points.txt").write_text(
+            "[vllm.general_plugins]\nrayward = deployments.engines.vllm.plugin:register\n"
+        )
         paths.insert(0, str(site))
         patch.syspath_prepend(str(site))
     patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))

@@ -29,11 +29,11 @@ def test_the_licence_and_the_entry_points_are_in_the_metadata(wheel: Path) -> No
 
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert "rayward = training.cli:main" in entry_points
-    assert "[vllm.general_plugins]\nrayward = deployments.vllm_plugin:register" in entry_points
+    assert "[vllm.general_plugins]\nrayward = deployments.engines.vllm.plugin:register" in entry_points
 
 
 def test_the_entry_point_for_vllm_can_be_loaded(installed: Installation) -> None:
-    plugin = EntryPoint("rayward", "deployments.vllm_plugin:register", "vllm.general_plugins")
+    plugin = EntryPoint("rayward", "deployments.engines.vllm.plugin:register", "vllm.general_plugins")
 
     done = installed.run("python", "-c", f"import {plugin.module} as module; assert callable(module.{plugin.attr})")
 

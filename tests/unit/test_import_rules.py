@@ -39,8 +39,8 @@ RESERVED = {
         "training.monitors",  # the Prometheus tracker: Ray's metrics
     },
     "vllm": {
-        "deployments.vllm_engine", "deployments.vllm_openai", "deployments.vllm_plugin",
-        "deployments.vllm_transfer", "deployments.vllm_transfer_push",
+        "deployments.engines.vllm.engine", "deployments.engines.vllm.openai", "deployments.engines.vllm.plugin",
+        "deployments.engines.vllm.pull", "deployments.engines.vllm.push",
         "deployments.weights.push",
     },
 }  # fmt: skip

@@ -7,9 +7,9 @@ engine with it (`weight_transfer_config={"backend": "rayward_store"}`) is built.
 from __future__ import annotations
 
 BACKENDS = {
-    "rayward_store": ("deployments.vllm_transfer", "StoreWeightTransferEngine"),
-    "rayward_nccl": ("deployments.vllm_transfer_push", "NcclOrStore"),
-    "rayward_ipc": ("deployments.vllm_transfer_push", "IpcOrStore"),
+    "rayward_store": ("deployments.engines.vllm.pull", "StoreWeightTransferEngine"),
+    "rayward_nccl": ("deployments.engines.vllm.push", "NcclOrStore"),
+    "rayward_ipc": ("deployments.engines.vllm.push", "IpcOrStore"),
 }
 
 

@@ -12,7 +12,7 @@ import torch
 from vllm.distributed.weight_transfer.ipc_engine import IPCWeightTransferEngine
 from vllm.distributed.weight_transfer.nccl_engine import NCCLWeightTransferEngine
 
-from deployments.vllm_transfer import StoreWeightTransferEngine
+from deployments.engines.vllm.pull import StoreWeightTransferEngine
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig

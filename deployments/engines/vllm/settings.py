@@ -1,0 +1,73 @@
+"""Our engine settings in vLLM's terms: arguments of the engine and environment of its process."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from configs.serving import EngineConfig
+
+if TYPE_CHECKING:
+    pass
+
+
+TRANSFER_BACKENDS = {"store": "rayward_store", "nccl": "rayward_nccl", "ipc": "rayward_ipc"}
+
+
+# The engine's own process runs the model. With vLLM's choice on CPUs, a worker process, the engine spins on a core
+# while it waits for each step; vLLM wants it to bind OpenMP threads to cores, which our replicas do not do.
+CPU_EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+
+
+def on_gpu(config: EngineConfig) -> bool:
+    """Where an engine runs; `auto`: on a GPU if this machine has one."""
+    if config.device != "auto":
+        return config.device == "gpu"
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def process_environment(config: EngineConfig) -> dict[str, str]:
+    """Variables that must stand in the environment of a replica's process before vLLM is imported."""
+    variables = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING")}
+    if not on_gpu(config):
+        variables |= {
+            "VLLM_CPU_KVCACHE_SPACE": str(config.cpu_kv_cache_gib),
+            # "auto" pins every engine of a machine to the same first core
+            "VLLM_CPU_OMP_THREADS_BIND": os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "nobind"),
+        }
+    return variables
+
+
+def engine_arguments(config: EngineConfig, model: str, weight_updates: bool) -> dict[str, Any]:
+    """EngineConfig as vLLM's AsyncEngineArgs."""
+    on_cpu = not on_gpu(config)
+    arguments: dict[str, Any] = {
+        "model": model,
+        "dtype": config.dtype if config.dtype != "auto" or not on_cpu else "float32",
+        "tensor_parallel_size": config.tensor_parallel_size,
+        "pipeline_parallel_size": config.pipeline_parallel_size,
+        "max_model_len": config.max_model_len,
+        "max_num_seqs": config.max_num_seqs,
+        "quantization": config.quantization,
+        "enforce_eager": config.enforce_eager or on_cpu,
+        "enable_prefix_caching": config.enable_prefix_caching,
+        "seed": config.seed,
+        "logprobs_mode": "processed_logprobs",  # of the distribution that was sampled from: temperature included
+        "disable_log_stats": True,
+        "generation_config": "vllm",  # no sampling defaults from the model's folder
+    }
+    if config.max_num_batched_tokens is not None:
+        arguments["max_num_batched_tokens"] = config.max_num_batched_tokens
+    if on_cpu:
+        # A seeded request whose prompt is prefilled in chunks kills the CPU engine: whole prompts only.
+        arguments["enable_chunked_prefill"] = False
+        arguments.setdefault("max_num_batched_tokens", max(4096, config.max_model_len))
+        if config.gpus == 1:
+            arguments["distributed_executor_backend"] = CPU_EXECUTOR
+    else:
+        arguments["gpu_memory_utilization"] = config.gpu_memory_utilization
+    if weight_updates:
+        arguments["weight_transfer_config"] = {"backend": TRANSFER_BACKENDS[config.weight_transfer]}
+    return arguments | config.extra
