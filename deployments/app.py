@@ -15,8 +15,8 @@ from configs.serving import PolicyConfig, ServeConfig
 from deployments.engines.vllm.settings import on_gpu as on_gpu
 from deployments.engines.vllm.settings import process_environment
 from deployments.ingress import Ingress
-from deployments.replica import PolicyReplica
-from deployments.replica import model_folder_error as model_folder_error
+from deployments.replicas.text import PolicyReplica
+from deployments.storage.model_folder import model_folder_error as model_folder_error
 
 # Read where Ray and Serve's controller start: they must stand in the environment before `ray start` or `ray.init`.
 THROUGHPUT_SWITCHES = {

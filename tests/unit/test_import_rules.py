@@ -32,7 +32,7 @@ FIRST_PARTY_EXCEPTIONS = {
 # Library -> the only modules that may import it, anywhere in a file.
 RESERVED = {
     "ray": {
-        "deployments.replica", "deployments.ingress", "deployments.grpc_service", "deployments.app",
+        "deployments.replicas.text", "deployments.ingress", "deployments.grpc_service", "deployments.app",
         "deployments.weights.object_store", "deployments.http",
         "training.workers", "training.grpo", "training.tune", "training.cli", "training.evaluate",
         "training.cluster", "training.quickstart",
@@ -72,12 +72,12 @@ def test_the_sources_keep_the_import_rules() -> None:
         ("envs/game.py", "def f():\n    from training import types", "envs.game imports training.types"),
         ("configs/serving.py", "from envs.registry import make", "configs.serving imports envs.registry"),
         ("deployments/act.py", "from training.types import Turn", "deployments.act imports training.types"),
-        ("training/rollout.py", "from deployments.replica import R", "training.rollout imports deployments.replica"),
+        ("training/rollout.py", "from deployments.replicas.text import R", "training.rollout imports deployments.replicas.text"),
         ("training/rollout.py", "from deployments import app", "training.rollout imports deployments.app"),
         ("training/rollout.py", "import importlib\nimportlib.import_module('ray')", "training.rollout imports ray"),
         ("training/learner.py", "def f():\n    import ray", "training.learner imports ray"),
         ("deployments/act.py", "from ray import serve", "deployments.act imports ray"),
-        ("deployments/replica.py", "import vllm.sampling_params", "deployments.replica imports vllm"),
+        ("deployments/replicas/text.py", "import vllm.sampling_params", "deployments.replicas.text imports vllm"),
         ("deployments/client/http.py", "import torch", "deployments.client.http imports torch at module level"),
         ("deployments/inner/deep.py", "from ..app import build\nimport ray", "deployments.inner.deep imports ray"),
         ("envs/game.py", "try:\n    import torch\nfinally:\n    pass", "envs.game imports torch at module level"),

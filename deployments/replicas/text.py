@@ -27,6 +27,7 @@ from deployments.weights.store import WeightStore
 
 logger = logging.getLogger("ray.serve")
 
+
 Answer = GenerateResult | GenerateFailure
 
 
@@ -242,15 +243,3 @@ def _same_disk(root: str | None) -> str | None:
         return None
     parent = Path(root).parent
     return str(parent) if os.access(parent, os.W_OK) else None
-
-
-def model_folder_error(model: str) -> str | None:
-    """Why `model` cannot be served, if it is a path: checked before any process starts."""
-    looks_like_path = model.startswith((".", "/", "~")) or Path(model).exists()
-    if not looks_like_path:
-        return None
-    if not Path(model).is_dir():
-        return f"model folder {model!r} does not exist: name one in Hugging Face format (config.json, *.safetensors)"
-    if not (Path(model) / "config.json").is_file():
-        return f"model folder {model!r} has no config.json: it is not in Hugging Face format"
-    return None
