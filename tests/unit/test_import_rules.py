@@ -32,8 +32,8 @@ FIRST_PARTY_EXCEPTIONS = {
 # Library -> the only modules that may import it, anywhere in a file.
 RESERVED = {
     "ray": {
-        "deployments.replicas.text", "deployments.ingress", "deployments.grpc_service", "deployments.app",
-        "deployments.weights.object_store", "deployments.http",
+        "deployments.replicas.text", "deployments.transports.http.ingress", "deployments.grpc_service", "deployments.app",
+        "deployments.weights.object_store", "deployments.transports.http.answers",
         "training.workers", "training.grpo", "training.tune", "training.cli", "training.evaluate",
         "training.cluster", "training.quickstart",
         "training.monitors",  # the Prometheus tracker: Ray's metrics

@@ -19,10 +19,14 @@ from ray.serve.exceptions import RayServeException
 from configs.serving import ServeConfig
 from deployments.client.batcher import Batcher
 from deployments.errors import PolicyError
-from deployments.http import awaitable, completion_body, failed, json_answer, parse, plain_completion
+from deployments.transports.http.answers import awaitable, failed, json_answer, parse
+from deployments.transports.http.openai import completion_body, plain_completion
 
 logger = logging.getLogger("ray.serve")
+
+
 api = FastAPI(title="rayward", version="0.1.0", description="Policies served by rayward")
+
 
 FORWARDED = ("/v1/", "/tokenize", "/detokenize")
 

@@ -1,0 +1,1 @@
+"""Protocol translation only: one subpackage per protocol."""

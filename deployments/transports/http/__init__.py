@@ -1,0 +1,1 @@
+"""HTTP: the ingress with its routes, bodies in, answers out."""
