@@ -14,7 +14,8 @@ from rich.console import Console
 from benchmarks.common import Figure, options, report
 from configs.training import TrainConfig
 from deployments.storage import runs
-from training.evaluate import Evaluation, table
+from training.evaluate import Evaluation
+from training.tables import table
 from training.grpo import Session, another_run, session
 from training.quickstart import CONFIGS, prepare, train_and_evaluate
 

@@ -19,14 +19,13 @@ from deployments.client.handle import ServeGenerate
 from deployments.storage import runs
 from envs import registry
 from envs.history import make_history
-from training import statistics
 from training.doctor import Report, check_episodes
 from training.grpo import APPLICATION, Session, session
 from training.play import Show, Watched
 from training.renderer import ChatRenderer
 from training.rollout import CONTEXT_FULL, Player, PlaySettings, RolloutFailed, run_episode
-from training.statistics import Estimate
-from training.tables import table as table
+from training.tracking import intervals
+from training.tracking.intervals import Estimate
 from training.types import Episode, Task
 
 WATCHING_DEADLINE_S = 86_400.0  # a person who watches may take a day
@@ -61,8 +60,8 @@ def summarize(name: str, env: str, history: str, episodes: Sequence[Episode]) ->
         name=name,
         env=env,
         history=history,
-        success=statistics.proportion(int(sum(success)), len(success)),
-        mean_return=statistics.mean(returns),
+        success=intervals.proportion(int(sum(success)), len(success)),
+        mean_return=intervals.mean(returns),
         illegal_rate=sum(turn.illegal for turn in turns) / max(len(turns), 1),
         outcomes=outcomes if any(outcomes.values()) else {},
         turns=len(turns) / len(episodes),

@@ -23,9 +23,9 @@ from configs.training import TrainConfig
 from deployments.storage import runs
 from deployments.weights.store import WeightStore
 from training import cluster, tiny
-from training.cluster import APPLICATION as APPLICATION
-from training.monitors import Monitors
+from training.cluster import APPLICATION
 from training.rollout import RolloutFailed
+from training.tracking.monitors import Monitors
 from training.workers import Coordinator
 
 logger = logging.getLogger("rayward")

@@ -14,9 +14,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from configs.training import AlgorithmConfig, LearnerConfig, ModelConfig, OptimizerConfig
+from training.algorithms.losses import LOSSES, LossInputs, kl_to_reference
+from training.algorithms.off_policy import off_policy_weight
 from training.batching import MicroBatch, empty_like_one, microbatches
 from training.logprobs import chosen_logprobs
-from training.losses import LOSSES, LossInputs, kl_to_reference, off_policy_weight
 from training.sharding import Sharded, shard
 from training.types import Batch, Sample
 

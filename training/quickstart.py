@@ -17,10 +17,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from configs.training import TrainConfig
 from deployments.storage import runs
 from training import tiny
-from training.evaluate import Evaluation, evaluate, publish_folder, table
+from training.evaluate import Evaluation, evaluate, publish_folder
+from training.tables import table
 from training.grpo import Session, session, train
-from training.plots import learning_curve
 from training.quiet import quiet_libraries
+from training.tracking.plots import learning_curve
 from training.warmstart import warmstart
 
 CONFIGS = {"tictactoe": "configs/train/tictactoe_tiny.yaml", "key_door": "configs/train/key_door_tiny.yaml"}

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from training import statistics
-from training.statistics import Estimate
+from training.tracking import intervals
+from training.tracking.intervals import Estimate
 
 if TYPE_CHECKING:
     from training.cluster import Role
@@ -28,7 +28,7 @@ def table(evaluations: Sequence[Evaluation], title: str) -> Table:
         shown.add_column(column, justify="left" if column == "policy" else "right", overflow="fold")
     for evaluation in evaluations:
         outcomes = evaluation.outcomes
-        gain = statistics.paired_difference(evaluations[0].success_S, evaluation.success_S)
+        gain = intervals.paired_difference(evaluations[0].success_S, evaluation.success_S)
         cells = [
             f"{evaluation.name}, {evaluation.history}" if with_history else evaluation.name,
             str(evaluation.success),
@@ -63,8 +63,8 @@ def paired_table(evaluations: Sequence[Evaluation]) -> Table:
         shown.add_row(
             f"{other.name}, {other.history}",
             f"{base.name}, {base.history}",
-            _signed(statistics.paired_difference(base.success_S, other.success_S)),
-            _signed(statistics.paired_difference(base.returns_S, other.returns_S)),
+            _signed(intervals.paired_difference(base.success_S, other.success_S)),
+            _signed(intervals.paired_difference(base.returns_S, other.returns_S)),
             f"{better} / {len(pairs) - better - worse} / {worse}",
         )
     return shown

@@ -18,10 +18,9 @@ from configs.training import TrainConfig
 from deployments.client.handle import ServeGenerate
 from envs.registry import make as make_env
 from training import episodes
-from training.advantages import ADVANTAGES
+from training.algorithms.advantages import ADVANTAGES
 from training.batching import split_over_ranks
 from training.buffer import GroupBuffer, task_at
-from training.metrics import rollout_metrics
 from training.renderer import ChatRenderer
 from training.rollout import (
     EnvironmentFailed,
@@ -32,6 +31,7 @@ from training.rollout import (
     run_group,
 )
 from training.samples import group_samples
+from training.tracking.metrics import rollout_metrics
 from training.types import Batch, Denominators, Episode, Group, Sample, Task
 
 logger = logging.getLogger("rayward")

@@ -21,16 +21,21 @@ from typing import TYPE_CHECKING
 import xxhash
 
 from deployments.weights.folders import FolderFiles
-from deployments.weights.manifest import INDEX, MANIFEST, FileEntry, Kind, Manifest
-from deployments.weights.manifest import VersionOrder as VersionOrder
-from deployments.weights.manifest import WeightsCorrupt as WeightsCorrupt
-from deployments.weights.manifest import WeightsError as WeightsError
-from deployments.weights.manifest import WeightsMissing as WeightsMissing
-from deployments.weights.manifest import WeightsTimeout as WeightsTimeout
+from deployments.weights.manifest import (
+    INDEX,
+    MANIFEST,
+    FileEntry,
+    Kind,
+    Manifest,
+    VersionOrder,
+    WeightsCorrupt,
+    WeightsMissing,
+    WeightsTimeout,
+)
 from deployments.weights.places import Files
 from deployments.weights.shards import write_shards
 from deployments.weights.uris import UriFiles
-from deployments.weights.verify.verify import verify
+from deployments.weights.verify import verify
 
 if TYPE_CHECKING:
     from torch import Tensor

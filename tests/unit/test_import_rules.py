@@ -36,7 +36,7 @@ RESERVED = {
         "deployments.weights.object_store", "deployments.transports.http.answers",
         "training.workers", "training.grpo", "training.tune", "training.cli", "training.evaluate",
         "training.cluster", "training.quickstart",
-        "training.monitors",  # the Prometheus tracker: Ray's metrics
+        "training.tracking.monitors",  # the Prometheus tracker: Ray's metrics
     },
     "vllm": {
         "deployments.engines.vllm.engine", "deployments.engines.vllm.openai", "deployments.engines.vllm.plugin",

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from deployments.weights.manifest import DTYPE_CODES, Kind, VersionOrder, WeightsCorrupt, WeightsMissing, WeightsTimeout
 from deployments.weights.store import Fetched, WeightStore
+from deployments.weights import shards
 
 Pairs = list[tuple[str, torch.Tensor]]
 
@@ -128,9 +129,9 @@ def test_more_tensors_than_a_header_holds_go_into_the_next_file(tmp_path: Path) 
 
 
 def test_several_files_are_written_at_once_without_mixing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights_format, "LANES", 3)
-    monkeypatch.setattr(weights_format, "LANE_BACKLOG_BYTES", 1)
-    monkeypatch.setattr(weights_format, "SMALL_BYTES", 0)
+    monkeypatch.setattr(shards, "LANES", 3)
+    monkeypatch.setattr(shards, "LANE_BACKLOG_BYTES", 1)
+    monkeypatch.setattr(shards, "SMALL_BYTES", 0)
     store = WeightStore(str(tmp_path))
     tensors = [(f"t{i}", torch.rand(50_000 + i)) for i in range(40)]
     store.publish(1, tensors)

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from configs.training import AlgorithmConfig, LearnerConfig, ModelConfig, OptimizerConfig
 from training import checkpoint
-from training.advantages import ADVANTAGES, group_centered, group_normalized, leave_one_out
+from training.algorithms.advantages import ADVANTAGES, group_centered, group_normalized, leave_one_out
+from training.algorithms.losses import LOSSES, LossInputs, kl_to_reference
+from training.algorithms.off_policy import off_policy_weight
 from training.batching import microbatches, split_over_ranks
 from training.learner import Learner, learning_rate
-from training.losses import LOSSES, LossInputs, kl_to_reference, off_policy_weight
-from training.statistics import paired_difference, proportion
+from training.tracking.intervals import paired_difference, proportion
 from training.types import Batch, Denominators, Sample
 
 

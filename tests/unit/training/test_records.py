@@ -12,7 +12,7 @@ from configs.base import ConfigError
 from configs.training import TrainConfig
 from deployments.storage import runs
 from training import episodes
-from training.monitors import JsonLines
+from training.tracking.monitors import JsonLines
 from training.types import Episode, Group, Task, Turn
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from training.statistics import Estimate
+from training.tracking.intervals import Estimate
 
 
 def learning_curve(metrics: Path, target: Path, title: str, marks: Mapping[str, Estimate]) -> None:

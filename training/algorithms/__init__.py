@@ -1,0 +1,1 @@
+"""Pure mathematics of GRPO: advantages, losses, off-policy corrections."""

@@ -1,0 +1,1 @@
+"""What a run reports: metrics with their meanings, where they go, intervals and plots."""
