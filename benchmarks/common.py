@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from training.quiet import quiet_libraries
+from training.cluster.quiet import quiet_libraries
 
 RESULTS = Path(__file__).parent / "results"
 

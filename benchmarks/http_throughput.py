@@ -21,7 +21,7 @@ import aiohttp
 from benchmarks.common import Figure, options, report
 from benchmarks.engines import Load, at_concurrency, engine_config, tiny_model
 from configs.training import TrainConfig
-from training import cluster
+from training.cluster.ray_session import application, ports, ray_session
 
 LOAD = Load("120 + 16 tokens", 120, 16, 64, 1000)
 START_S = 180.0
@@ -30,7 +30,7 @@ START_S = 180.0
 @contextmanager
 def vllm_server(model: Path) -> Iterator[str]:
     """vLLM's OpenAI server as a process of its own; yields its address once it is healthy."""
-    port, config = cluster.free_port(), engine_config(LOAD)
+    port, config = ports.free_port(), engine_config(LOAD)
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--port", str(port)]
     command += ["--dtype", "float32", "--max-model-len", str(config.max_model_len), "--enforce-eager"]
     command += ["--max-num-seqs", str(config.max_num_seqs), "--no-enable-chunked-prefill", "--host", "127.0.0.1"]
@@ -91,9 +91,9 @@ def main() -> None:
     rates: dict[str, list[float]] = {"rayward": [], "vLLM": []}
     with tempfile.TemporaryDirectory() as folder:
         model = tiny_model(Path(folder) / "model")
-        port = cluster.free_port()
-        serve_config = cluster.serve_config(config, str(model), None, port=port)
-        with cluster.ray_session(), cluster.application(serve_config), vllm_server(model) as theirs:
+        port = ports.free_port()
+        serve_config = application.serve_config(config, str(model), None, port=port)
+        with ray_session.ray_session(), application.application(serve_config), vllm_server(model) as theirs:
             sides = {"rayward": f"http://127.0.0.1:{port}", "vLLM": theirs}
             for round_ in range(-1, chosen.rounds):  # the first warms up and is not counted
                 for side in sides if round_ % 2 else reversed(sides):

@@ -15,9 +15,9 @@ from benchmarks.common import Figure, options, report
 from configs.training import TrainConfig
 from deployments.storage import runs
 from training.evaluate import Evaluation
-from training.tables import table
 from training.grpo import Session, another_run, session
 from training.quickstart import CONFIGS, prepare, train_and_evaluate
+from training.tables import table
 
 LONGER = {"tictactoe": "configs/train/tictactoe_long.yaml", "key_door": "configs/train/key_door_long.yaml"}
 BARS = {"tictactoe": 0.80, "key_door": 0.70}

@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.common import Figure, options, report
 from benchmarks.engines import InProcess, Load, Offline, Prompts, at_concurrency, engine_config, tiny_model
 from configs.training import TrainConfig
-from training import cluster
+from training.cluster.ray_session import application, ray_session
 
 LOADS = {
     "a": Load("a: 120 + 16 tokens", 120, 16, 64, 1000),
@@ -60,8 +60,8 @@ def measure(load: Load, model: Path, rounds: int) -> dict[str, list[float]]:
     config = TrainConfig.parse({"serving": {"engine": engine_config(load).model_dump()}})
     sides: dict[str, Any] = {}
     rates: dict[str, list[float]] = {"serve": [], "AsyncLLM": [], "offline": []}
-    serve_config = cluster.serve_config(config, str(model), weights_root=None)
-    with cluster.ray_session(), cluster.application(serve_config):
+    serve_config = application.serve_config(config, str(model), weights_root=None)
+    with ray_session.ray_session(), application.application(serve_config):
 
         async def play() -> None:
             sides["serve"] = ThroughServe(load, config.dump(), serve_config.name)

@@ -18,7 +18,8 @@ from benchmarks.engines import tiny_model
 from configs.training import EnvConfig, TinyModel, TrainConfig
 from deployments.protocol.generate import GenerateRequest, Sampling
 from deployments.weights.store import WeightStore
-from training import cluster, tiny
+from training import tiny
+from training.cluster.ray_session import application, ray_session
 
 REPLICAS = 2
 # hidden size, layers, width of the MLP: about 100, 250 and 500 MB in float32
@@ -46,9 +47,9 @@ def synchronisations(model: Path, root: str, rounds: int) -> Iterator[tuple[floa
     config = TrainConfig.parse(
         {"serving": {"engine": {"max_model_len": 64, "max_num_seqs": 16}, "replicas": replicas()}}
     )
-    serve_config = cluster.serve_config(config, str(model), root)
+    serve_config = application.serve_config(config, str(model), root)
     store, tensors = WeightStore(root, keep=2), tensors_of(model)
-    with cluster.application(serve_config):
+    with application.application(serve_config):
         handle = serve.get_deployment_handle("policy", serve_config.name)
 
         async def play() -> list[tuple[float, float]]:
@@ -74,7 +75,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     chosen = parser.parse_args()
     figures = []
-    with tempfile.TemporaryDirectory() as scratch, cluster.ray_session():
+    with tempfile.TemporaryDirectory() as scratch, ray_session.ray_session():
         with tempfile.TemporaryDirectory(prefix="rayward-weights-", dir="/dev/shm") as root:
             model = tiny_model(Path(scratch) / "tiny", max_positions=256)
             seconds = list(synchronisations(model, root, chosen.rounds))

@@ -18,7 +18,7 @@ from configs.serving import ServeConfig
 from configs.sweep import SweepConfig
 from configs.training import TrainConfig
 from deployments.errors import PolicyError
-from training.quiet import quiet_libraries
+from training.cluster.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from deployments.storage.runs import RunFolder
@@ -52,10 +52,11 @@ def train(
         raise ConfigError("name a configuration with --config, or a run with --resume")
     settings, run = chosen(config, resume, overrides)
     if dry_run:
-        from training import cluster, tables
+        from training import tables
+        from training.cluster.ray_session import placement
 
         console.print(settings.to_yaml(), markup=False, highlight=False)
-        console.print(tables.placement(cluster.placement(settings)))
+        console.print(tables.placement(placement.placement(settings)))
         return
     _train(settings, run)
 
@@ -97,11 +98,12 @@ def sweep(
     settings = SweepConfig.load(config, overrides)
     base = settings.resolve()
     if dry_run:
-        from training import cluster, tables
+        from training import tables
+        from training.cluster.ray_session import placement
 
         console.print(settings.to_yaml(), markup=False)
         console.print(f"{settings.trial_count} trials of {base.steps} steps, {settings.concurrency} at once; of each:")
-        console.print(tables.placement(cluster.placement(base)))
+        console.print(tables.placement(placement.placement(base)))
         return
     from training.tune import run_sweep
 
@@ -118,7 +120,7 @@ def warmstart(
     import tempfile
 
     from training import tiny
-    from training.cluster import model_folder_error
+    from training.cluster.application import model_folder_error
     from training.warmstart import warmstart as run_warmstart
 
     settings = TrainConfig.load(config, overrides)
@@ -227,10 +229,10 @@ def serve(config: ConfigOption, overrides: SetOption = []) -> None:  # noqa: B00
     """Starts the Serve application and blocks until Ctrl-C."""
     import threading
 
-    from training import cluster
+    from training.cluster.ray_session import application, ray_session
 
     settings = ServeConfig.load(config, overrides)
-    with cluster.ray_session(), cluster.application(settings):
+    with ray_session.ray_session(), application.application(settings):
         host, port = settings.http.host, settings.http.port
         console.print(f"ready: http://{host}:{port}  policies: {', '.join(p.name for p in settings.policies)}")
         console.print("routes: /health /metrics /v1/models /v1/completions /v1/chat/completions /tokenize /detokenize")
@@ -310,7 +312,7 @@ def known_errors() -> tuple[type[BaseException], ...]:
     """Errors that a message explains; those of modules that are not loaded cannot have been raised."""
     found: list[type[BaseException]] = [ConfigError, PolicyError, ValueError, OSError]
     for module, name in (
-        ("training.cluster", "ClusterError"),
+        ("training.cluster.ray_session", "ClusterError"),
         ("training.grpo", "TrainingFailed"),
         ("training.tune", "SweepFailed"),
         ("training.rollout", "RolloutFailed"),

@@ -22,8 +22,9 @@ from configs.base import ConfigError
 from configs.training import TrainConfig
 from deployments.storage import runs
 from deployments.weights.store import WeightStore
-from training import cluster, tiny
-from training.cluster import APPLICATION
+from training import tiny
+from training.cluster.application import APPLICATION
+from training.cluster.ray_session import application, placement, ports, ray_session
 from training.rollout import RolloutFailed
 from training.tracking.monitors import Monitors
 from training.workers import Coordinator
@@ -112,7 +113,7 @@ class TrainingProcess:
             if transport == "ipc":
                 return IpcPublisher(control)
             workers = replicas * self.config.serving.engine.gpus
-            return NcclPublisher(control, workers, ray.util.get_node_ip_address(), cluster.free_port())
+            return NcclPublisher(control, workers, ray.util.get_node_ip_address(), ports.free_port())
 
         return StoreThenPush(StorePublisher(self.store), control, make, self.rank, dtype)
 
@@ -232,12 +233,14 @@ def session(
     Several sessions on one cluster need different names and routes."""
     root = run.weights_root(config)
     with ExitStack() as stack:
-        if stack.enter_context(cluster.ray_session()):
-            cluster.check_fits(config)
+        if stack.enter_context(ray_session.ray_session()):
+            placement.check_fits(config)
         stack.callback(runs.remove_weights, root)
         app = config.serving.connect or name
         if config.serving.connect is None:
-            stack.enter_context(cluster.application(cluster.serve_config(config, str(model), root, name, route)))
+            stack.enter_context(
+                application.application(application.serve_config(config, str(model), root, name, route))
+            )
         yield stack.enter_context(another_run(config, run, model, root, app))
 
 
@@ -249,7 +252,7 @@ def another_run(
     they take up its weights with its first version."""
     # "DEFAULT": not inside the placement group of the caller, where a trial of a sweep has one without room for it.
     options = Coordinator.options(  # type: ignore[attr-defined]
-        num_cpus=cluster.COORDINATOR_CPUS, max_concurrency=1000, scheduling_strategy="DEFAULT"
+        num_cpus=placement.COORDINATOR_CPUS, max_concurrency=1000, scheduling_strategy="DEFAULT"
     )
     coordinator = options.remote(config.dump(), str(model), app)
     try:
@@ -352,7 +355,7 @@ def start_model(config: TrainConfig, run: runs.RunFolder, report: Any = None) ->
     if config.model.source == "tiny":
         model = tiny.build(config.model.tiny, config.env, config.seed, run.path / "models" / "init")
     else:
-        problem = cluster.model_folder_error(config.model.source)
+        problem = application.model_folder_error(config.model.source)
         if problem:
             raise ConfigError(f"model.source: {problem}")
         model = Path(config.model.source)

@@ -17,10 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from configs.training import TrainConfig
 from deployments.storage import runs
 from training import tiny
+from training.cluster.quiet import quiet_libraries
 from training.evaluate import Evaluation, evaluate, publish_folder
-from training.tables import table
 from training.grpo import Session, session, train
-from training.quiet import quiet_libraries
+from training.tables import table
 from training.tracking.plots import learning_curve
 from training.warmstart import warmstart
 

@@ -11,7 +11,7 @@ from training.tracking import intervals
 from training.tracking.intervals import Estimate
 
 if TYPE_CHECKING:
-    from training.cluster import Role
+    from training.cluster.placement import Role
     from training.doctor import Report
     from training.evaluate import Evaluation
 

@@ -32,7 +32,7 @@ from configs.serving import HttpConfig
 from configs.sweep import Dimension, SweepConfig, varied
 from configs.training import TrainConfig
 from deployments.storage import runs
-from training import cluster
+from training.cluster.ray_session import application, ray_session
 from training.grpo import root_cause, session, start_model, train_steps
 
 # The start policy is made from these sections.
@@ -163,7 +163,7 @@ class Progress(tune.Callback):
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         name = application_name(self._name, trial.trial_id)
         self._say(f"{name}  failed; the other trials go on")
-        cluster.delete_applications(name)
+        application.delete_applications(name)
 
     def __reduce__(self) -> Any:  # Tune saves its settings; a console cannot be saved
         return Progress, (self._sweep, self._name, print)
@@ -215,10 +215,10 @@ def run_sweep(sweep: SweepConfig, base: TrainConfig, say: Say = print) -> SweepO
     name = f"{sweep.name}-{folder.path.name.rsplit('-', 1)[-1]}"
     say(f"sweep folder {folder.path}")
     model = shared_start_model(sweep, base, folder, say)
-    with cluster.ray_session(), ExitStack() as stack:
+    with ray_session.ray_session(), ExitStack() as stack:
         # Here and not in the trials: two of them would race for it.
-        cluster.start_serve(HttpConfig(port=base.serving.http_port))
-        stack.callback(cluster.delete_applications, f"{name}-")
+        application.start_serve(HttpConfig(port=base.serving.http_port))
+        stack.callback(application.delete_applications, f"{name}-")
         stack.callback(runs.remove_weights_of, name)
         interrupted = stack.enter_context(stop_signals())
         results = make_tuner(sweep, base, folder, name, model, interrupted, say).fit()

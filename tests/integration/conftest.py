@@ -58,11 +58,12 @@ class Stack:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     from deployments.storage import runs
-    from training import cluster, tiny
+    from training import tiny
+    from training.cluster.ray_session import ports
     from training.grpo import Session, another_run, session
 
     storage = tmp_path_factory.mktemp("storage")
-    port = cluster.free_port()
+    port = ports.free_port()
     config = tiny_config(storage, f"serving.http_port={port}", "env.name=tictactoe")
     run = runs.create(config)
     model = tiny.build(config.model.tiny, config.env, 0, run.path / "models" / "init")

@@ -27,7 +27,8 @@ import yaml
 from tests.integration.conftest import ROOT, TINY, tiny_config
 from tests.integration.processes import MARK, Process, marked, wait_until
 from training import tiny
-from training.cluster import free_port, process_settings
+from training.cluster.ports import free_port
+from training.cluster.ray_session import process_settings
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(420)]
 

@@ -137,14 +137,15 @@ def test_an_application_that_finds_no_room_ends_in_an_error_that_says_so(stack: 
     import ray
     from ray import serve
 
-    from training import cluster
+    from configs import serving
+    from training.cluster.ray_session import application, errors
 
     replicas = {"num_cpus": 1000, "start_deadline_s": 3}
     policies = [{"name": "huge", "model": str(stack.session.model), "replicas": replicas}]
     http = {"root_path": "/huge", "port": 0}
-    config = cluster.ServeConfig.parse({"name": "huge", "policies": policies, "http": http})
+    config = serving.ServeConfig.parse({"name": "huge", "policies": policies, "http": http})
     late = r"not ready within replicas.start_deadline_s \(3 s\)"
-    with pytest.raises(cluster.ClusterError, match=late), cluster.application(config):
+    with pytest.raises(errors.ClusterError, match=late), application.application(config):
         pass
     assert "huge" not in serve.status().applications
     assert ray.is_initialized()

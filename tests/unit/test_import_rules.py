@@ -24,7 +24,7 @@ FIRST_PARTY = {
     },
 }  # fmt: skip
 FIRST_PARTY_EXCEPTIONS = {
-    "training.cluster": {"deployments.app"},  # the one module that starts the Serve application
+    "training.cluster.ray_session": {"deployments.app"},  # the one module that starts the Serve application
     "training.grpo": {"deployments.weights.push"},  # the publishers of weight versions
     "deployments.weights.store_then_push": {"deployments.weights.push"},
 }
@@ -35,7 +35,7 @@ RESERVED = {
         "deployments.replicas.text", "deployments.transports.http.ingress", "deployments.grpc_service", "deployments.app",
         "deployments.weights.object_store", "deployments.transports.http.answers",
         "training.workers", "training.grpo", "training.tune", "training.cli", "training.evaluate",
-        "training.cluster", "training.quickstart",
+        "training.cluster.ray_session", "training.quickstart",
         "training.tracking.monitors",  # the Prometheus tracker: Ray's metrics
     },
     "vllm": {

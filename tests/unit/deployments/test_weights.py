@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from deployments.weights import shards
 from deployments.weights.manifest import DTYPE_CODES, Kind, VersionOrder, WeightsCorrupt, WeightsMissing, WeightsTimeout
 from deployments.weights.store import Fetched, WeightStore
-from deployments.weights import shards
 
 Pairs = list[tuple[str, torch.Tensor]]
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from configs.training import TrainConfig
-from training import cli, cluster
-from training.cluster import ClusterError
+from training import cli
+from training.cluster.errors import ClusterError
+from training.cluster.ray_session import placement, ports
 
 TINY = "configs/train/tictactoe_tiny.yaml"
 
@@ -109,14 +110,14 @@ def test_a_port_that_is_taken_is_named_with_the_setting_that_changes_it() -> Non
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(ClusterError, match="choose another with http"):
-            cluster.check_port("127.0.0.1", taken.getsockname()[1])
+            ports.check_port("127.0.0.1", taken.getsockname()[1])
 
 
 def test_what_a_run_reserves_is_summed_over_learner_and_replicas() -> None:
     config = TrainConfig.load("configs/train/qwen_7b_8xa100.yaml")
     replicas, learner = config.serving.replicas, config.learner
 
-    reserved = cluster.needed(config)
+    reserved = placement.needed(config)
 
     assert reserved["GPU"] == learner.workers * learner.gpus_per_worker + 2 * replicas.min_replicas
-    assert cluster.needed(TrainConfig.load(TINY)) == {}
+    assert placement.needed(TrainConfig.load(TINY)) == {}

@@ -1,0 +1,123 @@
+"""The Serve application that a command starts and ends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any
+
+from configs.serving import HttpConfig, PolicyConfig, ServeConfig
+from configs.training import TrainConfig
+from training.cluster.errors import ClusterError
+from training.cluster.placement import INGRESS_CPUS
+from training.cluster.ports import check_port, free_port
+
+APPLICATION = "rayward"
+
+
+def model_folder_error(model: str) -> str | None:
+    """Why a model folder cannot be served, None when it can (or is a hub name)."""
+    from deployments import app
+
+    return app.model_folder_error(model)
+
+
+def serve_config(
+    config: TrainConfig,
+    model: str,
+    weights_root: str | None,
+    app: str = APPLICATION,
+    route: str = "/",
+    port: int | None = None,
+) -> ServeConfig:
+    """The application that a training run starts for itself."""
+    policy = PolicyConfig(
+        name=config.serving.policy,
+        model=model,
+        weights_root=weights_root,
+        engine=config.serving.engine.model_copy(update={"weight_transfer": config.weights.transport}),
+        replicas=config.serving.replicas,
+        request_deadline_s=config.rollout.request_deadline_s,
+    )
+    port = port or config.serving.http_port or free_port()
+    return ServeConfig(
+        name=app, policies=[policy], http=HttpConfig(port=port, root_path=route), ingress_cpus=INGRESS_CPUS
+    )
+
+
+@contextmanager
+def application(config: ServeConfig) -> Iterator[Any]:
+    """The Serve application, ready; deleted at the end. Yields the ingress handle.
+
+    Raises ClusterError when it does not get ready, or not within the longest `start_deadline_s` of its policies.
+    """
+    from ray import serve
+
+    from deployments.app import bind
+
+    app = bind(config)
+    start_serve(config.http)
+    try:
+        yield _run(app, config)
+    finally:
+        serve.delete(config.name, _blocking=True)
+
+
+def _run(app: Any, config: ServeConfig) -> Any:
+    """`serve.run` with a deadline, which it does not have: without room for a replica it would wait forever."""
+    from ray import serve
+
+    deadline_s = max(policy.replicas.start_deadline_s for policy in config.policies)
+    started: Future[Any] = Future()
+
+    def start() -> None:
+        try:
+            started.set_result(serve.run(app, name=config.name, route_prefix=config.http.root_path))
+        except BaseException as error:  # carried to the caller's thread
+            started.set_exception(error)
+
+    # a daemon: one that waits for ever must not keep the process from ending
+    threading.Thread(target=start, name="serve-run", daemon=True).start()
+    try:
+        return started.result(timeout=deadline_s)
+    except RuntimeError as error:
+        raise ClusterError(f"the Serve application did not get ready: {error} {_why(config.name)}") from error
+    except TimeoutError as error:
+        raise ClusterError(
+            f"the Serve application was not ready within replicas.start_deadline_s ({deadline_s:g} s): "
+            f"{_why(config.name) or 'no replica was placed'}. `ray status` shows what is missing"
+        ) from error
+
+
+def start_serve(http: HttpConfig) -> None:
+    """Serve's controller and the proxy on the head node. Where they run already, they keep the port that they have."""
+    from ray import serve
+    from ray.serve.config import HTTPOptions, ProxyLocation
+
+    port = http.port or free_port()
+    check_port(http.host, port)
+    serve.start(
+        proxy_location=ProxyLocation.HeadOnly,
+        http_options=HTTPOptions(host=http.host, port=port),
+        logging_config={"log_level": "ERROR", "enable_access_log": False},
+    )
+
+
+def delete_applications(prefix: str) -> None:
+    """Deletes the applications whose name begins so, if any are left."""
+    from ray import serve
+
+    for name in serve.status().applications:
+        if name.startswith(prefix):
+            serve.delete(name, _blocking=True)
+
+
+def _why(app: str) -> str:
+    """What Serve says of the deployments that failed, the last line of each."""
+    from ray import serve
+
+    status = serve.status().applications.get(app)
+    messages = [d.message for d in status.deployments.values() if d.message] if status is not None else []
+    return "; ".join(message.strip().splitlines()[-1] for message in messages)
