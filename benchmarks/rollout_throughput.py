@@ -29,7 +29,7 @@ class ThroughServe:
     def __init__(self, load: Load, config: dict[str, Any], app: str) -> None:
         import ray
 
-        from training.workers import serve_generate
+        from training.rollouts.worker import serve_generate
 
         @ray.remote
         class Client:

@@ -23,9 +23,9 @@ from benchmarks.common import Figure, options, report
 from configs.training import TrainConfig
 from deployments.engines.vllm.settings import engine_arguments, process_environment
 from deployments.storage import runs
-from training.batching import collate
 from training.grpo import Session, session, start_model, train
-from training.samples import sequences
+from training.learner.microbatches import collate
+from training.rollouts.samples import sequences
 from training.types import Turn
 
 CONFIG = "configs/train/tictactoe_tiny.yaml"
@@ -105,7 +105,7 @@ class BareLearner:
     def seconds(self, episodes: Episodes) -> float:
         import torch
 
-        from training.samples import _sample
+        from training.rollouts.samples import _sample
 
         began = time.perf_counter()
         samples = [_sample(run, 1.0, 0) for turns in episodes for run in sequences(turns)]

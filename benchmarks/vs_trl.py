@@ -26,9 +26,9 @@ from configs.training import TrainConfig
 from deployments.storage import runs
 from envs.history import make_history
 from envs.registry import make as make_env
-from training.buffer import task_at
 from training.grpo import Session, session, start_model, train
-from training.renderer import ChatRenderer
+from training.rollouts.buffer import task_at
+from training.rollouts.renderer import ChatRenderer
 
 LR = 1e-7
 

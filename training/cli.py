@@ -315,7 +315,7 @@ def known_errors() -> tuple[type[BaseException], ...]:
         ("training.cluster.ray_session", "ClusterError"),
         ("training.grpo", "TrainingFailed"),
         ("training.tune", "SweepFailed"),
-        ("training.rollout", "RolloutFailed"),
+        ("training.rollouts.episode", "RolloutFailed"),
         ("training.checkpoint", "CheckpointError"),
         ("deployments.weights.store", "WeightsError"),
     ):

@@ -13,8 +13,8 @@ from typing import Any
 from configs.training import TrainConfig
 from envs.history import make_history
 from envs.registry import make as make_env
-from training.renderer import ChatRenderer
-from training.samples import episode_samples
+from training.rollouts.renderer import ChatRenderer
+from training.rollouts.samples import episode_samples
 from training.types import Episode, Sample
 
 Scores = list[list[float]]  # one list a sequence, one log-probability a chosen token

@@ -22,8 +22,9 @@ from envs.history import make_history
 from training.doctor import Report, check_episodes
 from training.grpo import APPLICATION, Session, session
 from training.play import Show, Watched
-from training.renderer import ChatRenderer
-from training.rollout import CONTEXT_FULL, Player, PlaySettings, RolloutFailed, run_episode
+from training.rollouts.episode import CONTEXT_FULL, Player, PlaySettings, run_episode
+from training.rollouts.group import RolloutFailed
+from training.rollouts.renderer import ChatRenderer
 from training.tracking import intervals
 from training.tracking.intervals import Estimate
 from training.types import Episode, Task

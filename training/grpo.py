@@ -25,9 +25,9 @@ from deployments.weights.store import WeightStore
 from training import tiny
 from training.cluster.application import APPLICATION
 from training.cluster.ray_session import application, placement, ports, ray_session
-from training.rollout import RolloutFailed
+from training.rollouts.coordinator import Coordinator
+from training.rollouts.group import RolloutFailed
 from training.tracking.monitors import Monitors
-from training.workers import Coordinator
 
 logger = logging.getLogger("rayward")
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from configs.training import AlgorithmConfig, LearnerConfig, ModelConfig, OptimizerConfig
 from training.algorithms.losses import LOSSES, LossInputs, kl_to_reference
 from training.algorithms.off_policy import off_policy_weight
-from training.batching import MicroBatch, empty_like_one, microbatches
+from training.learner.microbatches import MicroBatch, empty_like_one, microbatches
 from training.logprobs import chosen_logprobs
 from training.sharding import Sharded, shard
 from training.types import Batch, Sample

@@ -11,8 +11,8 @@ from typing import Any
 from configs.training import TrainConfig
 from envs.history import make_history
 from envs.registry import make as make_env
-from training.renderer import ChatRenderer
-from training.samples import episode_samples
+from training.rollouts.renderer import ChatRenderer
+from training.rollouts.samples import episode_samples
 from training.types import Episode, Task, Turn
 
 Progress = Callable[[int, int, float], None]  # step, steps, loss

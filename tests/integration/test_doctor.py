@@ -18,8 +18,9 @@ from training import tiny
 from training.doctor import check_episodes
 from training.evaluate import publish_folder
 from training.grpo import APPLICATION
-from training.renderer import ChatRenderer
-from training.rollout import Player, PlaySettings, run_group
+from training.rollouts.episode import Player, PlaySettings
+from training.rollouts.group import run_group
+from training.rollouts.renderer import ChatRenderer
 from training.types import Episode, Task
 
 pytestmark = pytest.mark.integration

@@ -34,7 +34,7 @@ RESERVED = {
     "ray": {
         "deployments.replicas.text", "deployments.transports.http.ingress", "deployments.grpc_service", "deployments.app",
         "deployments.weights.object_store", "deployments.transports.http.answers",
-        "training.workers", "training.grpo", "training.tune", "training.cli", "training.evaluate",
+        "training.rollouts.coordinator", "training.grpo", "training.tune", "training.cli", "training.evaluate",
         "training.cluster.ray_session", "training.quickstart",
         "training.tracking.monitors",  # the Prometheus tracker: Ray's metrics
     },
@@ -72,9 +72,9 @@ def test_the_sources_keep_the_import_rules() -> None:
         ("envs/game.py", "def f():\n    from training import types", "envs.game imports training.types"),
         ("configs/serving.py", "from envs.registry import make", "configs.serving imports envs.registry"),
         ("deployments/act.py", "from training.types import Turn", "deployments.act imports training.types"),
-        ("training/rollout.py", "from deployments.replicas.text import R", "training.rollout imports deployments.replicas.text"),
-        ("training/rollout.py", "from deployments import app", "training.rollout imports deployments.app"),
-        ("training/rollout.py", "import importlib\nimportlib.import_module('ray')", "training.rollout imports ray"),
+        ("training/rollouts/episode.py", "from deployments.replicas.text import R", "training.rollouts.episode imports deployments.replicas.text"),
+        ("training/rollouts/episode.py", "from deployments import app", "training.rollouts.episode imports deployments.app"),
+        ("training/rollouts/episode.py", "import importlib\nimportlib.import_module('ray')", "training.rollouts.episode imports ray"),
         ("training/learner.py", "def f():\n    import ray", "training.learner imports ray"),
         ("deployments/act.py", "from ray import serve", "deployments.act imports ray"),
         ("deployments/replicas/text.py", "import vllm.sampling_params", "deployments.replicas.text imports vllm"),
@@ -95,8 +95,8 @@ def test_a_violation_is_reported(tmp_path: Path, path: str, source: str, complai
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("training/rollout.py", "from deployments import client\nfrom deployments.errors import PolicyError"),
-        ("training/rollout.py", "from .types import Turn\nfrom . import types"),
+        ("training/rollouts/episode.py", "from deployments import client\nfrom deployments.errors import PolicyError"),
+        ("training/rollouts/episode.py", "from .types import Turn\nfrom . import types"),
         ("training/grpo.py", "import ray"),
         ("envs/robot.py", "import numpy as np\n\ndef make():\n    import mujoco\n    import torch"),
         ("deployments/client/http.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.buffer import GroupBuffer, task_at
+from training.rollouts.buffer import GroupBuffer, task_at
 from training.types import Episode, Group, Task, Turn
 
 

@@ -11,8 +11,9 @@ from configs.training import TrainConfig
 from deployments.protocol.generate import GenerateRequest, GenerateResult, Sampling
 from envs import registry
 from training.doctor import NothingSampled, Prompt, Scores, diagnose, rendered_again, template_drift
-from training.renderer import ChatRenderer
-from training.rollout import Player, PlaySettings, run_group
+from training.rollouts.episode import Player, PlaySettings
+from training.rollouts.group import run_group
+from training.rollouts.renderer import ChatRenderer
 from training.types import Task
 
 torch.manual_seed(0)

@@ -14,7 +14,7 @@ from configs.training import TrainConfig
 from deployments.storage import models, runs
 from envs.history import HistoryUnsupported
 from training.evaluate import Evaluation, apart, check_histories, summarize, table
-from training.rollout import CONTEXT_FULL
+from training.rollouts.episode import CONTEXT_FULL
 from training.tables import paired_table
 from training.types import Episode, Task, Turn
 

@@ -14,18 +14,10 @@ from deployments.errors import PolicyError
 from deployments.protocol.generate import GenerateRequest, GenerateResult, Sampling
 from envs import registry
 from envs.base import Env
-from training.renderer import ChatRenderer
-from training.rollout import (
-    EnvironmentFailed,
-    Player,
-    PlaySettings,
-    PolicyUnreachable,
-    RolloutFailed,
-    request_seed,
-    run_episode,
-    run_group,
-)
-from training.samples import episode_samples
+from training.rollouts.episode import Player, PlaySettings, request_seed, run_episode
+from training.rollouts.group import EnvironmentFailed, PolicyUnreachable, RolloutFailed, run_group
+from training.rollouts.renderer import ChatRenderer
+from training.rollouts.samples import episode_samples
 from training.types import Group, Task
 
 TASK = Task("tictactoe", 5, 0)

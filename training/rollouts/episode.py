@@ -19,22 +19,10 @@ from deployments.errors import PolicyError
 from deployments.protocol.generate import Generate, GenerateRequest, Sampling
 from envs.base import Env
 from envs.history import make_history
-from training.renderer import ChatRenderer
-from training.types import EndReason, Episode, Group, Task, Turn
+from training.rollouts.renderer import ChatRenderer
+from training.types import EndReason, Episode, Task, Turn
 
 CONTEXT_FULL = "context_full"  # `error` of an episode that ended because its chat outgrew the engine begins with it
-
-
-class RolloutFailed(RuntimeError):
-    """A group could not be completed; the message names the task, the reason and how often it was tried."""
-
-
-class EnvironmentFailed(RolloutFailed):
-    """The environment raised or hung again and again."""
-
-
-class PolicyUnreachable(RolloutFailed):
-    """No replica gave an answer, again and again."""
 
 
 @dataclass(frozen=True)
@@ -203,40 +191,3 @@ def call_env(hooks: Hooks, what: str, function: Callable[..., Any], *arguments: 
         raise EnvCallFailed(f"{what}: {type(error).__name__}: {error}") from error
     finally:
         hooks.env_call.pop(key, None)
-
-
-async def run_group(player: Player, task: Task, group_size: int) -> Group:
-    """All siblings of a task, each played until it ends well. Raises RolloutFailed when one cannot be.
-
-    Waits for: the policy's answers. Unblocked by: their deadlines. Infrastructure failures are tried again
-    `max_retries` times with a growing pause; an environment that fails twice with the same seed fails the group.
-    """
-    try:
-        async with asyncio.TaskGroup() as siblings:
-            tasks = [siblings.create_task(_complete(player, task, sibling)) for sibling in range(group_size)]
-    except ExceptionGroup as failures:
-        first = next((e for e in failures.exceptions if isinstance(e, RolloutFailed)), failures.exceptions[0])
-        if isinstance(first, RolloutFailed):
-            raise first from None
-        raise RolloutFailed(f"{task.env} seed {task.seed}: {type(first).__name__}: {first}") from first
-    return Group(task, tuple(done.result() for done in tasks))
-
-
-async def _complete(player: Player, task: Task, sibling: int) -> Episode:
-    limits = player.settings.rollout
-    env_failures = 0
-    for attempt in range(limits.max_retries + 1):
-        episode = await run_episode(player, task, sibling, attempt)
-        if episode.ok:
-            return episode
-        player.hooks.counts[f"retries_{episode.end}"] += 1
-        where = f"{task.env} seed {task.seed}, sibling {sibling}"
-        if episode.end == "env_failed":
-            env_failures += 1
-            if env_failures == 2:
-                raise EnvironmentFailed(f"{where}: the environment failed twice: {episode.error}")
-        elif episode.error.startswith("fatal"):
-            raise RolloutFailed(f"{where}: {episode.error}")
-        else:
-            await asyncio.sleep(min(limits.retry_backoff_s * 2**attempt, 10.0))
-    raise PolicyUnreachable(f"{where}: no answer from the policy in {limits.max_retries + 1} tries: {episode.error}")

@@ -29,17 +29,6 @@ class MicroBatch:
         return MicroBatch(token_ids, mask, logp, advantage, self.order)
 
 
-def split_over_ranks(samples: Sequence[Sample], world: int) -> list[list[Sample]]:
-    """Each sample to exactly one rank, longest first to the rank with the fewest tokens so far."""
-    shares: list[list[Sample]] = [[] for _ in range(world)]
-    loads = [0] * world
-    for sample in sorted(samples, key=lambda sample: -len(sample.token_ids_T)):
-        rank = loads.index(min(loads))
-        shares[rank].append(sample)
-        loads[rank] += len(sample.token_ids_T)
-    return shares
-
-
 def microbatches(samples: Sequence[Sample], max_tokens: int) -> list[MicroBatch]:
     """Sequences of like length together; rows times longest row stays within `max_tokens`. Raises ValueError for a
     sequence that does not fit alone."""

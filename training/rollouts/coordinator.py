@@ -1,180 +1,28 @@
-"""The Ray actors of a run: RolloutWorker plays groups, Coordinator decides which, and hands batches to the learner."""
+"""The Ray actor that owns a run's task stream and buffer."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
 
 from configs.training import TrainConfig
-from deployments.client.handle import ServeGenerate
-from envs.registry import make as make_env
-from training import episodes
 from training.algorithms.advantages import ADVANTAGES
-from training.batching import split_over_ranks
-from training.buffer import GroupBuffer, task_at
-from training.renderer import ChatRenderer
-from training.rollout import (
-    EnvironmentFailed,
-    Hooks,
-    Player,
-    PlaySettings,
-    RolloutFailed,
-    run_group,
-)
-from training.samples import group_samples
+from training.rollouts import records
+from training.rollouts.batch import split_over_ranks
+from training.rollouts.buffer import GroupBuffer, task_at
+from training.rollouts.group import RolloutFailed
+from training.rollouts.pool import WorkerPool
+from training.rollouts.samples import group_samples
 from training.tracking.metrics import rollout_metrics
 from training.types import Batch, Denominators, Episode, Group, Sample, Task
 
 logger = logging.getLogger("rayward")
-
-
-def serve_generate(config: TrainConfig, app: str) -> ServeGenerate:
-    """The way to the policy of a running application, as a run's settings want it."""
-    from ray import serve
-
-    rollout, replicas = config.rollout, config.serving.replicas
-    return ServeGenerate(
-        serve.get_deployment_handle(config.serving.policy, app),
-        buckets=1 if replicas.max_replicas == 1 else 8 * replicas.max_replicas,
-        window_s=rollout.batch_window_s,
-        max_batch=rollout.max_batch,
-    )
-
-
-@ray.remote(concurrency_groups={"watch": 1})
-class RolloutWorker:
-    """Plays the groups it is given, many episodes at once in one asyncio loop.
-
-    Consumes: `play` calls. Waits for: policy answers, bounded by their deadlines. Stops when: its owner kills it.
-    `stuck` runs in a thread of its own: it answers while an environment holds the loop.
-    """
-
-    def __init__(self, config: dict[str, Any], model_folder: str, app: str) -> None:
-        self._config = TrainConfig.model_validate(config)
-        self._renderer = ChatRenderer.load(model_folder)
-        rollout = self._config.rollout
-        self._generate = serve_generate(self._config, app)
-        self._hooks = Hooks()
-        self._room = asyncio.Semaphore(max(1, rollout.max_concurrent_episodes // rollout.group_size))
-
-    async def play(
-        self, task: Task, group_size: int, min_weight_version: int, evaluation: bool, history: str = ""
-    ) -> Group:
-        """One complete group; `history`: another strategy than the configured one. Raises RolloutFailed."""
-        make = PlaySettings.for_evaluation if evaluation else PlaySettings.for_training
-        settings = make(self._config, min_weight_version)
-        if history:
-            settings = replace(settings, env=settings.env.model_copy(update={"history": history}))
-        player = Player(
-            make_env=lambda: make_env(settings.env.name, **settings.env.kwargs),
-            generate=self._generate,
-            renderer=self._renderer,
-            settings=settings,
-            hooks=self._hooks,
-        )
-        async with self._room:
-            return await run_group(player, task, group_size)
-
-    async def counts(self) -> dict[str, int]:
-        """Counters by reason since the start: episodes_*, retries_*, truncated_*."""
-        return dict(self._hooks.counts)
-
-    @ray.method(concurrency_group="watch")
-    def stuck(self) -> str | None:
-        """Which environment call has run longer than `env.step_timeout_s`, if any."""
-        limit_s = self._config.env.step_timeout_s
-        for what, since in list(self._hooks.env_call.values()):
-            running_s = self._hooks.clock() - since
-            if running_s > limit_s:
-                return f"{what} has not returned for {running_s:.1f} s (env.step_timeout_s is {limit_s:g})"
-        return None
-
-
-class WorkerPool:
-    """Rollout workers that are replaced when they die or hang; a group is played until one worker delivers it."""
-
-    def __init__(self, config: TrainConfig, model_folder: str, app: str) -> None:
-        self._config = config
-        self._arguments = (config.dump(), model_folder, app)
-        self._workers = [self._start() for _ in range(config.rollout.workers)]
-        self._turn = 0
-        self._hung: dict[Any, str] = {}
-        self.counts: Counter[str] = Counter()
-
-    def _start(self) -> Any:
-        options = RolloutWorker.options(  # type: ignore[attr-defined]
-            num_cpus=self._config.rollout.worker_cpus, max_concurrency=4096
-        )
-        return options.remote(*self._arguments)
-
-    async def play(
-        self, task: Task, group_size: int, min_weight_version: int, evaluation: bool = False, history: str = ""
-    ) -> Group:
-        """One group, wherever it can be had. Raises RolloutFailed with the named cause."""
-        hangs = 0
-        for _ in range(self._config.rollout.max_retries + 1):
-            slot = self._turn = (self._turn + 1) % len(self._workers)
-            worker = self._workers[slot]
-            try:
-                group: Group = await worker.play.remote(task, group_size, min_weight_version, evaluation, history)
-                return group
-            except RayTaskError as error:
-                cause = error.cause
-                raise (cause if isinstance(cause, RolloutFailed) else RolloutFailed(str(cause))) from None
-            except RayActorError:
-                self._replace(slot, worker)
-                self.counts["groups_replayed_worker_lost"] += 1
-                if worker in self._hung:
-                    hangs += 1
-                    if hangs == 2:
-                        raise EnvironmentFailed(f"the environment hung twice: {self._hung[worker]}") from None
-        raise RolloutFailed(f"{task}: lost a rollout worker in each of {self._config.rollout.max_retries + 1} tries")
-
-    def _replace(self, slot: int, worker: Any) -> None:
-        if self._workers[slot] is worker:  # the first who notices replaces it
-            self._workers[slot] = self._start()
-            self.counts["workers_replaced"] += 1
-            logger.warning("rollout worker %d was lost; a new one takes over its groups", slot)
-
-    async def watch(self) -> None:
-        """Kills a worker whose environment hangs. Waits for: nothing but the clock. Stops when: cancelled."""
-        period_s = min(5.0, self._config.env.step_timeout_s / 2)
-        while True:
-            await asyncio.sleep(period_s)
-            for worker in list(self._workers):
-                try:
-                    stuck = await asyncio.wait_for(_awaited(worker.stuck.remote()), timeout=period_s + 10)
-                except (TimeoutError, RayActorError):
-                    continue
-                if stuck:
-                    logger.error("killing a rollout worker: %s", stuck)
-                    self._hung[worker] = stuck
-                    ray.kill(worker)
-
-    async def total_counts(self) -> dict[str, int]:
-        total = Counter(self.counts)
-        for worker in self._workers:
-            try:
-                total.update(await asyncio.wait_for(_awaited(worker.counts.remote()), timeout=10))
-            except (TimeoutError, RayActorError):
-                continue
-        return dict(total)
-
-    def worker_pids(self) -> list[Any]:
-        return list(self._workers)
-
-
-async def _awaited(reference: Any) -> Any:
-    return await reference
 
 
 @ray.remote
@@ -263,7 +111,7 @@ class Coordinator:
     async def _record(self, groups: list[Group], step: int) -> None:
         every = self._config.tracking.episodes_every_steps
         if every and self._episodes and step % every == 0:
-            await asyncio.to_thread(episodes.write, groups, step, Path(self._episodes))
+            await asyncio.to_thread(records.write, groups, step, Path(self._episodes))
 
     def _build(self, groups: list[Group], step: int, world: int, wait_s: float) -> list[Batch]:
         assert self._buffer is not None

@@ -1,0 +1,79 @@
+"""The Ray actor that plays groups."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import ray
+
+from configs.training import TrainConfig
+from deployments.client.handle import ServeGenerate
+from envs.registry import make as make_env
+from training.rollouts.episode import Hooks, Player, PlaySettings
+from training.rollouts.group import run_group
+from training.rollouts.renderer import ChatRenderer
+from training.types import Group, Task
+
+
+def serve_generate(config: TrainConfig, app: str) -> ServeGenerate:
+    """The way to the policy of a running application, as a run's settings want it."""
+    from ray import serve
+
+    rollout, replicas = config.rollout, config.serving.replicas
+    return ServeGenerate(
+        serve.get_deployment_handle(config.serving.policy, app),
+        buckets=1 if replicas.max_replicas == 1 else 8 * replicas.max_replicas,
+        window_s=rollout.batch_window_s,
+        max_batch=rollout.max_batch,
+    )
+
+
+@ray.remote(concurrency_groups={"watch": 1})
+class RolloutWorker:
+    """Plays the groups it is given, many episodes at once in one asyncio loop.
+
+    Consumes: `play` calls. Waits for: policy answers, bounded by their deadlines. Stops when: its owner kills it.
+    `stuck` runs in a thread of its own: it answers while an environment holds the loop.
+    """
+
+    def __init__(self, config: dict[str, Any], model_folder: str, app: str) -> None:
+        self._config = TrainConfig.model_validate(config)
+        self._renderer = ChatRenderer.load(model_folder)
+        rollout = self._config.rollout
+        self._generate = serve_generate(self._config, app)
+        self._hooks = Hooks()
+        self._room = asyncio.Semaphore(max(1, rollout.max_concurrent_episodes // rollout.group_size))
+
+    async def play(
+        self, task: Task, group_size: int, min_weight_version: int, evaluation: bool, history: str = ""
+    ) -> Group:
+        """One complete group; `history`: another strategy than the configured one. Raises RolloutFailed."""
+        make = PlaySettings.for_evaluation if evaluation else PlaySettings.for_training
+        settings = make(self._config, min_weight_version)
+        if history:
+            settings = replace(settings, env=settings.env.model_copy(update={"history": history}))
+        player = Player(
+            make_env=lambda: make_env(settings.env.name, **settings.env.kwargs),
+            generate=self._generate,
+            renderer=self._renderer,
+            settings=settings,
+            hooks=self._hooks,
+        )
+        async with self._room:
+            return await run_group(player, task, group_size)
+
+    async def counts(self) -> dict[str, int]:
+        """Counters by reason since the start: episodes_*, retries_*, truncated_*."""
+        return dict(self._hooks.counts)
+
+    @ray.method(concurrency_group="watch")
+    def stuck(self) -> str | None:
+        """Which environment call has run longer than `env.step_timeout_s`, if any."""
+        limit_s = self._config.env.step_timeout_s
+        for what, since in list(self._hooks.env_call.values()):
+            running_s = self._hooks.clock() - since
+            if running_s > limit_s:
+                return f"{what} has not returned for {running_s:.1f} s (env.step_timeout_s is {limit_s:g})"
+        return None
