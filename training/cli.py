@@ -63,10 +63,10 @@ def train(
 
 def _train(config: TrainConfig, resumed: RunFolder | None) -> None:
     from deployments.storage import runs
-    from training import checkpoint
     from training.evaluate import evaluate, table
     from training.grpo import session, start_model
     from training.grpo import train as run_grpo
+    from training.learner.learner import checkpoint
     from training.quickstart import bars
 
     if resumed is not None:
@@ -316,7 +316,7 @@ def known_errors() -> tuple[type[BaseException], ...]:
         ("training.grpo", "TrainingFailed"),
         ("training.tune", "SweepFailed"),
         ("training.rollouts.episode", "RolloutFailed"),
-        ("training.checkpoint", "CheckpointError"),
+        ("training.learner.checkpoint", "CheckpointError"),
         ("deployments.weights.store", "WeightsError"),
     ):
         if module in sys.modules:

@@ -77,7 +77,7 @@ def scorer(config: TrainConfig, model: Path, samples: list[Sample]) -> Scorer:
     loaded: list[Any] = []
 
     def score(temperature: float) -> Scores:
-        from training.learner import Learner
+        from training.learner.learner import Learner
 
         if not loaded:
             loaded.append(Learner(config.model, config.optimizer, config.algorithm, config.learner, str(model)))

@@ -58,7 +58,7 @@ class TrainingProcess:
         import torch
         from ray import train as ray_train
 
-        from training.learner import Learner
+        from training.learner.learner import Learner
 
         self.config = TrainConfig.model_validate(settings["config"])
         self.folder = runs.RunFolder(Path(settings["run"]))
@@ -119,7 +119,7 @@ class TrainingProcess:
 
     def start(self) -> int:
         """Restores the newest checkpoint if there is one; returns the first step to do."""
-        from training import checkpoint
+        from training.learner.learner import checkpoint
 
         latest = checkpoint.latest(self.folder.checkpoints)
         step, waiting = 0, []
@@ -193,7 +193,7 @@ class TrainingProcess:
             self.checkpoint(step)
 
     def checkpoint(self, step: int) -> None:
-        from training import checkpoint
+        from training.learner.learner import checkpoint
 
         state = {"step": step, "waiting": []}
         if self.rank == 0:

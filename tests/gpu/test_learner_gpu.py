@@ -9,7 +9,7 @@ import torch
 
 from configs.training import AlgorithmConfig, EnvConfig, LearnerConfig, ModelConfig, OptimizerConfig, TinyModel
 from training import tiny
-from training.learner import Learner
+from training.learner.learner import Learner
 from training.types import Batch, Denominators, Sample
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")]

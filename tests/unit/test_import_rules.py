@@ -75,7 +75,7 @@ def test_the_sources_keep_the_import_rules() -> None:
         ("training/rollouts/episode.py", "from deployments.replicas.text import R", "training.rollouts.episode imports deployments.replicas.text"),
         ("training/rollouts/episode.py", "from deployments import app", "training.rollouts.episode imports deployments.app"),
         ("training/rollouts/episode.py", "import importlib\nimportlib.import_module('ray')", "training.rollouts.episode imports ray"),
-        ("training/learner.py", "def f():\n    import ray", "training.learner imports ray"),
+        ("training/learner/learner.py", "def f():\n    import ray", "training.learner.learner imports ray"),
         ("deployments/act.py", "from ray import serve", "deployments.act imports ray"),
         ("deployments/replicas/text.py", "import vllm.sampling_params", "deployments.replicas.text imports vllm"),
         ("deployments/client/http.py", "import torch", "deployments.client.http imports torch at module level"),

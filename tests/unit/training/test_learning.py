@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.training import AlgorithmConfig, LearnerConfig, ModelConfig, OptimizerConfig
-from training import checkpoint
 from training.algorithms.advantages import ADVANTAGES, group_centered, group_normalized, leave_one_out
 from training.algorithms.losses import LOSSES, LossInputs, kl_to_reference
 from training.algorithms.off_policy import off_policy_weight
-from training.learner import Learner, learning_rate
+from training.learner.learner import Learner, checkpoint
 from training.learner.microbatches import microbatches
+from training.learner.schedule import learning_rate
 from training.rollouts.batch import split_over_ranks
 from training.tracking.intervals import paired_difference, proportion
 from training.types import Batch, Denominators, Sample

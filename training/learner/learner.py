@@ -3,51 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from configs.training import AlgorithmConfig, LearnerConfig, ModelConfig, OptimizerConfig
 from training.algorithms.losses import LOSSES, LossInputs, kl_to_reference
 from training.algorithms.off_policy import off_policy_weight
 from training.learner.microbatches import MicroBatch, empty_like_one, microbatches
-from training.logprobs import chosen_logprobs
-from training.sharding import Sharded, shard
+from training.learner.policy import PREFIX, Policy
+from training.learner.schedule import learning_rate
+from training.learner.sharding import Sharded, shard
 from training.types import Batch, Sample
-
-PREFIX = "model."  # of the Hugging Face model inside Policy
-
-
-class Policy(nn.Module):
-    """A causal language model that answers with log-probability and entropy of the chosen tokens, [B, T] each."""
-
-    def __init__(self, model: Any, temperature: float, chunk: int) -> None:
-        super().__init__()
-        self.model = model
-        self.temperature = temperature
-        self.chunk = chunk
-
-    def forward(self, token_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        # No attention mask: padding stands on the right, where causal attention never looks.
-        hidden = self.model.model(input_ids=token_ids, use_cache=False).last_hidden_state
-        return chosen_logprobs(hidden, self.model.lm_head, token_ids, mask, self.temperature, self.chunk)
-
-
-def learning_rate(config: OptimizerConfig, step: int, total: int) -> float:
-    """Linear warm-up, then constant, linear or cosine down to `final_lr_fraction`; `step` counts from 0."""
-    if step < config.warmup_steps:
-        return config.lr * (step + 1) / config.warmup_steps
-    if config.schedule == "constant":
-        return config.lr
-    done = min(1.0, (step - config.warmup_steps) / max(1, total - config.warmup_steps))
-    left = 1 - done if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
-    return config.lr * (config.final_lr_fraction + (1 - config.final_lr_fraction) * left)
 
 
 class Learner:
@@ -235,4 +206,6 @@ class Learner:
 
 
 _CPU = torch.device("cpu")
+
+
 _SUMS = ("loss", "entropy", "difference", "clipped", "kl", "tokens")
