@@ -21,7 +21,7 @@ import aiohttp
 from benchmarks.common import Figure, options, report
 from benchmarks.engines import Load, at_concurrency, engine_config, tiny_model
 from configs.training import TrainConfig
-from training.cluster.ray_session import application, ports, ray_session
+from training.cluster import application, ports, ray_session
 
 LOAD = Load("120 + 16 tokens", 120, 16, 64, 1000)
 START_S = 180.0

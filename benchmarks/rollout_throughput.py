@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.common import Figure, options, report
 from benchmarks.engines import InProcess, Load, Offline, Prompts, at_concurrency, engine_config, tiny_model
 from configs.training import TrainConfig
-from training.cluster.ray_session import application, ray_session
+from training.cluster import application, ray_session
 
 LOADS = {
     "a": Load("a: 120 + 16 tokens", 120, 16, 64, 1000),

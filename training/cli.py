@@ -53,7 +53,7 @@ def train(
     settings, run = chosen(config, resume, overrides)
     if dry_run:
         from training import tables
-        from training.cluster.ray_session import placement
+        from training.cluster import placement
 
         console.print(settings.to_yaml(), markup=False, highlight=False)
         console.print(tables.placement(placement.placement(settings)))
@@ -99,7 +99,7 @@ def sweep(
     base = settings.resolve()
     if dry_run:
         from training import tables
-        from training.cluster.ray_session import placement
+        from training.cluster import placement
 
         console.print(settings.to_yaml(), markup=False)
         console.print(f"{settings.trial_count} trials of {base.steps} steps, {settings.concurrency} at once; of each:")
@@ -229,7 +229,7 @@ def serve(config: ConfigOption, overrides: SetOption = []) -> None:  # noqa: B00
     """Starts the Serve application and blocks until Ctrl-C."""
     import threading
 
-    from training.cluster.ray_session import application, ray_session
+    from training.cluster import application, ray_session
 
     settings = ServeConfig.load(config, overrides)
     with ray_session.ray_session(), application.application(settings):

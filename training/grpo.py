@@ -23,8 +23,8 @@ from configs.training import TrainConfig
 from deployments.storage import runs
 from deployments.weights.store import WeightStore
 from training import tiny
+from training.cluster import application, placement, ports, ray_session
 from training.cluster.application import APPLICATION
-from training.cluster.ray_session import application, placement, ports, ray_session
 from training.rollouts.coordinator import Coordinator
 from training.rollouts.group import RolloutFailed
 from training.tracking.monitors import Monitors

@@ -32,7 +32,7 @@ from configs.serving import HttpConfig
 from configs.sweep import Dimension, SweepConfig, varied
 from configs.training import TrainConfig
 from deployments.storage import runs
-from training.cluster.ray_session import application, ray_session
+from training.cluster import application, ray_session
 from training.grpo import root_cause, session, start_model, train_steps
 
 # The start policy is made from these sections.

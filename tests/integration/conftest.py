@@ -59,7 +59,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     from deployments.storage import runs
     from training import tiny
-    from training.cluster.ray_session import ports
+    from training.cluster import ports
     from training.grpo import Session, another_run, session
 
     storage = tmp_path_factory.mktemp("storage")

@@ -138,7 +138,7 @@ def test_an_application_that_finds_no_room_ends_in_an_error_that_says_so(stack: 
     from ray import serve
 
     from configs import serving
-    from training.cluster.ray_session import application, errors
+    from training.cluster import application, errors
 
     replicas = {"num_cpus": 1000, "start_deadline_s": 3}
     policies = [{"name": "huge", "model": str(stack.session.model), "replicas": replicas}]

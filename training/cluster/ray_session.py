@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from training.cluster import quiet
 from training.cluster.errors import ClusterError
 from training.cluster.ports import free_port
-from training.cluster.ray_session import quiet
 
 logger = logging.getLogger("rayward")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,8 +20,6 @@ from training.rollouts.pool import WorkerPool
 from training.rollouts.samples import group_samples
 from training.tracking.metrics import rollout_metrics
 from training.types import Batch, Denominators, Episode, Group, Sample, Task
-
-logger = logging.getLogger("rayward")
 
 
 @ray.remote

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from typing import Any
 
@@ -10,10 +11,11 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from configs.training import TrainConfig
-from training.rollouts.coordinator import logger
 from training.rollouts.group import EnvironmentFailed, RolloutFailed
 from training.rollouts.worker import RolloutWorker
 from training.types import Group, Task
+
+logger = logging.getLogger("rayward")
 
 
 class WorkerPool:

@@ -9,8 +9,8 @@ import pytest
 
 from configs.training import TrainConfig
 from training import cli
+from training.cluster import placement, ports
 from training.cluster.errors import ClusterError
-from training.cluster.ray_session import placement, ports
 
 TINY = "configs/train/tictactoe_tiny.yaml"
 
