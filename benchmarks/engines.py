@@ -14,7 +14,7 @@ from typing import Any
 from configs.serving import EngineConfig
 from configs.training import EnvConfig, TinyModel
 from deployments.engines.vllm.settings import engine_arguments, process_environment
-from training import tiny
+from training.imitation import tiny
 
 Prompts = list[list[int]]
 

@@ -18,8 +18,8 @@ from benchmarks.engines import tiny_model
 from configs.training import EnvConfig, TinyModel, TrainConfig
 from deployments.protocol.generate import GenerateRequest, Sampling
 from deployments.weights.store import WeightStore
-from training import tiny
 from training.cluster import application, ray_session
+from training.imitation import tiny
 
 REPLICAS = 2
 # hidden size, layers, width of the MLP: about 100, 250 and 500 MB in float32

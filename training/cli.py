@@ -119,9 +119,9 @@ def warmstart(
     """Supervised fine-tuning on scripted demonstrations."""
     import tempfile
 
-    from training import tiny
     from training.cluster.application import model_folder_error
-    from training.warmstart import warmstart as run_warmstart
+    from training.imitation import tiny
+    from training.imitation.sft import warmstart as run_warmstart
 
     settings = TrainConfig.load(config, overrides)
     with tempfile.TemporaryDirectory() as scratch:

@@ -22,9 +22,9 @@ from configs.base import ConfigError
 from configs.training import TrainConfig
 from deployments.storage import runs
 from deployments.weights.store import WeightStore
-from training import tiny
 from training.cluster import application, placement, ports, ray_session
 from training.cluster.application import APPLICATION
+from training.imitation import tiny
 from training.rollouts.coordinator import Coordinator
 from training.rollouts.group import RolloutFailed
 from training.tracking.monitors import Monitors
@@ -360,7 +360,7 @@ def start_model(config: TrainConfig, run: runs.RunFolder, report: Any = None) ->
             raise ConfigError(f"model.source: {problem}")
         model = Path(config.model.source)
     if config.warmstart.enabled:
-        from training.warmstart import warmstart
+        from training.imitation.sft import warmstart
 
         warmstart(config, model, run.start_model, report)
         return run.start_model

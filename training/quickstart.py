@@ -16,13 +16,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from configs.training import TrainConfig
 from deployments.storage import runs
-from training import tiny
 from training.cluster.quiet import quiet_libraries
 from training.evaluate import Evaluation, evaluate, publish_folder
 from training.grpo import Session, session, train
+from training.imitation import tiny
+from training.imitation.sft import warmstart
 from training.tables import table
 from training.tracking.plots import learning_curve
-from training.warmstart import warmstart
 
 CONFIGS = {"tictactoe": "configs/train/tictactoe_tiny.yaml", "key_door": "configs/train/key_door_tiny.yaml"}
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from configs.training import AlgorithmConfig, EnvConfig, LearnerConfig, ModelConfig, OptimizerConfig, TinyModel
-from training import tiny
+from training.imitation import tiny
 from training.learner.learner import Learner
 from training.types import Batch, Denominators, Sample
 

@@ -58,9 +58,9 @@ class Stack:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     from deployments.storage import runs
-    from training import tiny
     from training.cluster import ports
     from training.grpo import Session, another_run, session
+    from training.imitation import tiny
 
     storage = tmp_path_factory.mktemp("storage")
     port = ports.free_port()

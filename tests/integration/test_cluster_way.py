@@ -26,9 +26,9 @@ import yaml
 
 from tests.integration.conftest import ROOT, TINY, tiny_config
 from tests.integration.processes import MARK, Process, marked, wait_until
-from training import tiny
 from training.cluster.ports import free_port
 from training.cluster.ray_session import process_settings
+from training.imitation import tiny
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(420)]
 

@@ -14,10 +14,10 @@ from deployments.client.handle import ServeGenerate
 from deployments.protocol.generate import Sampling
 from envs.registry import make
 from tests.integration.conftest import tiny_config
-from training import tiny
 from training.doctor import check_episodes
 from training.evaluate import publish_folder
 from training.grpo import APPLICATION
+from training.imitation import tiny
 from training.rollouts.episode import Player, PlaySettings
 from training.rollouts.group import run_group
 from training.rollouts.renderer import ChatRenderer

@@ -13,7 +13,10 @@ from envs.history import make_history
 from envs.registry import make as make_env
 
 PAD, USER, ASSISTANT, SYSTEM, END = "<|pad|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"
+
+
 SPECIAL_TOKENS = [PAD, USER, ASSISTANT, SYSTEM, END]
+
 
 # Two tokens of overhead a turn; the third, END, is the policy's own last token.
 CHAT_TEMPLATE = (
@@ -24,11 +27,14 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 
+
 # What an environment varies as a whole (a tag, a coordinate, a size, a digit with its space) is one token wherever it
 # stands: a board's cells keep their positions whatever is in them, which a small model learns much faster. The rest is
 # cut by Qwen2's own rule (words with their space, single digits): a loader that sees a Qwen2 model rebuilds that rule
 # whatever the file says, but keeps added tokens.
 WHOLE_PIECES = re.compile(r"</?[A-Za-z_]+>|(?: ?[A-Za-z]+)? ?\(\d+, \d+\)| ?\d+x\d+| \d(?!\w)")
+
+
 MOST_WHOLE_PIECES = 192
 
 
