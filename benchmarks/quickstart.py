@@ -15,8 +15,8 @@ from benchmarks.common import Figure, options, report
 from configs.training import TrainConfig
 from deployments.storage import runs
 from training.evaluate import Evaluation
-from training.grpo import Session, another_run, session
 from training.quickstart import CONFIGS, prepare, train_and_evaluate
+from training.rollouts.session import Session, another_run, session
 from training.tables import table
 
 LONGER = {"tictactoe": "configs/train/tictactoe_long.yaml", "key_door": "configs/train/key_door_long.yaml"}

@@ -23,9 +23,11 @@ from benchmarks.common import Figure, options, report
 from configs.training import TrainConfig
 from deployments.engines.vllm.settings import engine_arguments, process_environment
 from deployments.storage import runs
-from training.grpo import Session, session, start_model, train
 from training.learner.microbatches import collate
 from training.rollouts.samples import sequences
+from training.rollouts.session import Session, session
+from training.run.driver import train
+from training.run.start import start_model
 from training.types import Turn
 
 CONFIG = "configs/train/tictactoe_tiny.yaml"

@@ -26,9 +26,11 @@ from configs.training import TrainConfig
 from deployments.storage import runs
 from envs.history import make_history
 from envs.registry import make as make_env
-from training.grpo import Session, session, start_model, train
 from training.rollouts.buffer import task_at
 from training.rollouts.renderer import ChatRenderer
+from training.rollouts.session import Session, session
+from training.run.driver import train
+from training.run.start import start_model
 
 LR = 1e-7
 

@@ -64,10 +64,11 @@ def train(
 def _train(config: TrainConfig, resumed: RunFolder | None) -> None:
     from deployments.storage import runs
     from training.evaluate import evaluate, table
-    from training.grpo import session, start_model
-    from training.grpo import train as run_grpo
     from training.learner.learner import checkpoint
     from training.quickstart import bars
+    from training.rollouts.session import session
+    from training.run.driver import train as run_grpo
+    from training.run.start import start_model
 
     if resumed is not None:
         done = checkpoint.steps(resumed.checkpoints)

@@ -19,12 +19,13 @@ from deployments.client.handle import ServeGenerate
 from deployments.storage import runs
 from envs import registry
 from envs.history import make_history
+from training.cluster.application import APPLICATION
 from training.doctor import Report, check_episodes
-from training.grpo import APPLICATION, Session, session
 from training.play import Show, Watched
 from training.rollouts.episode import CONTEXT_FULL, Player, PlaySettings, run_episode
 from training.rollouts.group import RolloutFailed
 from training.rollouts.renderer import ChatRenderer
+from training.rollouts.session import Session, session
 from training.tracking import intervals
 from training.tracking.intervals import Estimate
 from training.types import Episode, Task

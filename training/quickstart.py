@@ -18,9 +18,10 @@ from configs.training import TrainConfig
 from deployments.storage import runs
 from training.cluster.quiet import quiet_libraries
 from training.evaluate import Evaluation, evaluate, publish_folder
-from training.grpo import Session, session, train
 from training.imitation import tiny
 from training.imitation.sft import warmstart
+from training.rollouts.session import Session, session
+from training.run.driver import train
 from training.tables import table
 from training.tracking.plots import learning_curve
 

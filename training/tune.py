@@ -33,7 +33,9 @@ from configs.sweep import Dimension, SweepConfig, varied
 from configs.training import TrainConfig
 from deployments.storage import runs
 from training.cluster import application, ray_session
-from training.grpo import root_cause, session, start_model, train_steps
+from training.rollouts.session import session
+from training.run.driver import root_cause, train_steps
+from training.run.start import start_model
 
 # The start policy is made from these sections.
 START_SECTIONS = ("model", "env", "warmstart", "seed")

@@ -59,8 +59,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     from deployments.storage import runs
     from training.cluster import ports
-    from training.grpo import Session, another_run, session
     from training.imitation import tiny
+    from training.rollouts.session import Session, another_run, session
 
     storage = tmp_path_factory.mktemp("storage")
     port = ports.free_port()

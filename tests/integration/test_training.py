@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from deployments.storage.runs import RunFolder
 from tests.integration.conftest import tiny_config
 from training.evaluate import evaluate, examine_live
-from training.grpo import TrainingFailed, train
+from training.run.driver import TrainingFailed, train
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 

@@ -1,0 +1,109 @@
+"""Runs GRPO in Ray Train's processes and reports each finished step."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import ray
+
+from training.rollouts.session import Session
+from training.run.loop import train_loop
+
+logger = logging.getLogger("rayward")
+
+
+class TrainingFailed(RuntimeError):
+    """The run ended before its last step; the message names the cause and how to resume."""
+
+
+def train(live: Session, report: Callable[[int, dict[str, float]], None] | None = None, base_version: int = 0) -> None:
+    """Runs GRPO to the last step. `report(step, metrics)` is called for each finished step. Raises TrainingFailed."""
+    for step, metrics in train_steps(live, base_version):
+        if report is not None:
+            report(step, metrics)
+
+
+def train_steps(live: Session, base_version: int = 0) -> Iterator[tuple[int, dict[str, float]]]:
+    """GRPO to the last step, in processes that do not wait for the caller: yields (step, metrics) of each finished one.
+    Raises TrainingFailed."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    config = live.config
+    learner = config.learner
+    on_gpu = learner.gpus_per_worker > 0
+    resources = {"CPU": learner.cpus_per_worker, **learner.resources}
+    if on_gpu:
+        resources["GPU"] = learner.gpus_per_worker
+    trainer = TorchTrainer(
+        train_loop,
+        train_loop_config={
+            "config": config.dump(),
+            "run": str(live.run.path),
+            "model": str(live.model),
+            "weights_root": live.weights_root,
+            "base_version": base_version,
+            "coordinator": live.coordinator,
+            "app": live.app,
+        },
+        scaling_config=ScalingConfig(num_workers=learner.workers, use_gpu=on_gpu, resources_per_worker=resources),
+        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+        run_config=RunConfig(
+            name="ray_train",
+            storage_path=str(live.run.path),
+            failure_config=FailureConfig(max_failures=learner.restarts),
+        ),
+    )
+    outcome: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:  # carried to the caller's thread
+            outcome.append(error)
+
+    thread = threading.Thread(target=fit, name="ray-train", daemon=True)
+    thread.start()
+    done, heard = 0, time.monotonic()
+    while True:
+        thread.join(timeout=0.3)
+        ended = not thread.is_alive()
+        rows = ray.get(live.coordinator.progress.remote(done))
+        yield from enumerate(rows, start=done)
+        done += len(rows)
+        if rows:
+            heard = time.monotonic()
+        elif time.monotonic() - heard > config.tracking.stalled_after_s:
+            heard = time.monotonic()
+            waits = _waits(live.coordinator)
+            logger.warning("no step for %g s: %s", config.tracking.stalled_after_s, waits)
+        if ended:
+            break
+    if outcome:
+        raise TrainingFailed(
+            f"training stopped: {root_cause(outcome[0])}\nresume with: rayward train --resume {live.run.path}"
+        ) from outcome[0]
+
+
+def _waits(coordinator: Any) -> str:
+    try:
+        return str(ray.get(coordinator.waits_for.remote(), timeout=5.0))
+    except ray.exceptions.GetTimeoutError:
+        return "the coordinator does not answer"
+
+
+def root_cause(error: BaseException) -> str:
+    """The innermost message, without the layers that carried it."""
+    failures = getattr(error, "worker_failures", None)
+    if failures:
+        error = next(iter(failures.values()))
+    while True:
+        inner = getattr(error, "cause", None) or error.__cause__
+        if inner is None or inner is error:
+            break
+        error = inner
+    return f"{type(error).__name__}: {error}"
