@@ -14,7 +14,7 @@ from rich.console import Console
 from benchmarks.common import Figure, options, report
 from configs.training import TrainConfig
 from deployments.storage import runs
-from training.evaluate import Evaluation
+from training.evaluation.result import Evaluation
 from training.quickstart import CONFIGS, prepare, train_and_evaluate
 from training.rollouts.session import Session, another_run, session
 from training.tables import table

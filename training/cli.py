@@ -22,7 +22,7 @@ from training.cluster.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from deployments.storage.runs import RunFolder
-    from training.evaluate import Evaluation
+    from training.evaluation.result import Evaluation
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console()
@@ -63,7 +63,8 @@ def train(
 
 def _train(config: TrainConfig, resumed: RunFolder | None) -> None:
     from deployments.storage import runs
-    from training.evaluate import evaluate, table
+    from training.evaluate import table
+    from training.evaluation.evaluate import evaluate
     from training.learner.learner import checkpoint
     from training.quickstart import bars
     from training.rollouts.session import session
@@ -206,7 +207,7 @@ def _model(given: str, run: RunFolder | None) -> Path:
 def _evaluate(config: TrainConfig, models: list[Path], histories: list[str]) -> list[Evaluation]:
     from deployments.storage import runs
     from deployments.storage.models import labels
-    from training.evaluate import check_histories, evaluate_all
+    from training.evaluation.evaluate import check_histories, evaluate_all
     from training.tables import table
 
     check_histories(config, histories)
@@ -251,7 +252,7 @@ def play(
     overrides: SetOption = [],  # noqa: B006
 ) -> None:
     """An episode turn by turn: by hand (--env NAME), or a policy's (--run RUN, or --model FOLDER --config YAML)."""
-    from training.play import enter, play_by_hand
+    from training.evaluation.play import enter, play_by_hand
 
     def show(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -267,7 +268,7 @@ def play(
         raise ConfigError("name an environment with --env, a run with --run, or --model with --config")
     settings, folder = chosen(config, run, overrides)
     path = _model(model, folder)
-    from training.evaluate import watch
+    from training.evaluation.watch import watch
 
     console.print(f"starting a replica of {path}", soft_wrap=True, markup=False)
     watch(settings, path, seed, show, enter(input) if pause else None)
@@ -285,7 +286,7 @@ def doctor(
     settings, folder = chosen(config, run, overrides)
     path = _model(model, folder)
     from training import tables
-    from training.evaluate import examine
+    from training.evaluation.examine import examine
 
     mistaken = [folder.start_model, folder.path / "models" / "init"] if folder else []
     report = examine(settings, path, turns, [m for m in mistaken if m != path and (m / "config.json").is_file()])

@@ -17,7 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from configs.training import TrainConfig
 from deployments.storage import runs
 from training.cluster.quiet import quiet_libraries
-from training.evaluate import Evaluation, evaluate, publish_folder
+from training.evaluation.evaluate import evaluate, publish_folder
+from training.evaluation.result import Evaluation
 from training.imitation import tiny
 from training.imitation.sft import warmstart
 from training.rollouts.session import Session, session

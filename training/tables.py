@@ -12,8 +12,8 @@ from training.tracking.intervals import Estimate
 
 if TYPE_CHECKING:
     from training.cluster.placement import Role
-    from training.doctor import Report
-    from training.evaluate import Evaluation
+    from training.evaluation.doctor import Report
+    from training.evaluation.result import Evaluation
 
 
 def table(evaluations: Sequence[Evaluation], title: str) -> Table:

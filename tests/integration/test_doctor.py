@@ -15,8 +15,8 @@ from deployments.protocol.generate import Sampling
 from envs.registry import make
 from tests.integration.conftest import tiny_config
 from training.cluster.application import APPLICATION
-from training.doctor import check_episodes
-from training.evaluate import publish_folder
+from training.evaluation.evaluate import publish_folder
+from training.evaluation.examine import check_episodes
 from training.imitation import tiny
 from training.rollouts.episode import Player, PlaySettings
 from training.rollouts.group import run_group

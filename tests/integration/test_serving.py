@@ -96,7 +96,7 @@ def test_a_version_that_nobody_publishes_ends_at_the_deadline_and_says_so(stack:
 
 
 def test_the_next_request_after_a_publish_is_answered_by_the_new_weights(stack: Any) -> None:
-    from training.evaluate import publish_folder
+    from training.evaluation.evaluate import publish_folder
 
     version = publish_folder(stack.session, stack.session.model)
     answers = generate(stack, *(request(f"v{i}", min_weight_version=version) for i in range(8)))
@@ -108,7 +108,7 @@ def test_a_learner_drives_the_weight_sync_of_all_replicas_through_their_handle(s
     from ray import serve
 
     from deployments.weights.push import ServeControl
-    from training.evaluate import publish_folder
+    from training.evaluation.evaluate import publish_folder
 
     control = ServeControl(serve.get_deployment_handle("policy", "rayward"))
     members = control.members()

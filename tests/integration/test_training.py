@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from deployments.storage.runs import RunFolder
 from tests.integration.conftest import tiny_config
-from training.evaluate import evaluate, examine_live
+from training.evaluation.evaluate import evaluate
+from training.evaluation.examine import examine_live
 from training.run.driver import TrainingFailed, train
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]

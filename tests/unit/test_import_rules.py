@@ -34,7 +34,7 @@ RESERVED = {
     "ray": {
         "deployments.replicas.text", "deployments.transports.http.ingress", "deployments.grpc_service", "deployments.app",
         "deployments.weights.object_store", "deployments.transports.http.answers",
-        "training.rollouts.coordinator", "training.grpo", "training.tune", "training.cli", "training.evaluate",
+        "training.rollouts.coordinator", "training.grpo", "training.tune", "training.cli", "training.evaluation.evaluate",
         "training.cluster.ray_session", "training.quickstart",
         "training.tracking.monitors",  # the Prometheus tracker: Ray's metrics
     },

@@ -143,7 +143,7 @@ class TrainingProcess:
         every = self.config.evaluation.every_steps
         if self.rank or not every or (step % every and step != self.config.steps):
             return {}
-        from training.evaluate import evaluate
+        from training.evaluation.evaluate import evaluate
 
         result = evaluate(self.live, f"step {step}", self.base_version + step)
         return {"eval/success": result.success.value, "eval/return": result.mean_return.value}

@@ -10,7 +10,8 @@ import torch
 from configs.training import TrainConfig
 from deployments.protocol.generate import GenerateRequest, GenerateResult, Sampling
 from envs import registry
-from training.doctor import NothingSampled, Prompt, Scores, diagnose, rendered_again, template_drift
+from training.evaluation.doctor import NothingSampled, Prompt, Scores, diagnose, template_drift
+from training.evaluation.examine import rendered_again
 from training.rollouts.episode import Player, PlaySettings
 from training.rollouts.group import run_group
 from training.rollouts.renderer import ChatRenderer

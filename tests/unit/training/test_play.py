@@ -8,7 +8,7 @@ import pytest
 
 from envs.games.key_door import KeyDoor
 from envs.games.tictactoe import TicTacToe
-from training.play import Watched, enter, play_by_hand
+from training.evaluation.play import Watched, enter, play_by_hand
 
 
 def typed(*lines: str | type[BaseException]) -> Callable[[str], str]:

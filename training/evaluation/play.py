@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from envs.base import Env, Observation, StepResult
 
 Ask = Callable[[str], str]  # shows a prompt, returns a line; raises EOFError or KeyboardInterrupt to stop
+
+
 Show = Callable[[str], None]
 
 

@@ -5,24 +5,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
-
-from configs.training import TrainConfig
-from envs.history import make_history
-from envs.registry import make as make_env
-from training.rollouts.renderer import ChatRenderer
-from training.rollouts.samples import episode_samples
-from training.types import Episode, Sample
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 Scores = list[list[float]]  # one list a sequence, one log-probability a chosen token
+
+
 Scorer = Callable[[float], Scores]  # the learner's scores at a temperature
+
+
 Prompt = tuple[tuple[int, ...], tuple[int, ...]]  # (ids that the sampler was given, ids that the learner renders)
+
+
 TOLERANCE = 1e-4  # float32
+
+
 TOLERANCE_BFLOAT16 = 5e-2  # 8 bits of mantissa, on logits of about 10
+
+
 EXPLAINED = 1e-3  # another cause explains a difference when it leaves no more than this (or than the tolerance)
+
+
 TEMPERATURES = (0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5, 2.0)
 
 
@@ -42,73 +45,6 @@ class Report:
     @property
     def healthy(self) -> bool:
         return not self.cause
-
-
-def check_episodes(
-    config: TrainConfig,
-    model: Path,
-    episodes: Sequence[Episode],
-    turns: int,
-    version: int = 0,
-    others: Sequence[Path] = (),
-) -> Report:
-    """The doctor on evaluation episodes that replicas played, which should hold the weights of `model` as `version`.
-
-    Scores at most `turns` sequences with the learner. `others`: model folders that the replicas might hold instead.
-    Template drift stands beside the other causes: sampler and learner see the same ids and may well agree on them.
-    """
-    samples = [sample for episode in episodes for sample in episode_samples(episode, 0.0, 0)][:turns]
-    narrow = "bfloat16" in (config.model.dtype, config.serving.engine.dtype)
-    report = diagnose(
-        [[logp for logp, chosen in zip(s.sampler_logp_T, s.mask_T, strict=True) if chosen] for s in samples],
-        scorer(config, model, samples),
-        config.evaluation.temperature,
-        [sample.weight_version for sample in samples],
-        version,
-        TOLERANCE_BFLOAT16 if narrow else TOLERANCE,
-        {str(folder): scorer(config, folder, samples) for folder in others},
-    )
-    drift = template_drift(list(rendered_again(config, ChatRenderer.load(str(model)), episodes)))
-    return replace(report, cause="; ".join(cause for cause in (report.cause, drift) if cause))
-
-
-def scorer(config: TrainConfig, model: Path, samples: list[Sample]) -> Scorer:
-    """The learner's log-probabilities of `samples` with the weights of a folder, which is loaded on first use."""
-    loaded: list[Any] = []
-
-    def score(temperature: float) -> Scores:
-        from training.learner.learner import Learner
-
-        if not loaded:
-            loaded.append(Learner(config.model, config.optimizer, config.algorithm, config.learner, str(model)))
-        loaded[0].policy.temperature = temperature
-        return loaded[0].score(samples)
-
-    return score
-
-
-def rendered_again(config: TrainConfig, renderer: ChatRenderer, episodes: Sequence[Episode]) -> Iterator[Prompt]:
-    """Plays each episode again from its seed and its answers, and renders every prompt anew.
-
-    Where the history only grows, answers stay the ids that were sampled: only what the template adds is compared.
-    """
-    for episode in episodes:
-        env = make_env(config.env.name, **(config.env.kwargs | config.env.eval_kwargs))
-        history = make_history(config.env.history, env.spec)
-        system = env.spec.system_prompt if config.env.system_prompt is None else config.env.system_prompt
-        rendered = renderer.prompt(history.start(system, env.reset(episode.task.seed)))
-        for turn in episode.turns:
-            yield turn.prompt_ids, rendered
-            result = env.step(turn.text)
-            if result.terminated or result.truncated:
-                break
-            messages = history.next(turn.text, result.observation)
-            if history.append_only:
-                tail = renderer.continuation(turn.completion_ids, messages[-1:])
-                rendered = turn.prompt_ids + turn.completion_ids + tail
-            else:
-                rendered = renderer.prompt(messages)
-        env.close()
 
 
 def template_drift(prompts: Sequence[Prompt]) -> str:

@@ -1,0 +1,113 @@
+"""The doctor on live replicas and on a model folder: plays, scores with the learner, asks `doctor.diagnose` for the cause."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from configs.training import TrainConfig
+from deployments.storage import runs
+from envs.history import make_history
+from envs.registry import make as make_env
+from training.evaluation.doctor import (
+    TOLERANCE,
+    TOLERANCE_BFLOAT16,
+    Prompt,
+    Report,
+    Scorer,
+    Scores,
+    diagnose,
+    template_drift,
+)
+from training.evaluation.evaluate import apart
+from training.rollouts.renderer import ChatRenderer
+from training.rollouts.samples import episode_samples
+from training.rollouts.session import Session, session
+from training.types import Episode, Sample
+
+
+def examine(config: TrainConfig, model: Path, turns: int, others: Sequence[Path] = ()) -> Report:
+    """The doctor on a model folder: plays held-out situations through a replica, scores them with the learner."""
+    run = runs.create(config, "doctor")
+    with session(apart(config, run), run, model) as live:
+        return examine_live(live, model, turns, others=others)
+
+
+def examine_live(live: Session, model: Path, turns: int, version: int = 0, others: Sequence[Path] = ()) -> Report:
+    """The doctor on live replicas that should hold the weights of `model`, published as `version`, and might hold those
+    of one of the `others`."""
+    first = live.config.evaluation.first_seed
+    seeds = list(range(first, first + max(1, turns // 2)))
+    episodes = ray.get(live.coordinator.evaluate.remote(seeds, version))
+    return check_episodes(live.config, model, episodes, turns, version, others)
+
+
+def check_episodes(
+    config: TrainConfig,
+    model: Path,
+    episodes: Sequence[Episode],
+    turns: int,
+    version: int = 0,
+    others: Sequence[Path] = (),
+) -> Report:
+    """The doctor on evaluation episodes that replicas played, which should hold the weights of `model` as `version`.
+
+    Scores at most `turns` sequences with the learner. `others`: model folders that the replicas might hold instead.
+    Template drift stands beside the other causes: sampler and learner see the same ids and may well agree on them.
+    """
+    samples = [sample for episode in episodes for sample in episode_samples(episode, 0.0, 0)][:turns]
+    narrow = "bfloat16" in (config.model.dtype, config.serving.engine.dtype)
+    report = diagnose(
+        [[logp for logp, chosen in zip(s.sampler_logp_T, s.mask_T, strict=True) if chosen] for s in samples],
+        scorer(config, model, samples),
+        config.evaluation.temperature,
+        [sample.weight_version for sample in samples],
+        version,
+        TOLERANCE_BFLOAT16 if narrow else TOLERANCE,
+        {str(folder): scorer(config, folder, samples) for folder in others},
+    )
+    drift = template_drift(list(rendered_again(config, ChatRenderer.load(str(model)), episodes)))
+    return replace(report, cause="; ".join(cause for cause in (report.cause, drift) if cause))
+
+
+def scorer(config: TrainConfig, model: Path, samples: list[Sample]) -> Scorer:
+    """The learner's log-probabilities of `samples` with the weights of a folder, which is loaded on first use."""
+    loaded: list[Any] = []
+
+    def score(temperature: float) -> Scores:
+        from training.learner.learner import Learner
+
+        if not loaded:
+            loaded.append(Learner(config.model, config.optimizer, config.algorithm, config.learner, str(model)))
+        loaded[0].policy.temperature = temperature
+        return loaded[0].score(samples)
+
+    return score
+
+
+def rendered_again(config: TrainConfig, renderer: ChatRenderer, episodes: Sequence[Episode]) -> Iterator[Prompt]:
+    """Plays each episode again from its seed and its answers, and renders every prompt anew.
+
+    Where the history only grows, answers stay the ids that were sampled: only what the template adds is compared.
+    """
+    for episode in episodes:
+        env = make_env(config.env.name, **(config.env.kwargs | config.env.eval_kwargs))
+        history = make_history(config.env.history, env.spec)
+        system = env.spec.system_prompt if config.env.system_prompt is None else config.env.system_prompt
+        rendered = renderer.prompt(history.start(system, env.reset(episode.task.seed)))
+        for turn in episode.turns:
+            yield turn.prompt_ids, rendered
+            result = env.step(turn.text)
+            if result.terminated or result.truncated:
+                break
+            messages = history.next(turn.text, result.observation)
+            if history.append_only:
+                tail = renderer.continuation(turn.completion_ids, messages[-1:])
+                rendered = turn.prompt_ids + turn.completion_ids + tail
+            else:
+                rendered = renderer.prompt(messages)
+        env.close()

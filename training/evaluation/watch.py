@@ -1,0 +1,74 @@
+"""One episode of a served policy, shown as it happens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from ray import serve
+
+from configs.training import TrainConfig
+from deployments.client.handle import ServeGenerate
+from deployments.storage import runs
+from envs import registry
+from training.cluster.application import APPLICATION
+from training.evaluation.evaluate import apart
+from training.evaluation.play import Show, Watched
+from training.rollouts.episode import Player, PlaySettings, run_episode
+from training.rollouts.group import RolloutFailed
+from training.rollouts.renderer import ChatRenderer
+from training.rollouts.session import Session, session
+from training.types import Episode, Task
+
+WATCHING_DEADLINE_S = 86_400.0  # a person who watches may take a day
+
+
+def watch(
+    config: TrainConfig, model: Path, seed: int, show: Show, pause: Callable[[], object] | None = None
+) -> Episode | None:
+    """One held-out episode of a model through a replica, shown turn by turn as it happens; None when it was stopped by
+    Ctrl-C. Raises RolloutFailed."""
+    run = runs.create(config, "play")
+    with session(apart(config, run), run, model) as live:
+        show(f"replica of {model} is ready\n")
+        return _watched(live, seed, show, pause)
+
+
+def _watched(live: Session, seed: int, show: Show, pause: Callable[[], object] | None) -> Episode | None:
+    settings = PlaySettings.for_evaluation(live.config)
+    patient = settings.rollout.model_copy(update={"episode_deadline_s": WATCHING_DEADLINE_S})
+    player = Player(
+        make_env=lambda: Watched(registry.make(settings.env.name, **settings.env.kwargs), show, pause),
+        generate=ServeGenerate(serve.get_deployment_handle(live.config.serving.policy, APPLICATION)),
+        renderer=ChatRenderer.load(str(live.model)),
+        settings=replace(settings, rollout=patient),
+    )
+    # A loop of our own: that of asyncio.run only cancels on Ctrl-C, which a pause that waits for a key never notices.
+    loop = asyncio.new_event_loop()
+    try:
+        episode = loop.run_until_complete(run_episode(player, Task(settings.env.name, seed), 0))
+    except KeyboardInterrupt:
+        show("\nstopped")
+        return None
+    finally:
+        _close(loop)
+    if not episode.ok:
+        raise RolloutFailed(f"{settings.env.name} seed {seed}: {episode.error}")
+    show(f"\nreturn {episode.episode_return:g} after {len(episode.turns)} turns, {_ending(episode)}")
+    return episode
+
+
+def _ending(episode: Episode) -> str:
+    ended = episode.outcome or ("success" if episode.success else "no success")
+    return ended if episode.end == "completed" else f"{ended}, {episode.error or 'cut off by a limit on the turns'}"
+
+
+def _close(loop: asyncio.AbstractEventLoop) -> None:
+    """Ends what still listens for answers, then the loop."""
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    loop.close()
