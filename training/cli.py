@@ -107,7 +107,7 @@ def sweep(
         console.print(f"{settings.trial_count} trials of {base.steps} steps, {settings.concurrency} at once; of each:")
         console.print(tables.placement(placement.placement(base)))
         return
-    from training.tune import run_sweep
+    from training.sweep.tuner import run_sweep
 
     run_sweep(settings, base, lambda shown: console.print(shown, markup=False, soft_wrap=isinstance(shown, str)))
 

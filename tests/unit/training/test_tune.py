@@ -13,7 +13,10 @@ import yaml
 
 from configs.sweep import SweepConfig
 from configs.training import TrainConfig
-from training.tune import Progress, StopOnEvent, show, summarize, trial_config, write
+from training.sweep.outcome import summarize
+from training.sweep.report import Progress, show, write
+from training.sweep.trial import trial_config
+from training.sweep.tuner import StopOnEvent
 
 SWEEP = SweepConfig.parse(
     {"train": "configs/train/tictactoe_tiny.yaml", "space": {"optimizer.lr": {"grid": [0.1, 0.2, 0.3]}}}

@@ -1,0 +1,82 @@
+"""What the trials of a sweep found, the best first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from configs.sweep import SweepConfig
+from training.run.driver import root_cause
+
+
+class SweepFailed(RuntimeError):
+    """No trial of the sweep reported a result; the message holds the trials' errors."""
+
+
+@dataclass(frozen=True)
+class TrialOutcome:
+    """One trial. `trial` is its number, as in the name of its run; `success` and `mean_return` are those of its last
+    report, None when it made none."""
+
+    trial: str
+    values: dict[str, Any]
+    status: str  # finished, stopped early, failed, interrupted
+    step: int
+    success: float | None
+    mean_return: float | None
+    run: str | None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class SweepOutcome:
+    """All trials, the best first; those without a result at the end."""
+
+    folder: Path
+    metric: str
+    trials: tuple[TrialOutcome, ...]
+    interrupted: bool
+
+    @property
+    def best(self) -> TrialOutcome | None:
+        return self.trials[0] if self.trials and self.trials[0].success is not None else None
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results.json"
+
+    @property
+    def best_config(self) -> Path:
+        return self.folder / "best.yaml"
+
+
+def summarize(sweep: SweepConfig, folder: Path, results: Any, interrupted: bool) -> SweepOutcome:
+    """Ray Tune's results in our terms, the best first."""
+    trials = [trial_outcome(f"{number:05d}", result, interrupted) for number, result in enumerate(results)]
+
+    def rank(trial: TrialOutcome) -> float:
+        value = trial.success if sweep.metric == "eval/success" else trial.mean_return
+        return float("-inf") if value is None else value
+
+    return SweepOutcome(folder, sweep.metric, tuple(sorted(trials, key=rank, reverse=True)), interrupted)
+
+
+def trial_outcome(number: str, result: Any, interrupted: bool) -> TrialOutcome:
+    metrics = result.metrics or {}
+    if result.error is not None:
+        status = "failed"
+    elif metrics.get("finished"):
+        status = "finished"
+    else:
+        status = "interrupted" if interrupted else "stopped early"
+    return TrialOutcome(
+        trial=number,
+        values=dict(result.config or {}),
+        status=status,
+        step=metrics.get("step", 0),
+        success=metrics.get("eval/success"),
+        mean_return=metrics.get("eval/return"),
+        run=metrics.get("run"),
+        error=root_cause(result.error) if result.error is not None else None,
+    )

@@ -1,0 +1,160 @@
+"""A sweep: `python -m training.tune --config configs/sweep/NAME.yaml`. Ray Tune over whole runs, ASHA (arXiv
+1810.05934) on the results in held-out situations.
+
+What a trial owns, and what trials share:
+
+- **Own**: the policy replicas (a Serve application with a name and an HTTP route of its own), weight store,
+  coordinator, rollout workers, learner, run folder. A trial publishes a weight version a step, and a version is a
+  number in one store: replicas that two trials shared would answer one of them with the other's weights.
+- **Shared**: the Ray cluster, Serve's controller and HTTP port, and the start policy (built and warm-started once,
+  before the first trial) unless the space varies something that it is made from; then each trial makes its own.
+
+A trial that fails is a row of the table; the others go on. Ctrl-C and SIGTERM end the running trials in order, show
+what there is, and exit with 130; a second one ends at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from ray import tune
+
+from configs.serving import HttpConfig
+from configs.sweep import Dimension, SweepConfig
+from configs.training import TrainConfig
+from deployments.storage import runs
+from training.cluster import application, ray_session
+from training.run.start import start_model
+from training.sweep.outcome import SweepFailed, SweepOutcome, summarize
+from training.sweep.report import Progress, Say, show, write
+from training.sweep.trial import START_SECTIONS, Trial
+
+
+def domain(dimension: Dimension) -> Any:
+    """Ray Tune's form of a dimension."""
+    if dimension.grid is not None:
+        return tune.grid_search(dimension.grid)
+    if dimension.choice is not None:
+        return tune.choice(dimension.choice)
+    if dimension.uniform is not None:
+        return tune.uniform(*dimension.uniform)
+    assert dimension.loguniform is not None
+    return tune.loguniform(*dimension.loguniform)
+
+
+class StopOnEvent(tune.Stopper):
+    """Ends all trials, each with its clean-up, once the event is set."""
+
+    def __init__(self, event: threading.Event | None = None) -> None:
+        self._event = event or threading.Event()
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._event.is_set()
+
+    def __reduce__(self) -> Any:  # Tune saves its settings; an event cannot be saved
+        return StopOnEvent, ()
+
+
+@contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """Yields an event that the first SIGINT or SIGTERM sets; the second does what it did before."""
+    event = threading.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_signal(number: int, frame: Any) -> None:
+        event.set()
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for number in before:
+        signal.signal(number, on_signal)
+    try:
+        yield event
+    finally:
+        restore()
+
+
+def run_sweep(sweep: SweepConfig, base: TrainConfig, say: Say = print) -> SweepOutcome:
+    """Runs all trials from `base` (`sweep.resolve()`), writes results.json and best.yaml, shows the table.
+
+    Raises SweepFailed when no trial reported, KeyboardInterrupt when a signal ended it (what there is was shown)."""
+    folder = runs.create(base, sweep.name)
+    name = f"{sweep.name}-{folder.path.name.rsplit('-', 1)[-1]}"
+    say(f"sweep folder {folder.path}")
+    model = shared_start_model(sweep, base, folder, say)
+    with ray_session.ray_session(), ExitStack() as stack:
+        # Here and not in the trials: two of them would race for it.
+        application.start_serve(HttpConfig(port=base.serving.http_port))
+        stack.callback(application.delete_applications, f"{name}-")
+        stack.callback(runs.remove_weights_of, name)
+        interrupted = stack.enter_context(stop_signals())
+        results = make_tuner(sweep, base, folder, name, model, interrupted, say).fit()
+        outcome = summarize(sweep, folder.path, results, interrupted.is_set())
+    write(outcome, sweep, base)
+    show(outcome, sweep, say)
+    if outcome.interrupted:
+        raise KeyboardInterrupt
+    if outcome.best is None:
+        errors = sorted({trial.error for trial in outcome.trials if trial.error})
+        raise SweepFailed(f"no trial of the sweep reported {sweep.metric}: {'; '.join(errors)}")
+    return outcome
+
+
+def shared_start_model(sweep: SweepConfig, base: TrainConfig, folder: runs.RunFolder, say: Say) -> str | None:
+    """The policy that all trials start from; None when the space varies something that it is made from."""
+    if any(key.split(".")[0] in START_SECTIONS for key in sweep.space):
+        return None
+    say("making the start policy, shared by all trials")
+    return str(start_model(base, folder))
+
+
+def make_tuner(
+    sweep: SweepConfig,
+    base: TrainConfig,
+    folder: runs.RunFolder,
+    name: str,
+    model: str | None,
+    interrupted: threading.Event,
+    say: Say,
+) -> Any:
+    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # relative model folders stay valid in a trial
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # results.json and the runs' metrics.jsonl hold it all
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints with verbose=0, too
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Tune's own ends the loop and says that all went well
+    trainable = tune.with_parameters(Trial, base=base.dump(), name=name, model=model)
+    return tune.Tuner(
+        # For the trial's own process; what it starts reserves for itself.
+        tune.with_resources(trainable, {"cpu": 0.1}),
+        param_space={key: domain(dimension) for key, dimension in sweep.space.items()},
+        tune_config=tune.TuneConfig(
+            metric=sweep.metric,
+            mode="max",
+            num_samples=sweep.trials,
+            scheduler=tune.schedulers.ASHAScheduler(
+                time_attr="step",
+                max_t=max(base.steps, sweep.grace_steps),
+                grace_period=sweep.grace_steps,
+                reduction_factor=sweep.reduction_factor,
+            ),
+            search_alg=tune.search.BasicVariantGenerator(max_concurrent=sweep.concurrency, random_state=sweep.seed),
+        ),
+        run_config=tune.RunConfig(
+            name="ray_tune",
+            storage_path=str(folder.path),
+            verbose=0,
+            stop=StopOnEvent(interrupted),
+            callbacks=[Progress(sweep, name, say)],
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # a run writes its own
+        ),
+    )
