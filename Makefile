@@ -33,7 +33,7 @@ setup: ## .venv from the lock file (ACCELERATOR=cpu|gpu); instant when nothing c
 	@python=$$(sh requirements/find_python.sh) && "$$python" requirements/setup_venv.py --accelerator "$(ACCELERATOR)"
 
 quickstart: setup ## train a tiny policy through Serve replicas and show that it got better (ENV=tictactoe|key_door)
-	@exec $(BIN)/python -m training.quickstart "$(ENV)"
+	@exec $(BIN)/python -m training.commands.quickstart "$(ENV)"
 
 test: setup ## everything that CI runs: checks, unit, integration and packaging tests
 	@$(MAKE) check

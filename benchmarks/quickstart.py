@@ -14,10 +14,10 @@ from rich.console import Console
 from benchmarks.common import Figure, options, report
 from configs.training import TrainConfig
 from deployments.storage import runs
+from training.commands.quickstart import CONFIGS, prepare, train_and_evaluate
+from training.commands.tables import table
 from training.evaluation.result import Evaluation
-from training.quickstart import CONFIGS, prepare, train_and_evaluate
 from training.rollouts.session import Session, another_run, session
-from training.tables import table
 
 LONGER = {"tictactoe": "configs/train/tictactoe_long.yaml", "key_door": "configs/train/key_door_long.yaml"}
 BARS = {"tictactoe": 0.80, "key_door": 0.70}

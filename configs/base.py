@@ -13,7 +13,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 PACKAGE_DIR = Path(__file__).resolve().parent
 
 
-class ConfigError(ValueError):
+class UserError(Exception):
+    """Base of every error that a user can mend: its message says what was wrong, what was expected and what to do.
+
+    Commands print the message alone; `--debug` shows the traceback too. Any other exception is a defect of rayward and
+    always shows its traceback.
+    """
+
+
+class ConfigError(UserError, ValueError):
     """A configuration that cannot be used; the message says which key, what was wrong and what to do."""
 
 

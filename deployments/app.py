@@ -14,7 +14,7 @@ from configs.base import ConfigError
 from configs.serving import PolicyConfig, ServeConfig
 from deployments.engines.vllm.settings import on_gpu, process_environment
 from deployments.replicas.text import PolicyReplica
-from deployments.storage.model_folder import model_folder_error
+from deployments.storage.models import model_folder_error
 from deployments.transports.http.ingress import Ingress
 
 # Read where Ray and Serve's controller start: they must stand in the environment before `ray start` or `ray.init`.

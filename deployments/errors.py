@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from configs.base import UserError
+
 
 @dataclass(frozen=True, slots=True)
 class ErrorKind:
@@ -27,7 +29,7 @@ TABLE: dict[str, ErrorKind] = {
 }
 
 
-class PolicyError(Exception):
+class PolicyError(UserError):
     """A request failed; `kind` is a key of TABLE, classified where it happened (types get lost across pickling)."""
 
     def __init__(self, kind: str, message: str, request_id: str = "", retry_after_s: float | None = None) -> None:

@@ -21,7 +21,11 @@ class EpisodeOver(RuntimeError):
     """`step` after the end of an episode, or before `reset`."""
 
 
-class SettingError(ValueError):
+class EnvUsageError(ValueError):
+    """Base of what a user can mend: an environment cannot be made or played as asked; the message says what to do."""
+
+
+class SettingError(EnvUsageError):
     """A setting that the environment does not take; the message names the nearest one."""
 
 

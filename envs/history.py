@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
-from envs.base import EnvSpec, Observation
+from envs.base import EnvSpec, EnvUsageError, Observation
 from envs.parsing import raw_tag_content
 
 Message = dict[str, Any]
@@ -16,7 +16,7 @@ SCRATCHPAD_INSTRUCTION = (
 )
 
 
-class HistoryUnsupported(ValueError):
+class HistoryUnsupported(EnvUsageError):
     """The environment cannot be played with this strategy."""
 
 

@@ -7,7 +7,7 @@ import importlib
 from importlib.metadata import entry_points
 from typing import Any
 
-from envs.base import Env, EnvSpec, check_settings
+from envs.base import Env, EnvSpec, EnvUsageError, check_settings
 
 REGISTRY: dict[str, str] = {
     "tictactoe": "envs.games.tictactoe:TicTacToe",
@@ -16,7 +16,7 @@ REGISTRY: dict[str, str] = {
 ENTRY_POINTS = "rayward.environments"
 
 
-class UnknownEnvironment(ValueError):
+class UnknownEnvironment(EnvUsageError):
     """No environment of this name; the message lists those that exist."""
 
 

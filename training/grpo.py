@@ -1,17 +1,8 @@
-"""GRPO through served replicas: `python -m training.grpo --config configs/train/NAME.yaml`.
+"""GRPO through served replicas: `python -m training.grpo --config configs/train/NAME.yaml` is `rayward train`."""
 
-The loop of one training process is `train_loop`; everything around it (Serve application, coordinator, worker group) is
-in `train`.
-"""
+import sys
 
-from __future__ import annotations
-
-
-def main() -> None:
-    from training.cli import run_train_module
-
-    run_train_module()
-
+from training.commands.app import run
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run(["train", *sys.argv[1:]]))

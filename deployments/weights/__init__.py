@@ -1,1 +1,1 @@
-"""Weight versions: the verified store that replicas pull from, where it is kept, and the learner's side of the transports."""
+"""Weight versions: the verified store that replicas pull from, where it is kept, and how a learner publishes."""

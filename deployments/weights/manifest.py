@@ -1,4 +1,4 @@
-"""What a weight version consists of: names, dtypes, shapes, byte ranges and checksums; and what can be wrong with it."""
+"""What a weight version consists of (names, dtypes, shapes, byte ranges, checksums), and what can be wrong with it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from configs.base import UserError
 
 if TYPE_CHECKING:
     pass
@@ -26,7 +28,7 @@ DTYPE_CODES = {
 }  # fmt: skip
 
 
-class WeightsError(Exception):
+class WeightsError(UserError):
     """A weight version could not be published or fetched. `retryable`: asking again, maybe for the latest, may help."""
 
     retryable = False

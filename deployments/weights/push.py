@@ -32,7 +32,7 @@ class NcclPublisher:
     """Broadcast over NCCL to the engines that exist now (backend "nccl"), 1 + their workers ranks in the group.
 
     The group is fixed: when a replica comes or goes, close this one and make another. Publish to a store as well
-    (`deployments.weights.store_then_push.StoreThenPush` does both), so that late ones have where to get the version from.
+    (`store_then_push.StoreThenPush` does both), so that late ones have where to get the version from.
     """
 
     def __init__(

@@ -28,7 +28,15 @@ SHORT = (
 def quickstart(storage: Path, mark: str, *overrides: str) -> Process:
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PYTEST_"))}
     env = {**ours, MARK: mark, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "training.quickstart", "tictactoe", f"storage_path={storage}", *SHORT, *overrides]
+    command = [
+        sys.executable,
+        "-m",
+        "training.commands.quickstart",
+        "tictactoe",
+        f"storage_path={storage}",
+        *SHORT,
+        *overrides,
+    ]
     return Process(command, env, ROOT)
 
 

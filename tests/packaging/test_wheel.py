@@ -28,7 +28,7 @@ def test_the_licence_and_the_entry_points_are_in_the_metadata(wheel: Path) -> No
     entry_points = archive.read(next(name for name in names if name.endswith("entry_points.txt"))).decode()
 
     assert any(name.endswith("licenses/LICENSE") for name in names)
-    assert "rayward = training.cli:main" in entry_points
+    assert "rayward = training.commands.app:main" in entry_points
     assert "[vllm.general_plugins]\nrayward = deployments.engines.vllm.plugin:register" in entry_points
 
 
@@ -41,7 +41,10 @@ def test_the_entry_point_for_vllm_can_be_loaded(installed: Installation) -> None
 
 
 def test_the_packages_come_from_the_wheel_outside_the_checkout(installed: Installation) -> None:
-    program = "import envs, configs, deployments.client.http as client; print(envs.__file__, configs.__file__, client.__file__)"
+    program = (
+        "import envs, configs, deployments.client.http as client\n"
+        "print(envs.__file__, configs.__file__, client.__file__)"
+    )
 
     done = installed.run("python", "-c", program)
 

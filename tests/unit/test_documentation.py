@@ -46,7 +46,7 @@ def test_links_between_our_pages_lead_to_files(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_and_configurations_that_are_named_exist(page: Path) -> None:
-    from training.cli import app
+    from training.commands.app import app
 
     text = page.read_text()
     commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}

@@ -17,13 +17,6 @@ from training.cluster.ports import check_port, free_port
 APPLICATION = "rayward"
 
 
-def model_folder_error(model: str) -> str | None:
-    """Why a model folder cannot be served, None when it can (or is a hub name)."""
-    from deployments import app
-
-    return app.model_folder_error(model)
-
-
 def serve_config(
     config: TrainConfig,
     model: str,

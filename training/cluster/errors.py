@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from configs.base import UserError
 
-class ClusterError(RuntimeError):
+
+class ClusterError(UserError):
     """Ray or the Serve application could not be started or reached; the message says what to do."""

@@ -26,7 +26,7 @@ class Role:
 
 def placement(config: TrainConfig) -> list[Role]:
     """Who runs where, on how much. The replicas and their ingress are left out when the run joins an application."""
-    from deployments.app import on_gpu
+    from deployments.engines.vllm.settings import on_gpu
 
     learner, replicas, engine = config.learner, config.serving.replicas, config.serving.engine
     gpus = engine.gpus if on_gpu(engine) else 0

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from configs.base import UserError
+
 Scores = list[list[float]]  # one list a sequence, one log-probability a chosen token
 
 
@@ -29,7 +31,7 @@ EXPLAINED = 1e-3  # another cause explains a difference when it leaves no more t
 TEMPERATURES = (0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5, 2.0)
 
 
-class NothingSampled(RuntimeError):
+class NothingSampled(UserError):
     """There is no token to compare."""
 
 

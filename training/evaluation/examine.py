@@ -1,4 +1,4 @@
-"""The doctor on live replicas and on a model folder: plays, scores with the learner, asks `doctor.diagnose` for the cause."""
+"""The doctor at work: plays through replicas, scores with the learner, asks `doctor.diagnose` for the cause."""
 
 from __future__ import annotations
 

@@ -10,8 +10,10 @@ import shutil
 from pathlib import Path
 from typing import Any, Protocol
 
+from configs.base import UserError
 
-class CheckpointError(RuntimeError):
+
+class CheckpointError(UserError):
     """A checkpoint could not be written or read; the message says which and what to do."""
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+from configs.base import UserError
 from training.rollouts.episode import Player, run_episode
 from training.types import Episode, Group, Task
 
 
-class RolloutFailed(RuntimeError):
+class RolloutFailed(UserError):
     """A group could not be completed; the message names the task, the reason and how often it was tried."""
 
 

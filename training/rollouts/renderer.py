@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from configs.base import UserError
+
 Message = Mapping[str, Any]
 
 
-class TemplateError(ValueError):
+class TemplateError(UserError):
     """The chat template cannot be used for turns that only grow."""
 
 

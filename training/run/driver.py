@@ -10,13 +10,14 @@ from typing import Any
 
 import ray
 
+from configs.base import UserError
 from training.rollouts.session import Session
 from training.run.loop import train_loop
 
 logger = logging.getLogger("rayward")
 
 
-class TrainingFailed(RuntimeError):
+class TrainingFailed(UserError):
     """The run ended before its last step; the message names the cause and how to resume."""
 
 

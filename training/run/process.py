@@ -85,7 +85,7 @@ class TrainingProcess:
 
     def start(self) -> int:
         """Restores the newest checkpoint if there is one; returns the first step to do."""
-        from training.learner.learner import checkpoint
+        from training.learner import checkpoint
 
         latest = checkpoint.latest(self.folder.checkpoints)
         step, waiting = 0, []
@@ -159,7 +159,7 @@ class TrainingProcess:
             self.checkpoint(step)
 
     def checkpoint(self, step: int) -> None:
-        from training.learner.learner import checkpoint
+        from training.learner import checkpoint
 
         state = {"step": step, "waiting": []}
         if self.rank == 0:

@@ -8,7 +8,7 @@ from typing import Any
 from configs.base import ConfigError
 from configs.training import TrainConfig
 from deployments.storage import runs
-from training.cluster import application
+from deployments.storage.models import model_folder_error
 from training.imitation import tiny
 
 
@@ -17,7 +17,7 @@ def start_model(config: TrainConfig, run: runs.RunFolder, report: Any = None) ->
     if config.model.source == "tiny":
         model = tiny.build(config.model.tiny, config.env, config.seed, run.path / "models" / "init")
     else:
-        problem = application.model_folder_error(config.model.source)
+        problem = model_folder_error(config.model.source)
         if problem:
             raise ConfigError(f"model.source: {problem}")
         model = Path(config.model.source)

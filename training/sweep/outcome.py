@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from configs.base import UserError
 from configs.sweep import SweepConfig
 from training.run.driver import root_cause
 
 
-class SweepFailed(RuntimeError):
+class SweepFailed(UserError):
     """No trial of the sweep reported a result; the message holds the trials' errors."""
 
 

@@ -203,7 +203,7 @@ else:
     setattr(store._files, {moment!r}, die)
 store.publish(2, tensors)
 """
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[4]
     assert subprocess.run([sys.executable, "-c", program], cwd=root, check=False).returncode == 9
     store = WeightStore(str(tmp_path))
     assert store.latest() == 1
@@ -339,4 +339,4 @@ def test_readers_beside_a_busy_publisher_only_ever_see_whole_versions(tmp_path: 
 
 def test_clients_import_neither_ray_nor_vllm_nor_torch_by_importing_the_store() -> None:
     program = "import sys, deployments.weights.store; assert not {'ray', 'vllm', 'torch', 'pyarrow'} & set(sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[3], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[4], check=False).returncode == 0

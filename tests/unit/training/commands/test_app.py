@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from configs.training import TrainConfig
-from training import cli
 from training.cluster import placement, ports
 from training.cluster.errors import ClusterError
+from training.commands import app
 
 TINY = "configs/train/tictactoe_tiny.yaml"
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
     """Exit code and stderr of a command."""
-    code = cli.run(list(arguments))
+    code = app.run(list(arguments))
     return code, capsys.readouterr().err
 
 
@@ -96,7 +96,7 @@ def test_a_run_that_is_done_is_not_resumed_in_silence(finished_run: Path, capsys
 
 
 def test_a_dry_run_prints_configuration_and_placement_and_starts_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(["train", "--config", "configs/train/qwen_7b_8xa100.yaml", "--dry-run"]) == 0
+    assert app.run(["train", "--config", "configs/train/qwen_7b_8xa100.yaml", "--dry-run"]) == 0
 
     printed = capsys.readouterr().out
     assert "tensor_parallel_size: 2" in printed

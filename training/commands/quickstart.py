@@ -1,4 +1,4 @@
-"""The main job on one machine: `python -m training.quickstart [tictactoe|key_door]`.
+"""The main job on one machine: `python -m training.commands.quickstart [tictactoe|key_door]`.
 
 Builds a tiny policy, warm-starts it, trains it by GRPO through a served replica, and shows that it got better.
 """
@@ -12,18 +12,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from configs.training import TrainConfig
 from deployments.storage import runs
 from training.cluster.quiet import quiet_libraries
+from training.commands.progress import bars
+from training.commands.tables import table
 from training.evaluation.evaluate import evaluate, publish_folder
 from training.evaluation.result import Evaluation
 from training.imitation import tiny
 from training.imitation.sft import warmstart
 from training.rollouts.session import Session, session
 from training.run.driver import train
-from training.tables import table
 from training.tracking.plots import learning_curve
 
 CONFIGS = {"tictactoe": "configs/train/tictactoe_tiny.yaml", "key_door": "configs/train/key_door_tiny.yaml"}
@@ -36,18 +36,6 @@ class Outcome:
     run: runs.RunFolder
     evaluations: tuple[Evaluation, Evaluation, Evaluation]
     seconds: dict[str, float]
-
-
-def bars(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description:<42}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-    )
 
 
 def play(config: TrainConfig, console: Console) -> Outcome:

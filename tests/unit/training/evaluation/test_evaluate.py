@@ -13,11 +13,10 @@ from configs.base import ConfigError
 from configs.training import TrainConfig
 from deployments.storage import models, runs
 from envs.history import HistoryUnsupported
-from training.evaluate import table
+from training.commands.tables import paired_table, table
 from training.evaluation.evaluate import apart, check_histories
 from training.evaluation.result import Evaluation, summarize
 from training.rollouts.episode import CONTEXT_FULL
-from training.tables import paired_table
 from training.types import Episode, Task, Turn
 
 

@@ -21,7 +21,7 @@ from envs.bridges import gymnasium_view
 
 IDS = gymnasium_view.register()
 NAMES = registry.names()
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 
 
 class Pixels(Env):

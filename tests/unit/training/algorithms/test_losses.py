@@ -1,0 +1,41 @@
+"""Policy losses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from configs.training import AlgorithmConfig
+from training.algorithms.losses import LOSSES, LossInputs
+from training.types import Denominators
+
+
+def inputs(ratio: list[float], advantage: float) -> LossInputs:
+    behaviour = torch.zeros(1, len(ratio))
+    logp = torch.log(torch.tensor([ratio]))
+    return LossInputs(logp, behaviour, torch.tensor([advantage]), torch.ones_like(logp), torch.ones_like(logp))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        # ratios 1.0 and 1.5, advantage 2, clip at 1.28: -(2 + 2.56)
+        ("grpo", -4.56 / 2 / 1),  # mean of the sequence, one sequence
+        ("dr_grpo", -4.56 / 1),  # sum over tokens, one sequence
+        ("dapo", -4.56 / 2),  # two tokens
+        ("gspo", -2 * min(1.5**0.5, 1.28)),  # geometric mean of the ratios
+        ("cispo", -(1.0 * 2 * 0.0 + 1.28 * 2 * 0.4054651) / 2),  # weight times log-probability
+    ],
+)
+def test_losses_by_hand(name: str, expected: float) -> None:
+    loss = LOSSES[name](inputs([1.0, 1.5], 2.0), Denominators(2, 1), AlgorithmConfig())
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_ratio_past_the_bound_gives_no_gradient_but_for_cispo() -> None:
+    for name, loss in LOSSES.items():
+        x = inputs([2.0, 2.0], 1.0)
+        logp = x.learner_logp.clone().requires_grad_()
+        loss(LossInputs(logp, *(getattr(x, f) for f in ("behaviour_logp", "advantage", "mask", "weight"))),
+             Denominators(2, 1), AlgorithmConfig()).backward()  # fmt: skip
+        assert bool((logp.grad == 0).all()) == (name != "cispo")

@@ -1,0 +1,67 @@
+"""One learner: scores, updates, restores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from configs.training import LearnerConfig
+from tests.unit.training.learner.cases import SAMPLES, batch, learner, sample
+from training.learner import checkpoint
+from training.types import Batch, Denominators
+
+
+def test_padded_chunked_scores_equal_one_whole_softmax_at_a_time(policy_folder: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    scores = learner(policy_folder).score(SAMPLES)
+    model = AutoModelForCausalLM.from_pretrained(policy_folder).eval()
+    for one, got in zip(SAMPLES, scores, strict=True):
+        ids = torch.tensor([one.token_ids_T])
+        with torch.no_grad():
+            logp = torch.log_softmax(model(ids).logits[0, :-1] / 0.7, -1)
+        expected = [float(logp[t - 1, one.token_ids_T[t]]) for t in range(1, len(one.mask_T)) if one.mask_T[t]]
+        assert got == pytest.approx(expected, abs=1e-5)
+
+
+def test_micro_batches_of_any_size_give_the_same_step(policy_folder: Path) -> None:
+    def after(budget: int) -> dict[str, torch.Tensor]:
+        one = learner(policy_folder, learner=LearnerConfig(max_tokens_per_microbatch=budget, logprob_chunk_tokens=16))
+        one.update(batch(SAMPLES))
+        return dict(one.state_dict())
+
+    small, large = after(32), after(4096)
+    assert all(torch.allclose(small[name], large[name], atol=1e-4) for name in small)
+
+
+def test_updates_raise_the_probability_of_what_paid(policy_folder: Path) -> None:
+    one = learner(policy_folder)
+    before = sum(map(sum, one.score([sample(1, 12, 1.0)])))
+    for _ in range(5):
+        one.update(batch([sample(1, 12, 1.0)]))
+    assert sum(map(sum, one.score([sample(1, 12, 1.0)]))) > before
+
+
+def test_a_batch_without_samples_changes_nothing(policy_folder: Path) -> None:
+    one = learner(policy_folder)
+    before = {name: tensor.clone() for name, tensor in one.state_dict()}
+    one.update(Batch((), Denominators(0, 0)))
+    assert all((before[name] == tensor).all() for name, tensor in one.state_dict())
+
+
+def test_a_restored_learner_goes_on_bit_for_bit(policy_folder: Path, tmp_path: Path) -> None:
+    whole, first = learner(policy_folder), learner(policy_folder)
+    for _ in range(2):
+        whole.update(batch(SAMPLES))
+        first.update(batch(SAMPLES))
+    checkpoint.write(tmp_path, 2, first, {"step": 2})
+    second = learner(policy_folder)
+    latest = checkpoint.latest(tmp_path)
+    assert latest is not None
+    assert checkpoint.restore(latest, second) == {"step": 2}
+    whole.update(batch(SAMPLES))
+    second.update(batch(SAMPLES))
+    resumed = dict(second.state_dict())
+    assert all((tensor == resumed[name]).all() for name, tensor in whole.state_dict())

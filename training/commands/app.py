@@ -1,0 +1,67 @@
+"""The commands: `rayward train | warmstart | eval | compare | sweep | play | doctor | serve | envs`.
+
+Libraries are imported inside a command, so that the base installation can say which extra is missing."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from configs.base import UserError
+from envs.base import EnvUsageError
+from training.cluster.quiet import quiet_libraries
+from training.commands.evaluate import compare, doctor, evaluate_models
+from training.commands.play import list_environments, play
+from training.commands.serve import serve
+from training.commands.train import sweep, train, warmstart
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+for command in (train, sweep, warmstart, compare, serve, play, doctor):
+    app.command()(command)
+app.command("eval")(evaluate_models)
+app.command("envs")(list_environments)
+
+
+@app.callback()
+def everywhere(
+    debug: Annotated[bool, typer.Option("--debug", help="show the traceback of every error")] = False,
+) -> None:
+    """Train policies by GRPO in environments, and serve them, on one Ray cluster."""
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Exit code of a command: 0; 1 for an error that a user can mend (its message on stderr, with --debug after its
+    traceback); 2 for a wrong option; 130 for Ctrl-C. Any other exception is raised: it is a defect."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given  # wherever it stands
+    quiet_libraries()
+    try:
+        app([argument for argument in given if argument != "--debug"], standalone_mode=False)
+    except KeyboardInterrupt:
+        return 130
+    except ModuleNotFoundError as error:
+        if debug:
+            raise
+        print(f"{error.name} is not installed: pip install 'rayward[cpu,train]'", file=sys.stderr)
+        return 1
+    except typer.Exit as done:
+        return done.exit_code
+    except (UserError, EnvUsageError) as error:
+        if debug:
+            traceback.print_exception(error)
+        print(f"rayward: {error}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if not hasattr(error, "show"):
+            raise
+        error.show()  # a usage error of the command line
+        return 2
+    return 0
+
+
+def main() -> None:
+    sys.exit(run())

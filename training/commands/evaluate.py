@@ -1,0 +1,105 @@
+"""`rayward eval | compare | doctor`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from configs.base import ConfigError
+from configs.training import TrainConfig
+from training.commands.options import (
+    ConfigOption,
+    EpisodesOption,
+    HistoriesOption,
+    ModelOption,
+    ModelsOption,
+    RunOption,
+    SetOption,
+    chosen,
+    console,
+    find_model,
+    find_models,
+)
+
+if TYPE_CHECKING:
+    from training.evaluation.result import Evaluation
+
+
+def evaluate_models(
+    config: ConfigOption = "",
+    run: RunOption = "",
+    model: ModelsOption = [],  # noqa: B006
+    history: HistoriesOption = [],  # noqa: B006
+    episodes: EpisodesOption = 0,
+    overrides: SetOption = [],  # noqa: B006
+) -> None:
+    """Success, mean return, outcomes and illegal actions on held-out situations, with 95 % intervals."""
+    settings, folder = chosen(config, run, overrides, episodes)
+    results = _evaluate(settings, find_models(model, folder), history)
+    if len(results) > 1:
+        _show_differences(results)
+
+
+def compare(
+    model: ModelsOption,
+    config: ConfigOption = "",
+    run: RunOption = "",
+    history: HistoriesOption = [],  # noqa: B006
+    episodes: EpisodesOption = 0,
+    overrides: SetOption = [],  # noqa: B006
+) -> None:
+    """Several models of one architecture in the same situations; paired difference to the first, with interval."""
+    settings, folder = chosen(config, run, overrides, episodes)
+    models = find_models(model, folder)
+    if len(models) < 2:
+        raise ConfigError("compare needs two models: give --model twice, or --run and --model")
+    _show_differences(_evaluate(settings, models, history))
+
+
+def _evaluate(config: TrainConfig, models: list[Path], histories: list[str]) -> list[Evaluation]:
+    from deployments.storage import runs
+    from deployments.storage.models import labels
+    from training.commands.tables import table
+    from training.evaluation.evaluate import check_histories, evaluate_all
+
+    check_histories(config, histories)
+    run, named = runs.create(config, "eval"), labels(models)
+    for name, path in named.items():
+        console.print(f"{name}: {path}", soft_wrap=True, markup=False)
+    results = evaluate_all(config, run, named, histories)
+    console.print(table(results, f"{config.env.name}: {config.evaluation.episodes} held-out situations"))
+    console.print(f"results in {run.evaluations}", soft_wrap=True)
+    return results
+
+
+def _show_differences(results: Sequence[Evaluation]) -> None:
+    from training.commands.tables import paired_table
+
+    console.print(paired_table(results))
+
+
+def doctor(
+    config: ConfigOption = "",
+    run: RunOption = "",
+    model: ModelOption = "",
+    turns: Annotated[int, typer.Option(min=1, help="answers to compare")] = 64,
+    overrides: SetOption = [],  # noqa: B006
+) -> None:
+    """Samples through a replica, scores with the learner, and names the cause when they differ."""
+    settings, folder = chosen(config, run, overrides)
+    path = find_model(model, folder)
+    from training.commands import tables
+    from training.evaluation.examine import examine
+
+    mistaken = [folder.start_model, folder.path / "models" / "init"] if folder else []
+    report = examine(settings, path, turns, [m for m in mistaken if m != path and (m / "config.json").is_file()])
+    console.print(tables.differences(report))
+    console.print(f"max {report.max_difference:.2e}  mean {report.mean_difference:.2e}")
+    if not report.healthy:
+        print(f"rayward: {report.cause}", file=sys.stderr)
+        raise typer.Exit(1)
+    console.print("healthy: the learner scores what the replica samples, on prompts that it renders alike")

@@ -1,0 +1,120 @@
+"""`rayward train | warmstart | sweep`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from configs.base import ConfigError
+from configs.sweep import SweepConfig
+from configs.training import TrainConfig
+from training.commands.options import (
+    ConfigOption,
+    SetOption,
+    chosen,
+    console,
+)
+
+if TYPE_CHECKING:
+    from deployments.storage.runs import RunFolder
+
+
+def train(
+    config: Annotated[str, typer.Option("--config", help="YAML file, or the name of a shipped one")] = "",
+    overrides: SetOption = [],  # noqa: B006 - typer copies it
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print configuration and placement, start nothing")
+    ] = False,
+    resume: Annotated[str, typer.Option("--resume", help="folder or id of a run to go on with")] = "",
+) -> None:
+    """GRPO through served replicas; evaluates at the end."""
+    if config and resume:
+        raise ConfigError("--resume goes on with the run's own configuration: leave --config out, change with --set")
+    if not config and not resume:
+        raise ConfigError("name a configuration with --config, or a run with --resume")
+    settings, run = chosen(config, resume, overrides)
+    if dry_run:
+        from training.cluster import placement
+        from training.commands import tables
+
+        console.print(settings.to_yaml(), markup=False, highlight=False)
+        console.print(tables.placement(placement.placement(settings)))
+        return
+    _train(settings, run)
+
+
+def _train(config: TrainConfig, resumed: RunFolder | None) -> None:
+    from deployments.storage import runs
+    from training.commands.progress import bars
+    from training.commands.tables import table
+    from training.evaluation.evaluate import evaluate
+    from training.learner import checkpoint
+    from training.rollouts.session import session
+    from training.run.driver import train as run_grpo
+    from training.run.start import start_model
+
+    if resumed is not None:
+        done = checkpoint.steps(resumed.checkpoints)
+        if done and done[-1] >= config.steps:
+            raise ConfigError(f"{resumed.path} has done all its {done[-1]} steps: name more with --set steps=N")
+    run = resumed or runs.create(config)
+    console.print(f"run folder {run.path}", soft_wrap=True)
+    model = run.start_model if resumed and run.start_model.is_dir() else start_model(config, run)
+    with session(config, run, model) as live:
+        with bars(console) as progress:
+            bar = progress.add_task("GRPO", total=config.steps)
+
+            def on_step(step: int, metrics: dict[str, float]) -> None:
+                success = metrics["rollout/success"]
+                progress.update(bar, completed=step + 1, description=f"GRPO, success in rollouts {success:.2f}")
+
+            run_grpo(live, on_step)
+        console.print(table([evaluate(live, "trained", live.store.latest() or 0)], "held-out situations"))
+
+
+def warmstart(
+    config: ConfigOption,
+    output: Annotated[Path, typer.Option(help="folder of the model")],
+    overrides: SetOption = [],  # noqa: B006
+) -> None:
+    """Supervised fine-tuning on scripted demonstrations."""
+    import tempfile
+
+    from deployments.storage.models import model_folder_error
+    from training.imitation import tiny
+    from training.imitation.sft import warmstart as run_warmstart
+
+    settings = TrainConfig.load(config, overrides)
+    with tempfile.TemporaryDirectory() as scratch:
+        if settings.model.source == "tiny":
+            model = tiny.build(settings.model.tiny, settings.env, settings.seed, scratch)
+        else:
+            problem = model_folder_error(settings.model.source)
+            if problem:
+                raise ConfigError(problem)
+            model = Path(settings.model.source)
+        loss = run_warmstart(settings, model, output)
+    console.print(f"loss {loss:.4f}; model in {output}")
+
+
+def sweep(
+    config: ConfigOption,
+    overrides: SetOption = [],  # noqa: B006
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print space and placement, start nothing")] = False,
+) -> None:
+    """Ray Tune over whole runs, ASHA on the held-out evaluation; shows the best trial and how to run it again."""
+    settings = SweepConfig.load(config, overrides)
+    base = settings.resolve()
+    if dry_run:
+        from training.cluster import placement
+        from training.commands import tables
+
+        console.print(settings.to_yaml(), markup=False)
+        console.print(f"{settings.trial_count} trials of {base.steps} steps, {settings.concurrency} at once; of each:")
+        console.print(tables.placement(placement.placement(base)))
+        return
+    from training.sweep.tuner import run_sweep
+
+    run_sweep(settings, base, lambda shown: console.print(shown, markup=False, soft_wrap=isinstance(shown, str)))
