@@ -10,27 +10,42 @@ from configs.base import Strict, YamlConfig
 
 
 class EngineConfig(Strict):
-    """Settings of one vLLM engine. `extra` reaches vLLM's AsyncEngineArgs as it is."""
+    """Settings of the vLLM engine in each replica."""
 
-    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: gpu where CUDA is present")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    tensor_parallel_size: int = Field(1, ge=1, description="GPUs that share one copy of the weights")
-    pipeline_parallel_size: int = Field(1, ge=1, description="stages a copy of the weights is cut into")
-    max_model_len: int = Field(1024, ge=16, description="longest prompt plus answer, tokens")
-    max_num_seqs: int = Field(64, ge=1, description="sequences decoded together")
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        "auto", description="Where the engine runs; auto: on a GPU if the machine has one."
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Type of the weights and of the computation; auto: the model's own, on a CPU float32."
+    )
+    tensor_parallel_size: int = Field(1, ge=1, description="GPUs that share each layer of one copy of the weights.")
+    pipeline_parallel_size: int = Field(
+        1, ge=1, description="Stages of layers into which one copy of the weights is cut."
+    )
+    max_model_len: int = Field(1024, ge=16, description="Longest prompt plus answer, in tokens.")
+    max_num_seqs: int = Field(64, ge=1, description="Sequences that are decoded at the same time.")
     max_num_batched_tokens: int | None = Field(
-        None, ge=16, description="tokens of one engine step; None: at least the longest prompt"
+        None,
+        ge=16,
+        description="Tokens of one engine step; None: on a CPU 4096 or `max_model_len`, whichever is more, on a GPU "
+        "vLLM's default.",
     )
-    gpu_memory_utilization: float = Field(0.85, gt=0, le=1)
-    cpu_kv_cache_gib: int = Field(1, ge=1, description="size of the KV cache on a CPU, GiB")
-    quantization: str | None = Field(None, description="vLLM's name of a quantisation method, e.g. fp8, awq")
-    enforce_eager: bool = Field(False, description="no CUDA graphs; always true on a CPU")
-    enable_prefix_caching: bool = True
-    seed: int = 0
+    gpu_memory_utilization: float = Field(
+        0.85, gt=0, le=1, description="Share of a GPU's memory that the engine takes for weights and KV cache."
+    )
+    cpu_kv_cache_gib: int = Field(1, ge=1, description="Size of the KV cache on a CPU, in GiB.")
+    quantization: str | None = Field(
+        None, description="Quantisation method by vLLM's name, e.g. fp8 or awq; None: as the model says."
+    )
+    enforce_eager: bool = Field(False, description="Run without CUDA graphs; always so on a CPU.")
+    enable_prefix_caching: bool = Field(True, description="Keep the keys and values of prompts that may come again.")
+    seed: int = Field(0, description="Seed of the engine; it decides the answers to requests without a seed.")
     weight_transfer: Literal["store", "nccl", "ipc"] = Field(
-        "store", description="how new weights arrive; nccl and ipc need GPUs; a run sets it from weights.transport"
+        "store", description="How new weights arrive; nccl and ipc need GPUs. A run sets it from weights.transport."
     )
-    extra: dict[str, Any] = Field(default_factory=dict, description="further vLLM engine arguments")
+    extra: dict[str, Any] = Field(
+        default_factory=dict, description="Further arguments of vLLM's AsyncEngineArgs, as they are."
+    )
 
     @property
     def gpus(self) -> int:
@@ -39,21 +54,31 @@ class EngineConfig(Strict):
 
 
 class ReplicaConfig(Strict):
-    """How many replicas of a policy, and what one reserves."""
+    """How many replicas of a policy, and what each of them reserves."""
 
-    min_replicas: int = Field(1, ge=0)
-    max_replicas: int = Field(1, ge=1)
-    target_ongoing_requests: float = Field(48.0, gt=0, description="Serve adds replicas above this load each")
-    max_ongoing_requests: int = Field(512, ge=1, description="calls a replica takes at once")
-    max_queued_requests: int = Field(2048, ge=-1, description="calls that may wait for a replica; -1: no bound")
-    upscale_delay_s: float = Field(10.0, ge=0)
-    downscale_delay_s: float = Field(300.0, ge=0)
-    num_cpus: float = Field(1.0, ge=0)
-    resources: dict[str, float] = Field(default_factory=dict, description="custom Ray resources, e.g. serve_node: 1")
-    drain_s: float = Field(20.0, ge=0, description="time a stopping replica gets to finish its calls")
-    start_deadline_s: float = Field(600.0, gt=0, description="model load and warm-up")
-    health_period_s: float = Field(5.0, gt=0)
-    health_timeout_s: float = Field(30.0, gt=0)
+    min_replicas: int = Field(1, ge=0, description="Fewest replicas; 0: none while nobody asks.")
+    max_replicas: int = Field(1, ge=1, description="Most replicas.")
+    target_ongoing_requests: float = Field(
+        48.0, gt=0, description="Calls per replica at which Serve keeps the number of replicas as it is."
+    )
+    max_ongoing_requests: int = Field(512, ge=1, description="Calls that a replica takes at the same time.")
+    max_queued_requests: int = Field(2048, ge=-1, description="Calls that may wait for a replica; -1: no bound.")
+    upscale_delay_s: float = Field(
+        10.0, ge=0, description="Seconds that the load must stay high before replicas are added."
+    )
+    downscale_delay_s: float = Field(
+        300.0, ge=0, description="Seconds that the load must stay low before replicas are removed."
+    )
+    num_cpus: float = Field(1.0, ge=0, description="Logical CPUs that each replica reserves.")
+    resources: dict[str, float] = Field(
+        default_factory=dict, description="Custom Ray resources that each replica reserves, e.g. {serve_node: 1}."
+    )
+    drain_s: float = Field(20.0, ge=0, description="Seconds that a stopping replica has to finish its calls.")
+    start_deadline_s: float = Field(600.0, gt=0, description="Seconds for loading the model and warming up.")
+    health_period_s: float = Field(5.0, gt=0, description="Seconds between two health checks of a replica.")
+    health_timeout_s: float = Field(
+        30.0, gt=0, description="Seconds without an answer to a health check after which a replica is replaced."
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -65,38 +90,41 @@ class ReplicaConfig(Strict):
 
 
 class PolicyConfig(Strict):
-    """One policy: a model folder (or Hugging Face name), its engine, its replicas."""
+    """One policy: a model, its engine, its replicas."""
 
-    name: str = Field("policy", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name in routes and answers")
-    model: str = Field(description="folder in Hugging Face format, or a hub name")
+    name: str = Field("policy", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name in routes and answers.")
+    model: str = Field(description="A folder in Hugging Face format, or a name on the hub.")
     weights_root: str | None = Field(
-        None, description="weight store to take versions from (folder or s3:// URI); None: the weights never change"
+        None,
+        description="Weight store from which versions are taken (a folder or an s3:// URI); None: the weights never "
+        "change.",
     )
-    engine: EngineConfig = Field(default_factory=EngineConfig)
-    replicas: ReplicaConfig = Field(default_factory=ReplicaConfig)
-    request_deadline_s: float = Field(120.0, gt=0, description="deadline of a request that names none")
-    max_new_tokens: int = Field(1024, ge=1, description="bound on a request's max_tokens")
-    warmup: bool = Field(True, description="run a generation with log-probabilities before the replica is ready")
+    engine: EngineConfig = Field(default_factory=EngineConfig, description="The vLLM engine of each replica.")
+    replicas: ReplicaConfig = Field(default_factory=ReplicaConfig, description="How many replicas, and their limits.")
+    request_deadline_s: float = Field(120.0, gt=0, description="Deadline of a request that names none, in seconds.")
+    max_new_tokens: int = Field(1024, ge=1, description="Most tokens that a request may ask for (`max_tokens`).")
+    warmup: bool = Field(True, description="Generate once with log-probabilities before a replica counts as ready.")
 
 
 class HttpConfig(Strict):
-    host: str = Field("127.0.0.1", description="loopback unless told otherwise")
-    port: int = Field(8000, ge=0, le=65535, description="0: a free port is chosen")
-    root_path: str = "/"
+    """Where the HTTP routes listen."""
+
+    host: str = Field("127.0.0.1", description="Address to listen at; 127.0.0.1: this machine only.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen at; 0: a free one.")
+    root_path: str = Field("/", description="Prefix of all routes.")
 
 
 class ServeConfig(YamlConfig):
     """The one Serve application."""
 
-    name: str = Field("rayward", description="name of the Serve application")
-    http: HttpConfig = Field(default_factory=HttpConfig)
-    policies: list[PolicyConfig] = Field(min_length=1)
-    throughput_switches: bool = Field(
-        True, description="Serve's HAProxy ingress, gRPC between replicas, throughput mode (read where Ray starts)"
+    name: str = Field("rayward", description="Name of the Serve application.")
+    http: HttpConfig = Field(default_factory=HttpConfig, description="Where the HTTP routes listen.")
+    policies: list[PolicyConfig] = Field(min_length=1, description="The policies, each with a name of its own.")
+    ingress_replicas: int = Field(1, ge=1, description="Number of ingress replicas.")
+    ingress_cpus: float = Field(0.1, ge=0, description="Logical CPUs that each ingress replica reserves.")
+    max_body_bytes: int = Field(
+        32 * 1024 * 1024, ge=1024, description="Largest body of a request, in bytes; a larger one is answered 413."
     )
-    ingress_replicas: int = Field(1, ge=1)
-    ingress_cpus: float = Field(0.1, ge=0)
-    max_body_bytes: int = Field(32 * 1024 * 1024, ge=1024)
 
     @model_validator(mode="after")
     def _unique_names(self) -> Self:

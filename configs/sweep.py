@@ -27,10 +27,14 @@ NOT_VARIED = {
 class Dimension(Strict):
     """How one setting varies; exactly one of the four."""
 
-    choice: list[Any] | None = Field(None, min_length=1, description="one of these, at random")
-    grid: list[Any] | None = Field(None, min_length=1, description="each of these, times the other grids")
-    uniform: tuple[float, float] | None = Field(None, description="[low, high)")
-    loguniform: tuple[float, float] | None = Field(None, description="[low, high), uniform in the logarithm")
+    choice: list[Any] | None = Field(None, min_length=1, description="Values to draw from at random.")
+    grid: list[Any] | None = Field(
+        None, min_length=1, description="Values that are all tried, each with every value of the other grids."
+    )
+    uniform: tuple[float, float] | None = Field(None, description="Bounds [low, high) of an even draw.")
+    loguniform: tuple[float, float] | None = Field(
+        None, description="Bounds [low, high) of a draw that is even in the logarithm."
+    )
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -58,20 +62,34 @@ class Dimension(Strict):
 class SweepConfig(YamlConfig):
     """Ray Tune over whole training runs, with ASHA (arXiv 1810.05934) on the held-out evaluation."""
 
-    name: str = Field("sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="in names of folders and routes")
-    train: str = Field(description="training configuration (YAML) that every trial starts from")
-    settings: dict[str, Any] = Field(
-        default_factory=dict, description="laid over the training configuration in all trials, e.g. {steps: 60}"
+    name: str = Field(
+        "sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Part of the names of folders and routes."
     )
-    space: dict[str, Dimension] = Field(min_length=1, description="a.b of the training configuration: how it varies")
-    metric: Literal["eval/success", "eval/return"] = Field("eval/success", description="the higher the better")
-    trials: int = Field(4, ge=1, description="draws from the space; with grids, each draw runs the whole grid")
-    concurrency: int = Field(1, ge=1, description="trials at once; each has replicas and a learner of its own")
-    storage_path: str | None = Field(None, description="a folder for all runs; None: the training configuration's")
-    report_every_steps: int = Field(25, ge=1, description="a trial evaluates and may be stopped every so many steps")
-    grace_steps: int = Field(25, ge=1, description="no trial is stopped before")
-    reduction_factor: float = Field(3.0, gt=1, description="ASHA lets one of so many go on at each rung")
-    seed: int = Field(0, description="of the draws; the seed of the runs is a training setting")
+    train: str = Field(description="The training configuration (YAML) that every trial starts from.")
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="Laid over the training configuration in all trials, e.g. {steps: 60}."
+    )
+    space: dict[str, Dimension] = Field(
+        min_length=1, description="For each key of the training configuration that varies (`a.b`), how it varies."
+    )
+    metric: Literal["eval/success", "eval/return"] = Field(
+        "eval/success", description="What trials are compared by; higher is better."
+    )
+    trials: int = Field(
+        4, ge=1, description="Number of draws from the space; with grids, each draw runs the whole grid."
+    )
+    concurrency: int = Field(
+        1, ge=1, description="Trials that run at the same time; each has its own replicas and learner."
+    )
+    storage_path: str | None = Field(
+        None, description="A folder for all runs; None: that of the training configuration."
+    )
+    report_every_steps: int = Field(
+        25, ge=1, description="Steps after which a trial is evaluated and may be stopped, again and again."
+    )
+    grace_steps: int = Field(25, ge=1, description="Steps before which no trial is stopped.")
+    reduction_factor: float = Field(3.0, gt=1, description="At each rung ASHA continues one of so many trials.")
+    seed: int = Field(0, description="Seed of the draws; the seed of the runs is a training setting.")
 
     @field_validator("space", mode="before")
     @classmethod

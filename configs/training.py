@@ -1,4 +1,7 @@
-"""Schema of a training configuration. A field's description is its manual; units stand in the names."""
+"""Schema of a training configuration. A field's description is its manual; units stand in the names.
+
+The sections about what surrounds the learning (weights, replicas, warm start, evaluation, ...) are in `configs.run`.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,35 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from configs.base import Strict, YamlConfig
-from configs.serving import EngineConfig, ReplicaConfig
+from configs.run import (
+    CheckpointConfig,
+    EvaluationConfig,
+    ServingConfig,
+    TrackingConfig,
+    WarmstartConfig,
+    WeightsConfig,
+)
 
 
 class TinyModel(Strict):
     """A small random Qwen2 with its own tokenizer, built on the spot (no download)."""
 
-    hidden_size: int = Field(128, ge=16)
-    layers: int = Field(2, ge=1)
-    heads: int = Field(4, ge=1)
-    kv_heads: int = Field(2, ge=1)
-    intermediate_size: int = Field(256, ge=16)
-    initializer_range: float = Field(0.06, gt=0, description="0.02 learned far worse in a model of this size")
-    vocab_size: int = Field(512, ge=280, description="upper bound of the BPE vocabulary (256 bytes, then words)")
-    max_positions: int = Field(2048, ge=64)
+    hidden_size: int = Field(128, ge=16, description="Width of the model; a multiple of 32 times `heads`.")
+    layers: int = Field(2, ge=1, description="Number of transformer layers.")
+    heads: int = Field(4, ge=1, description="Number of attention heads.")
+    kv_heads: int = Field(2, ge=1, description="Number of key-value heads; it divides `heads`.")
+    intermediate_size: int = Field(256, ge=16, description="Width of the feed-forward layers.")
+    initializer_range: float = Field(
+        0.06,
+        gt=0,
+        description="Standard deviation of the random weights; 0.02 learned far worse in a model of this size.",
+    )
+    vocab_size: int = Field(
+        512, ge=280, description="Upper bound of the vocabulary: 256 bytes, the special tokens, then pieces of words."
+    )
+    max_positions: int = Field(
+        2048, ge=64, description="Longest sequence of the model, in tokens; at least serving.engine.max_model_len."
+    )
 
     @model_validator(mode="after")
     def _servable(self) -> Self:
@@ -35,85 +53,149 @@ class TinyModel(Strict):
 class ModelConfig(Strict):
     """Where the policy comes from, and how the learner holds it."""
 
-    source: str = Field("tiny", description='"tiny", a folder in Hugging Face format, or a hub name')
-    tiny: TinyModel = Field(default_factory=TinyModel)
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="compute type of the learner")
-    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    gradient_checkpointing: bool = False
+    source: str = Field("tiny", description='"tiny", a folder in Hugging Face format, or a name on the hub.')
+    tiny: TinyModel = Field(default_factory=TinyModel, description='The model that is built when `source` is "tiny".')
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Type in which the learner computes; its master weights are float32 in any case."
+    )
+    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = Field(
+        "sdpa", description="The learner's attention kernel, by its transformers name."
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Compute activations again in the backward pass: less memory, more time."
+    )
 
 
 class EnvConfig(Strict):
-    name: str = "tictactoe"
-    kwargs: dict[str, Any] = Field(default_factory=dict, description="settings of the environment")
+    """The environment, and how its texts become prompts."""
+
+    name: str = Field("tictactoe", description="A registered name, or `package.module:Class`.")
+    kwargs: dict[str, Any] = Field(default_factory=dict, description="Settings of the environment, for training.")
     eval_kwargs: dict[str, Any] = Field(
-        default_factory=lambda: {"split": "heldout"}, description="laid over kwargs for evaluation"
+        default_factory=lambda: {"split": "heldout"}, description="Laid over `kwargs` for evaluation."
     )
-    history: Literal["none", "full", "scratchpad", "optimal_scratchpad"] = "none"
-    system_prompt: str | None = Field(None, description="None: the environment's own; an empty text: none")
-    max_turns: int = Field(64, ge=1, description="more turns end the episode as truncated")
-    step_timeout_s: float = Field(30.0, gt=0, description="an environment that takes longer counts as hung")
+    history: Literal["none", "full", "scratchpad", "optimal_scratchpad"] = Field(
+        "none",
+        description="What of the earlier turns a prompt holds: nothing, everything, the policy's own notes, or notes "
+        "that the environment writes.",
+    )
+    system_prompt: str | None = Field(None, description="None: the environment's own; an empty text: no system prompt.")
+    max_turns: int = Field(64, ge=1, description="Turns after which an episode ends as truncated.")
+    step_timeout_s: float = Field(
+        30.0, gt=0, description="Seconds after which a call of the environment counts as hung."
+    )
 
 
 class SamplingConfig(Strict):
-    temperature: float = Field(1.0, ge=0)
-    max_tokens: int = Field(8, ge=1, description="tokens of one answer")
-    top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int = Field(0, ge=0, description="0: off")
-    min_p: float = Field(0.0, ge=0, lt=1)
+    """How the policy's answers are drawn in rollouts."""
+
+    temperature: float = Field(1.0, ge=0, description="Logits are divided by it; training needs more than 0.")
+    max_tokens: int = Field(8, ge=1, description="Longest answer of one turn, in tokens.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling; 1: off, which training requires.")
+    top_k: int = Field(0, ge=0, description="Sample from the k likeliest tokens; 0: off, which training requires.")
+    min_p: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Leave out tokens below this share of the likeliest one's probability; 0: off, which training "
+        "requires.",
+    )
 
 
 class RolloutConfig(Strict):
-    workers: int = Field(1, ge=1, description="Ray actors that play environments")
-    worker_cpus: float = Field(0.25, ge=0)
-    groups_per_step: int = Field(24, ge=1)
-    group_size: int = Field(8, ge=1, description="episodes that share one environment seed")
-    max_concurrent_episodes: int = Field(256, ge=1, description="per worker")
-    request_deadline_s: float = Field(60.0, gt=0)
-    episode_deadline_s: float = Field(300.0, gt=0)
-    max_retries: int = Field(8, ge=0, description="tries again after an infrastructure failure of one episode")
-    retry_backoff_s: float = Field(0.5, ge=0)
-    max_policy_lag_steps: int = Field(0, ge=0, description="0: synchronous")
-    batch_window_s: float = Field(0.002, ge=0, description="requests that arrive within it share one call")
-    max_batch: int = Field(96, ge=1, description="requests of one call")
+    """How many episodes are played, where, and for how long they are tried."""
+
+    workers: int = Field(1, ge=1, description="Ray actors that play environments.")
+    worker_cpus: float = Field(0.25, ge=0, description="Logical CPUs that each rollout worker reserves.")
+    groups_per_step: int = Field(24, ge=1, description="Groups that each training step consumes.")
+    group_size: int = Field(8, ge=1, description="Episodes per group; they share one environment seed. At least 2.")
+    max_concurrent_episodes: int = Field(256, ge=1, description="Episodes that a worker plays at the same time.")
+    request_deadline_s: float = Field(60.0, gt=0, description="Seconds that the policy has for one answer.")
+    episode_deadline_s: float = Field(300.0, gt=0, description="Seconds that a whole episode may take.")
+    max_retries: int = Field(
+        8, ge=0, description="Further tries for an episode or a group after an infrastructure failure."
+    )
+    retry_backoff_s: float = Field(
+        0.5, ge=0, description="Pause before the first retry, in seconds; it doubles with each one, up to 10 s."
+    )
+    max_policy_lag_steps: int = Field(
+        0, ge=0, description="How many steps older than the learner's weights a group may be; 0: synchronous training."
+    )
+    batch_window_s: float = Field(
+        0.002, ge=0, description="Requests that arrive within so many seconds share one call to a replica."
+    )
+    max_batch: int = Field(96, ge=1, description="Most requests in one call to a replica.")
 
 
 class AlgorithmConfig(Strict):
-    advantage: Literal["group_centered", "group_normalized", "leave_one_out"] = "group_normalized"
-    loss: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"] = "dapo"
-    clip_low: float = Field(0.2, ge=0)
-    clip_high: float = Field(0.28, ge=0)
-    kl_coef: float = Field(0.0, ge=0, description="weight of the KL term against the frozen start policy")
-    entropy_coef: float = Field(0.0, ge=0)
-    off_policy: Literal["none", "tis", "icepop", "sequence_mask"] = "none"
-    off_policy_high: float = Field(2.0, gt=0, description="upper bound of the ratio learner / sampler")
-    off_policy_low: float = Field(0.5, ge=0, description="lower bound (icepop, sequence_mask)")
-    drop_uniform_groups: bool = Field(True, description="groups without spread give no gradient: leave them out")
-    updates_per_batch: int = Field(1, ge=1)
+    """Advantages, loss and corrections. docs/training.md has the formulas."""
+
+    advantage: Literal["group_centered", "group_normalized", "leave_one_out"] = Field(
+        "group_normalized", description="How an episode's return is compared with those of its siblings."
+    )
+    loss: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"] = Field("dapo", description="The policy loss.")
+    clip_low: float = Field(0.2, ge=0, description="The ratio is clipped below 1 - clip_low.")
+    clip_high: float = Field(0.28, ge=0, description="The ratio is clipped above 1 + clip_high.")
+    kl_coef: float = Field(
+        0.0, ge=0, description="Weight of the KL term against the frozen start policy; 0: no reference model is loaded."
+    )
+    entropy_coef: float = Field(0.0, ge=0, description="Weight of the entropy bonus; 0: off.")
+    off_policy: Literal["none", "tis", "icepop", "sequence_mask"] = Field(
+        "none", description="Correction for a sampler whose probabilities differ from the learner's."
+    )
+    off_policy_high: float = Field(2.0, gt=0, description="Upper bound of the ratio learner / sampler.")
+    off_policy_low: float = Field(
+        0.5, ge=0, description="Lower bound of the ratio learner / sampler, for icepop and sequence_mask."
+    )
+    drop_uniform_groups: bool = Field(
+        True, description="Leave out groups whose returns are all equal: they give no gradient."
+    )
+    updates_per_batch: int = Field(1, ge=1, description="Optimiser steps on each batch.")
 
 
 class OptimizerConfig(Strict):
-    lr: float = Field(6e-4, gt=0)
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.95, ge=0, lt=1)
-    eps: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    clip_norm: float = Field(1.0, gt=0)
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup_steps: int = Field(5, ge=0)
-    final_lr_fraction: float = Field(0.1, ge=0, le=1)
+    """AdamW and its learning rate."""
+
+    lr: float = Field(6e-4, gt=0, description="Highest learning rate.")
+    beta1: float = Field(0.9, ge=0, lt=1, description="Decay of AdamW's first moment.")
+    beta2: float = Field(0.95, ge=0, lt=1, description="Decay of AdamW's second moment.")
+    eps: float = Field(1e-8, gt=0, description="AdamW's epsilon, added to the denominator.")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay.")
+    clip_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this global norm.")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="Course of the learning rate after the warm-up, until the last step."
+    )
+    warmup_steps: int = Field(5, ge=0, description="Steps over which the learning rate rises to `lr`.")
+    final_lr_fraction: float = Field(
+        0.1, ge=0, le=1, description="Share of `lr` at which the linear and the cosine schedule end."
+    )
 
 
 class LearnerConfig(Strict):
-    workers: int = Field(1, ge=1, description="training processes")
-    gpus_per_worker: float = Field(0, ge=0)
-    cpus_per_worker: float = Field(1.0, ge=0)
-    torch_threads: int | None = Field(None, ge=1, description="None: the machine's cores, shared by the ranks on it")
-    resources: dict[str, float] = Field(default_factory=dict)
-    sharding: Literal["none", "ddp", "fsdp2", "deepspeed"] = "none"
-    deepspeed_stage: Literal[0, 1, 2, 3] = 2
-    max_tokens_per_microbatch: int = Field(16384, ge=16, description="padded tokens of one forward pass")
-    logprob_chunk_tokens: int = Field(4096, ge=16, description="tokens whose logits are held at once")
-    restarts: int = Field(2, ge=0, description="times Ray Train may restart the worker group")
+    """The training processes, and how the model is divided among them."""
+
+    workers: int = Field(1, ge=1, description="Number of training processes (ranks).")
+    gpus_per_worker: float = Field(0, ge=0, description="GPUs that each rank reserves; 0: train on the CPU.")
+    cpus_per_worker: float = Field(1.0, ge=0, description="Logical CPUs that each rank reserves.")
+    torch_threads: int | None = Field(
+        None, ge=1, description="Threads per rank; None: the machine's cores, shared by the ranks on it."
+    )
+    resources: dict[str, float] = Field(
+        default_factory=dict, description="Custom Ray resources that each rank reserves, e.g. {train_node: 1}."
+    )
+    sharding: Literal["none", "ddp", "fsdp2", "deepspeed"] = Field(
+        "none",
+        description="How the ranks share the model: none (one rank only), whole copies (ddp), or parameters and "
+        "optimiser state in parts (fsdp2, deepspeed).",
+    )
+    deepspeed_stage: Literal[0, 1, 2, 3] = Field(2, description="ZeRO stage, when `sharding` is deepspeed.")
+    max_tokens_per_microbatch: int = Field(
+        16384, ge=16, description="Tokens of one forward pass, padding included; no sequence may be longer."
+    )
+    logprob_chunk_tokens: int = Field(
+        4096, ge=16, description="Tokens whose logits over the whole vocabulary are in memory at the same time."
+    )
+    restarts: int = Field(2, ge=0, description="How often Ray Train may restart the training processes.")
 
     @model_validator(mode="after")
     def _sharding_fits(self) -> Self:
@@ -125,84 +207,33 @@ class LearnerConfig(Strict):
         return self
 
 
-class WeightsConfig(Strict):
-    transport: Literal["store", "nccl", "ipc"] = Field(
-        "store",
-        description="how replicas get a version: pulled from the store; or pushed by NCCL, or by CUDA IPC when they "
-        "share the learner's GPUs, with the store for those that missed the push",
-    )
-    root: str | None = Field(None, description="weight store; None: shared memory of the machine, or the run folder")
-    keep: int = Field(4, ge=2, description="versions that stay in the store")
-
-
-class ServingConfig(Strict):
-    """The policy replicas that this run samples from."""
-
-    connect: str | None = Field(None, description="name of a running Serve application; None: start one")
-    policy: str = "policy"
-    engine: EngineConfig = Field(default_factory=EngineConfig)
-    replicas: ReplicaConfig = Field(default_factory=ReplicaConfig)
-    http_port: int = Field(0, ge=0, le=65535, description="0: a free port")
-
-
-class WarmstartConfig(Strict):
-    """Supervised fine-tuning on scripted demonstrations, before GRPO."""
-
-    enabled: bool = False
-    episodes: int = Field(2000, ge=1)
-    noise: float = Field(0.3, ge=0, le=1, description="share of random actions of the demonstrator")
-    illegal_noise: float = Field(0.0, ge=0, le=1, description="share of possibly illegal actions (where it applies)")
-    steps: int = Field(300, ge=1)
-    batch_size: int = Field(64, ge=1, description="sequences of one optimiser step")
-    lr: float = Field(3e-3, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    warmup_steps: int = Field(20, ge=0)
-
-
-class EvaluationConfig(Strict):
-    episodes: int = Field(400, ge=1)
-    every_steps: int = Field(0, ge=0, description="between steps, into metrics.jsonl; 0: only at the end")
-    first_seed: int = Field(1_000_000, ge=0)
-    temperature: float = Field(1.0, ge=0)
-
-
-class CheckpointConfig(Strict):
-    every_steps: int = Field(50, ge=0, description="0: only at the end")
-    keep: int = Field(2, ge=1)
-
-
-class TrackingConfig(Strict):
-    console: bool = True
-    wandb: Literal["off", "offline", "online"] = "off"
-    wandb_project: str = "rayward"
-    prometheus: bool = True
-    stalled_after_s: float = Field(60.0, gt=0, description="without a step for so long, say who waits for what")
-    episodes_every_steps: int = Field(0, ge=0, description="write the episodes of every n-th step to Parquet; 0: never")
-
-
 class TrainConfig(YamlConfig):
     """One training run."""
 
-    name: str = "run"
-    experimenter: str = "default"
-    experiment: str = "default"
-    storage_path: str = Field(".", description="a folder; runs are written to runs/ below it")
-    seed: int = 0
-    steps: int = Field(100, ge=1)
-    deterministic: bool = Field(False, description="synchronous, every request seeded: runs repeat bit for bit")
-    model: ModelConfig = Field(default_factory=ModelConfig)
-    env: EnvConfig = Field(default_factory=EnvConfig)
-    sampling: SamplingConfig = Field(default_factory=SamplingConfig)
-    rollout: RolloutConfig = Field(default_factory=RolloutConfig)
-    algorithm: AlgorithmConfig = Field(default_factory=AlgorithmConfig)
-    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
-    learner: LearnerConfig = Field(default_factory=LearnerConfig)
-    weights: WeightsConfig = Field(default_factory=WeightsConfig)
-    serving: ServingConfig = Field(default_factory=ServingConfig)
-    warmstart: WarmstartConfig = Field(default_factory=WarmstartConfig)
-    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
-    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
-    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
+    name: str = Field("run", description="Beginning of the run's id.")
+    experimenter: str = Field("default", description="First folder of the run below runs/.")
+    experiment: str = Field("default", description="Second folder of the run below runs/.")
+    storage_path: str = Field(".", description="A folder; the run is written to runs/ below it.")
+    seed: int = Field(0, description="Seed of the model, the demonstrations and the stream of tasks.")
+    steps: int = Field(
+        100, ge=1, description="Training steps; each plays `groups_per_step` groups and learns from them."
+    )
+    deterministic: bool = Field(
+        False, description="Synchronous, and every request seeded: runs on a CPU repeat bit for bit."
+    )
+    model: ModelConfig = Field(default_factory=ModelConfig, description="The policy's model.")
+    env: EnvConfig = Field(default_factory=EnvConfig, description="The environment.")
+    sampling: SamplingConfig = Field(default_factory=SamplingConfig, description="How answers are drawn.")
+    rollout: RolloutConfig = Field(default_factory=RolloutConfig, description="How episodes are played.")
+    algorithm: AlgorithmConfig = Field(default_factory=AlgorithmConfig, description="Advantages and loss.")
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="AdamW and its schedule.")
+    learner: LearnerConfig = Field(default_factory=LearnerConfig, description="The training processes.")
+    weights: WeightsConfig = Field(default_factory=WeightsConfig, description="How weights reach the replicas.")
+    serving: ServingConfig = Field(default_factory=ServingConfig, description="The replicas that are sampled from.")
+    warmstart: WarmstartConfig = Field(default_factory=WarmstartConfig, description="Fine-tuning before GRPO.")
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="Held-out episodes.")
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig, description="What a resume starts from.")
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig, description="Where metrics go.")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
