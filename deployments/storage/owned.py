@@ -1,12 +1,13 @@
 """Folders in shared memory and in the temporary folder that belong to one process, and end with it.
 
 The owner stands in the folder's name: `rayward-{what}-{pid}-{start}-{place}-{rest}`. A process that is killed cannot
-remove what it made; `take_back`, which every process calls that makes such a folder, removes what the dead left. Whether
-an owner is dead is read from the kernel, never guessed from the folder's age.
+remove what it made; `take_back`, which every process calls that makes such a folder, removes what the dead left.
+Whether an owner is dead is read from the kernel, never guessed from the folder's age.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import os
@@ -58,8 +59,8 @@ def name_for(what: str, rest: str) -> str:
 
 
 class OwnedFolder:
-    """A fresh folder of this process. It goes with `remove`, with the end of the object or of the interpreter, and after
-    a SIGKILL when the next process of this user makes one in the same parent."""
+    """A fresh folder of this process. It goes with `remove`, with the end of the object or of the interpreter, and
+    after a SIGKILL when the next process of this user makes one in the same parent."""
 
     def __init__(self, what: str, parent: Path | None = None) -> None:
         """`parent`: None for the temporary folder. Raises OSError when it cannot be written."""
@@ -71,6 +72,12 @@ class OwnedFolder:
 
     def remove(self) -> None:
         self._end()
+
+
+@functools.cache
+def of_process(what: str, parent: Path | None = None) -> OwnedFolder:
+    """The one folder for this purpose that lives as long as the process."""
+    return OwnedFolder(what, parent)
 
 
 def take_back(parents: Iterable[Path] | None = None) -> list[Path]:
@@ -107,8 +114,8 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _started(pid: int) -> int | None:
-    """Ticks from the boot to the start of a living process; None for none, for a dead one that nobody has waited for, and
-    where there is no /proc."""
+    """Ticks from the boot to the start of a living process; None for none, for a dead one that nobody has waited for,
+    and where there is no /proc."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from configs.base import ConfigError
 from configs.training import TrainConfig
-from deployments.storage import owned
+from deployments.storage import atomic, owned
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class RunFolder:
         return self.path / "models" / "final"
 
     def weights_root(self, config: TrainConfig) -> str:
-        """The weight store: as configured, else in the machine's shared memory, else in the run's folder. In shared memory
-        it belongs to the process that asks."""
+        """The weight store: as configured, else in the machine's shared memory, else in the run's folder. In shared
+        memory it belongs to the process that asks."""
         if config.weights.root is not None:
             return config.weights.root
         if os.access(owned.SHARED_MEMORY, os.W_OK):
@@ -83,7 +83,7 @@ def create(config: TrainConfig, name: str | None = None) -> RunFolder:
         run = RunFolder(path)
         for folder in (run.checkpoints, run.evaluations):
             folder.mkdir()
-        run.config.write_text(json.dumps(config.dump(), indent=2))
+        atomic.write_text(run.config, json.dumps(config.dump(), indent=2))
     except OSError as error:
         raise ConfigError(f"cannot write a run folder below {parent}: {error}. Set storage_path elsewhere") from error
     return run
@@ -103,8 +103,8 @@ def find(name: str, storage_path: str = ".") -> RunFolder:
 
 
 def remove_weights(root: str) -> None:
-    """Frees the shared memory of a finished run of this process; a store that was configured stays. Readers' caches, whose
-    replicas have ended by now, go first: their hard links hold the same memory."""
+    """Frees the shared memory of a finished run of this process; a store that was configured stays. Readers' caches,
+    whose replicas have ended by now, go first: their hard links hold the same memory."""
     owned.take_back()
     if owned.Owner.of(Path(root)) == owned.Owner.current():
         shutil.rmtree(root, ignore_errors=True)

@@ -126,10 +126,13 @@ def test_the_store_of_a_killed_run_is_taken_back(tmp_path: Path, monkeypatch: py
     program = (
         "import os, sys; from pathlib import Path; from configs.training import TrainConfig\n"
         "from deployments.storage import owned, runs; owned.SHARED_MEMORY = Path(sys.argv[1])\n"
-        "root = runs.RunFolder(Path('my-run')).weights_root(TrainConfig()); Path(root).mkdir(); print(root, flush=True)\n"
+        "root = runs.RunFolder(Path('my-run')).weights_root(TrainConfig())\n"
+        "Path(root).mkdir(); print(root, flush=True)\n"
         "os.kill(os.getpid(), 9)"
     )
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
 
     assert done.returncode == -signal.SIGKILL, done.stderr
     (left,) = tmp_path.iterdir()
