@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -22,6 +20,7 @@ from deployments.engines.vllm.engine import VllmEngine
 from deployments.engines.vllm.settings import on_gpu, process_environment
 from deployments.errors import PolicyError
 from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult, Sampling
+from deployments.storage.owned import OwnedFolder
 from deployments.weights.manifest import WeightsError
 from deployments.weights.store import WeightStore
 
@@ -46,7 +45,7 @@ class PolicyReplica:
         self.engine = VllmEngine.start(
             self.config.engine, self.config.model, weight_updates=self.config.weights_root is not None
         )
-        self._cache = Path(tempfile.mkdtemp(prefix="rayward-weights-", dir=_same_disk(self.config.weights_root)))
+        self._cache = OwnedFolder("weights", _same_disk(self.config.weights_root))
         self._tokenizer: Any = None
         self._measure()
         if self.config.warmup:
@@ -148,7 +147,7 @@ class PolicyReplica:
                 )
             began = time.perf_counter()
             try:
-                fetched = await asyncio.to_thread(self._store.fetch_at_least, version, deadline_s, self._cache)
+                fetched = await asyncio.to_thread(self._store.fetch_at_least, version, deadline_s, self._cache.path)
             except WeightsError as error:
                 raise PolicyError("stale_weights", str(error)) from error
             await self.engine.load_weights(str(fetched.folder), fetched.manifest.version)
@@ -231,15 +230,15 @@ class PolicyReplica:
 
     async def __del__(self) -> None:
         """Serve calls this once the replica's requests are drained."""
+        if hasattr(self, "_cache"):  # first: Serve may kill a replica whose engine takes long to end
+            self._cache.remove()
         if hasattr(self, "engine"):
             await self.engine.close()
-        if hasattr(self, "_cache"):
-            shutil.rmtree(self._cache, ignore_errors=True)
 
 
-def _same_disk(root: str | None) -> str | None:
+def _same_disk(root: str | None) -> Path | None:
     """A folder on the store's own file system, where a version is brought by hard links instead of copies."""
     if root is None or "://" in root:
         return None
     parent = Path(root).parent
-    return str(parent) if os.access(parent, os.W_OK) else None
+    return parent if os.access(parent, os.W_OK) else None

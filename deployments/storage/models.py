@@ -9,6 +9,7 @@ from typing import Any
 
 from configs.base import ConfigError
 from deployments.storage import runs
+from deployments.storage.tensors import weights_problem
 
 SHAPE_KEYS = (
     "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
@@ -24,25 +25,34 @@ def find(name: str | Path) -> Path:
     folder = Path(name).expanduser()
     if (folder / "models").is_dir():
         return newest(runs.RunFolder(folder.resolve()))
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise ConfigError(f"model folder {str(name)!r} has no config.json: it is not in Hugging Face format")
     if folder.is_dir():
+        problem = folder_problem(folder)
+        if problem:
+            raise ConfigError(problem)
         return folder.resolve()
     try:
-        return newest(runs.find(str(name)))
+        run = runs.find(str(name))
     except ConfigError:
         raise ConfigError(
             f"model folder {str(name)!r} does not exist: name a folder in Hugging Face format (config.json, "
             "*.safetensors), or a run by its folder or id"
         ) from None
+    return newest(run)
 
 
 def newest(run: runs.RunFolder) -> Path:
-    """The trained policy of a run, else the one it started from. Raises ConfigError where there is none."""
+    """The trained policy of a run, else the one it started from. A folder whose weights are not whole (the disk was
+    full, or its writer was killed) is no model. Raises ConfigError where there is none."""
+    problems = []
     for model in (run.final_model, run.start_model):
-        if (model / "config.json").is_file():
+        if not model.is_dir():
+            continue
+        problem = folder_problem(model)
+        if problem is None:
             return model
-    raise ConfigError(f"{run.path} has no model yet: let the run finish (rayward train --resume {run.path})")
+        problems.append(problem)
+    found = f" ({'; '.join(problems)})" if problems else ""
+    raise ConfigError(f"{run.path} has no model yet{found}: let the run finish (rayward train --resume {run.path})")
 
 
 def labels(models: Sequence[Path]) -> dict[str, Path]:
@@ -78,6 +88,14 @@ def model_folder_error(model: str) -> str | None:
         return None
     if not Path(model).is_dir():
         return f"model folder {model!r} does not exist: name one in Hugging Face format (config.json, *.safetensors)"
-    if not (Path(model) / "config.json").is_file():
-        return f"model folder {model!r} has no config.json: it is not in Hugging Face format"
+    return folder_problem(Path(model))
+
+
+def folder_problem(folder: Path) -> str | None:
+    """Why a folder is no model; None when it is one."""
+    if not (folder / "config.json").is_file():
+        return f"model folder {str(folder)!r} has no config.json: it is not in Hugging Face format"
+    problem = weights_problem(folder)
+    if problem:
+        return f"model folder {str(folder)!r} is no whole model: {problem}. Write or download it again"
     return None

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from configs.base import ConfigError
 from configs.training import TrainConfig
+from deployments.storage import atomic, owned
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,12 @@ class RunFolder:
         return self.path / "models" / "final"
 
     def weights_root(self, config: TrainConfig) -> str:
-        """The weight store: as configured, else in the machine's shared memory, else in the run's folder."""
+        """The weight store: as configured, else in the machine's shared memory, else in the run's folder. In shared
+        memory it belongs to the process that asks."""
         if config.weights.root is not None:
             return config.weights.root
-        memory = Path("/dev/shm")
-        if memory.is_dir() and os.access(memory, os.W_OK):
-            return str(memory / f"rayward-{self.path.name}")
+        if os.access(owned.SHARED_MEMORY, os.W_OK):
+            return str(owned.SHARED_MEMORY / owned.name_for("store", self.path.name))
         return str(self.path / "weights")
 
     def load_config(self, overrides: Sequence[str] = ()) -> TrainConfig:
@@ -82,7 +83,7 @@ def create(config: TrainConfig, name: str | None = None) -> RunFolder:
         run = RunFolder(path)
         for folder in (run.checkpoints, run.evaluations):
             folder.mkdir()
-        run.config.write_text(json.dumps(config.dump(), indent=2))
+        atomic.write_text(run.config, json.dumps(config.dump(), indent=2))
     except OSError as error:
         raise ConfigError(f"cannot write a run folder below {parent}: {error}. Set storage_path elsewhere") from error
     return run
@@ -102,12 +103,15 @@ def find(name: str, storage_path: str = ".") -> RunFolder:
 
 
 def remove_weights(root: str) -> None:
-    """Frees the shared memory of a finished run."""
-    if root.startswith("/dev/shm/rayward-"):
+    """Frees the shared memory of a finished run of this process; a store that was configured stays. Readers' caches,
+    whose replicas have ended by now, go first: their hard links hold the same memory."""
+    owned.take_back()
+    if owned.Owner.of(Path(root)) == owned.Owner.current():
         shutil.rmtree(root, ignore_errors=True)
 
 
 def remove_weights_of(name: str) -> None:
     """Frees what runs of this name left in this machine's shared memory: those whose process was killed."""
-    for root in Path("/dev/shm").glob(f"rayward-{glob.escape(name)}-*"):
-        remove_weights(str(root))
+    owned.take_back()
+    for root in owned.SHARED_MEMORY.glob(f"rayward-store-*-{glob.escape(name)}-*"):
+        shutil.rmtree(root, ignore_errors=True)

@@ -54,6 +54,10 @@ class VersionOrder(WeightsError):
     """A version was published that is not above the latest one."""
 
 
+class NoRoom(WeightsError):
+    """The place of the store has no room for the versions."""
+
+
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
     """One tensor: bytes `begin` to `end` after the header of the file `shard`."""

@@ -7,12 +7,12 @@ node is.
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import ray
 
+from deployments.storage.owned import OwnedFolder, memory_or_temporary, of_process
 from deployments.weights.manifest import MANIFEST, WeightsMissing
 from deployments.weights.places import fill_cache
 from deployments.weights.store import WeightStore
@@ -25,7 +25,7 @@ CHUNK_BYTES = 256 * 1024 * 1024  # of a file; a reader writes one while the next
 
 class RayWeightStore(WeightStore):
     """`name` is the store's name in the cluster. `fetch` brings a version to a local folder (`cache`, by default one
-    per machine in its shared memory or temporary folder)."""
+    of this process in the machine's shared memory or temporary folder)."""
 
     def __init__(self, name: str, keep: int = 4) -> None:
         super().__init__(f"ray:{name}", keep, files=RayFiles(name))
@@ -84,7 +84,8 @@ class RayFiles:
         return ray.get(getattr(self._shelf, method).remote(*arguments), timeout=self._timeout_s)
 
     def stage(self) -> Path:
-        return Path(tempfile.mkdtemp(prefix="rayward-weights-", dir=_memory_folder()))
+        self._staged = OwnedFolder("staged", memory_or_temporary())
+        return self._staged.path
 
     def commit(self, staged: Path, version: int) -> None:
         import numpy as np
@@ -115,7 +116,7 @@ class RayFiles:
         if files is None:
             raise FileNotFoundError(2, "no such version", f"{self.where}/{version}")
         manifest = b"".join(bytes(self._chunk(reference)) for reference in files[MANIFEST])
-        folder = cache or Path(_memory_folder() or tempfile.gettempdir()) / f"rayward-weights-{self._name}"
+        folder = cache or self._own_cache()
         return fill_cache(folder, version, manifest, lambda into: self._write(files, into))
 
     def _write(self, files: dict[str, list[Any]], into: Path) -> None:
@@ -138,10 +139,7 @@ class RayFiles:
 
     def destroy(self) -> None:
         ray.kill(self._shelf)
-        shutil.rmtree(
-            Path(_memory_folder() or tempfile.gettempdir()) / f"rayward-weights-{self._name}", ignore_errors=True
-        )
+        shutil.rmtree(self._own_cache(), ignore_errors=True)
 
-
-def _memory_folder() -> str | None:
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+    def _own_cache(self) -> Path:
+        return of_process("weights", memory_or_temporary()).path / self._name

@@ -10,6 +10,7 @@ One process publishes to a store (the learner); any number read. No ray and no v
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import time
@@ -27,6 +28,7 @@ from deployments.weights.manifest import (
     FileEntry,
     Kind,
     Manifest,
+    NoRoom,
     VersionOrder,
     WeightsCorrupt,
     WeightsMissing,
@@ -75,7 +77,8 @@ class WeightStore:
 
         The tensors are written as they come and one by one: memory never holds a second copy of the model. Files of
         the folder `config_files` (configuration, tokenizer; no weights) are copied along. A crash at any point leaves
-        LATEST as it was. Raises VersionOrder when `version` is not above LATEST, ValueError for unusable tensors.
+        LATEST as it was. Raises VersionOrder when `version` is not above LATEST, NoRoom when the disk is full,
+        ValueError for unusable tensors.
         """
         latest = self._files.latest()
         if version < 0 or (latest is not None and version <= latest):
@@ -94,6 +97,14 @@ class WeightStore:
                 (staged / INDEX).write_text(json.dumps(index))
             (staged / MANIFEST).write_text(manifest.to_json())
             self._files.commit(staged, version)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise NoRoom(
+                f"version {version} could not be written: {self._files.where} is full. Free space, keep fewer versions "
+                "with weights.keep, or set weights.root to a folder with more room; version "
+                f"{'none' if latest is None else latest} stays the latest"
+            ) from error
         finally:
             shutil.rmtree(staged, ignore_errors=True)
         self._files.set_latest(version)

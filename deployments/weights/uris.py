@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import xxhash
 
+from deployments.storage.owned import OwnedFolder, of_process
 from deployments.weights.manifest import MANIFEST, WeightsCorrupt
 from deployments.weights.places import LATEST, fill_cache
 
@@ -26,7 +26,8 @@ class UriFiles:
         self._any = fs.FileSelector
 
     def stage(self) -> Path:
-        return Path(tempfile.mkdtemp(prefix="rayward-weights-"))
+        self._staged = OwnedFolder("staged")
+        return self._staged.path
 
     def commit(self, staged: Path, version: int) -> None:
         if version in self.versions():
@@ -66,9 +67,7 @@ class UriFiles:
         return sorted(int(name) for name in manifests if name.isdigit())
 
     def local_folder(self, version: int, cache: Path | None) -> Path:
-        cache = (
-            cache or Path(tempfile.gettempdir()) / f"rayward-weights-{xxhash.xxh3_64_hexdigest(self.where.encode())}"
-        )
+        cache = cache or of_process("weights").path / xxhash.xxh3_64_hexdigest(self.where.encode())
         with self._fs.open_input_stream(f"{self._path}/{version}/{MANIFEST}") as stream:
             manifest: bytes = stream.read()
         return fill_cache(cache, version, manifest, lambda into: self._download(version, into))

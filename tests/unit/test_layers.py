@@ -22,7 +22,7 @@ LAYERS = {
     "configs": ["base", "serving", "run", "training", "sweep"],
     "envs": ["base parsing", "history registry", "rewards games tools", "pixels robots", "bridges"],
     "deployments": [
-        "errors protocol", "storage weights chunks observe", "access", "client engines", "replicas recording lab",
+        "errors protocol", "storage", "weights chunks observe", "access", "client engines", "replicas recording lab",
         "acting", "transports", "app",
     ],
     "training": [

@@ -12,7 +12,7 @@ import ray
 
 from configs.base import ConfigError
 from configs.training import TrainConfig
-from deployments.storage import runs
+from deployments.storage import atomic, runs
 from envs import registry
 from envs.history import make_history
 from training.evaluation.result import Evaluation, summarize
@@ -28,7 +28,7 @@ def evaluate(live: Session, name: str, min_weight_version: int = 0, history: str
     result = summarize(name, live.config.env.name, history or live.config.env.history, episodes)
     live.run.evaluations.mkdir(parents=True, exist_ok=True)
     file = re.sub(r"[^\w.-]+", "_", f"{name} {history}".strip()) + ".json"
-    (live.run.evaluations / file).write_text(json.dumps(result.to_json(), indent=2))
+    atomic.write_text(live.run.evaluations / file, json.dumps(result.to_json(), indent=2))
     return result
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.training import TrainConfig
+from deployments.storage.atomic import written_whole
 from training.imitation.demonstrations import dataset
 from training.rollouts.renderer import ChatRenderer
 
@@ -15,7 +16,15 @@ Progress = Callable[[int, int, float], None]  # step, steps, loss
 
 
 def warmstart(config: TrainConfig, model_folder: Path, output: Path, progress: Progress | None = None) -> float:
-    """Trains `model_folder` on demonstrations, saves model and tokenizer to `output`; returns the last loss."""
+    """Trains `model_folder` on demonstrations, saves model and tokenizer to `output`; returns the last loss.
+
+    `output` appears whole at the end. Raises ConfigError, before it trains, when it is there and holds something else.
+    """
+    with written_whole(output) as staged:
+        return _train(config, model_folder, staged, progress)
+
+
+def _train(config: TrainConfig, model_folder: Path, output: Path, progress: Progress | None) -> float:
     os.environ.setdefault("ACCELERATE_USE_CPU", "1" if not _cuda() else "0")
     import torch
     from transformers import AutoModelForCausalLM, TrainerCallback
@@ -78,7 +87,6 @@ def warmstart(config: TrainConfig, model_folder: Path, output: Path, progress: P
 
     trainer.data_collator = without_mask
     trainer.train()
-    output.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(output)
     renderer.tokenizer.save_pretrained(output)
     return losses[-1]

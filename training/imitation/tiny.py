@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from configs.training import EnvConfig, TinyModel
+from deployments.storage.atomic import written_whole
 from envs.history import make_history
 from envs.registry import make as make_env
 
@@ -120,8 +121,8 @@ def build(tiny: TinyModel, env: EnvConfig, seed: int, folder: str | Path) -> Pat
     from transformers import AutoTokenizer
 
     path = Path(folder)
-    path.mkdir(parents=True, exist_ok=True)
-    build_tokenizer(environment_texts(env), tiny.vocab_size, path)
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    build_model(tiny, len(tokenizer), tokenizer.eos_token_id, tokenizer.pad_token_id, seed, path)
+    with written_whole(path) as staged:
+        build_tokenizer(environment_texts(env), tiny.vocab_size, staged)
+        tokenizer = AutoTokenizer.from_pretrained(staged)
+        build_model(tiny, len(tokenizer), tokenizer.eos_token_id, tokenizer.pad_token_id, seed, staged)
     return path

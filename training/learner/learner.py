@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from configs.training import AlgorithmConfig, LearnerConfig, ModelConfig, OptimizerConfig
+from deployments.storage.atomic import written_whole
 from training.algorithms.losses import LOSSES, LossInputs, kl_to_reference
 from training.algorithms.off_policy import off_policy_weight
 from training.learner.microbatches import MicroBatch, empty_like_one, microbatches
@@ -172,8 +173,9 @@ class Learner:
 
         tensors = {name: tensor.cpu().contiguous() for name, tensor in self.state_dict()}
         if self._rank == 0:
-            self.policy.model.save_pretrained(folder, state_dict=tensors)
-            AutoTokenizer.from_pretrained(self.model_folder).save_pretrained(folder)
+            with written_whole(folder) as staged:
+                self.policy.model.save_pretrained(staged, state_dict=tensors)
+                AutoTokenizer.from_pretrained(self.model_folder).save_pretrained(staged)
 
     def save(self, folder: Path) -> None:
         """Everything the next update depends on, this rank's part: weights, optimiser, step count, RNG states."""

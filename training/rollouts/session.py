@@ -11,7 +11,9 @@ from typing import Any
 import ray
 
 from configs.training import TrainConfig
-from deployments.storage import runs
+from deployments.storage import owned, runs
+from deployments.storage.tensors import weight_bytes
+from deployments.weights.space import check_room
 from deployments.weights.store import WeightStore
 from training.cluster import application, placement, ray_session
 from training.cluster.application import APPLICATION
@@ -40,7 +42,10 @@ def session(
 ) -> Iterator[Session]:
     """Starts the application `name` around `model` (or joins the configured one) and the run's coordinator; ends both.
     Several sessions on one cluster need different names and routes."""
+    owned.take_back()
     root = run.weights_root(config)
+    readers = config.serving.replicas.max_replicas
+    check_room(root, weight_bytes(model, config.model.dtype), config.weights.keep, readers)
     with ExitStack() as stack:
         if stack.enter_context(ray_session.ray_session()):
             placement.check_fits(config)

@@ -11,6 +11,7 @@ from ray import tune
 
 from configs.sweep import SweepConfig, varied
 from configs.training import TrainConfig
+from deployments.storage import atomic
 from training.cluster import application
 from training.sweep.outcome import SweepOutcome
 from training.sweep.trial import application_name
@@ -46,9 +47,9 @@ def write(outcome: SweepOutcome, sweep: SweepConfig, base: TrainConfig) -> None:
         "interrupted": outcome.interrupted,
         "trials": [asdict(trial) for trial in outcome.trials],
     }
-    outcome.results.write_text(json.dumps(body, indent=2))
+    atomic.write_text(outcome.results, json.dumps(body, indent=2))
     if best is not None:
-        outcome.best_config.write_text(varied(base, best.values).to_yaml())
+        atomic.write_text(outcome.best_config, varied(base, best.values).to_yaml())
 
 
 def show(outcome: SweepOutcome, sweep: SweepConfig, say: Say) -> None:

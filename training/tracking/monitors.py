@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from configs.training import TrainConfig
+from training.tracking.json_lines import JsonLines
 
 
 class Monitor(Protocol):
     def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
 
     def close(self) -> None: ...
-
-
-class JsonLines:
-    """metrics.jsonl: one object a step; appended, so that a resumed run goes on in the same file."""
-
-    def __init__(self, path: Path, first_step: int = 0) -> None:
-        if path.exists():  # steps after the checkpoint are played again: drop their lines
-            kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] < first_step]
-            path.write_text("".join(line + "\n" for line in kept))
-        self._file = path.open("a", buffering=1)
-
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
-
-    def close(self) -> None:
-        self._file.close()
 
 
 class Wandb:

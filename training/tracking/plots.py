@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from training.tracking.intervals import Estimate
+from training.tracking.json_lines import read_rows
 
 
 def learning_curve(metrics: Path, target: Path, title: str, marks: Mapping[str, Estimate]) -> None:
@@ -16,9 +16,9 @@ def learning_curve(metrics: Path, target: Path, title: str, marks: Mapping[str, 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
-    steps = [row["step"] for row in rows]
-    success = [row["rollout/success"] for row in rows]
+    points = [(row["step"], row.get("rollout/success")) for row in read_rows(metrics)]
+    steps = [step for step, value in points if value is not None]
+    success = [value for _, value in points if value is not None]
     smooth: list[float] = []
     for value in success:
         smooth.append(value if not smooth else 0.9 * smooth[-1] + 0.1 * value)

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
+from safetensors.numpy import save_file
 
 from configs.base import ConfigError
 from configs.training import TrainConfig
@@ -40,6 +42,7 @@ def model_folder(path: Path, template: str = "", **changes: Any) -> Path:
     path.mkdir(parents=True)
     (path / "config.json").write_text(json.dumps({"model_type": "qwen2", "hidden_size": 64, **changes}))
     (path / "chat_template.jinja").write_text(template)
+    save_file({"weight": np.zeros(2, np.float32)}, path / "model.safetensors")
     return path
 
 
