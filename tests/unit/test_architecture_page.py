@@ -30,7 +30,9 @@ def table(heading: str) -> dict[str, str]:
 
 
 def test_the_map_says_of_each_subpackage_what_its_docstring_says() -> None:
-    assert table("The map") == subpackages()
+    rows = {name: f"| `{name}` | {text} |" for name, text in subpackages().items()}
+    told = {name: f"| `{name}` | {text} |" for name, text in table("The map").items()}
+    assert told == rows
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -39,4 +41,5 @@ def test_the_layers_are_those_that_the_layers_test_enforces(package: str) -> Non
         return (ROOT / package / name).is_dir() or (ROOT / package / f"{name}.py").is_file()
 
     layers = [" ".join(filter(exists, layer.split())) for layer in LAYERS[package]]
-    assert table("Layers")[package] == " < ".join(filter(None, layers))
+    row = f"| `{package}` | {' < '.join(filter(None, layers))} |"
+    assert row in PAGE
