@@ -71,8 +71,9 @@ class EnvConfig(Strict):
 
     name: str = Field("tictactoe", description="A registered name, or `package.module:Class`.")
     kwargs: dict[str, Any] = Field(default_factory=dict, description="Settings of the environment, for training.")
-    eval_kwargs: dict[str, Any] = Field(
-        default_factory=lambda: {"split": "heldout"}, description="Laid over `kwargs` for evaluation."
+    eval_kwargs: dict[str, Any] | None = Field(
+        None,
+        description="Laid over `kwargs` for evaluation. None: {split: heldout} where the environment has that setting.",
     )
     history: Literal["none", "full", "scratchpad", "optimal_scratchpad"] = Field(
         "none",

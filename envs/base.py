@@ -101,14 +101,20 @@ class Env(ABC):
         return
 
 
+def takes_setting(cls: type[Env], name: str) -> bool:
+    """Whether the class's constructor has a parameter of this name, or takes any (`**settings`)."""
+    parameters = inspect.signature(cls).parameters
+    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
 def check_settings(cls: type[Env], settings: Mapping[str, Any]) -> None:
     """Raises SettingError for a keyword that the class's constructor does not take."""
     known = [name for name in inspect.signature(cls).parameters if name != "self"]
     for name in settings:
-        if name not in known:
+        if not takes_setting(cls, name):
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise SettingError(f"{cls.__name__} has no setting {name!r}.{hint} Settings: {', '.join(known)}")
+            raise SettingError(f"{cls.__name__} has no setting {name!r}.{hint} Settings: {', '.join(known) or 'none'}")
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

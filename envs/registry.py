@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -14,6 +16,7 @@ REGISTRY: dict[str, str] = {
     "key_door": "envs.games.key_door:KeyDoor",
 }
 ENTRY_POINTS = "rayward.environments"
+HELDOUT = {"split": "heldout"}
 
 
 class UnknownEnvironment(EnvUsageError):
@@ -60,3 +63,11 @@ def make(name: str, **settings: Any) -> Env:
 
 def spec(name: str, **settings: Any) -> EnvSpec:
     return make(name, **settings).spec
+
+
+def evaluation_settings(name: str, settings: Mapping[str, Any], over: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Settings of the evaluation: `over` laid over those of training. None: the held-out split, where the environment
+    names such a setting; else those of training. Raises UnknownEnvironment."""
+    if over is None:
+        over = HELDOUT if "split" in inspect.signature(load(name)).parameters else {}
+    return {**settings, **over}

@@ -28,17 +28,26 @@ SetOption = Annotated[list[str], typer.Option("--set", help="a.b=value, repeatab
 
 
 def chosen(config: str, run: str, overrides: Sequence[str], episodes: int = 0) -> tuple[TrainConfig, RunFolder | None]:
-    """The configuration of --config, or that of --run with its folder. Raises ConfigError."""
+    """The configuration of --config, or that of --run with its folder, once its environment could be made.
+    Raises UserError."""
     more = [*overrides, *([f"evaluation.episodes={episodes}"] if episodes else [])]
     if run:
         from deployments.storage import runs
 
         folder = runs.find(run)
         settings = TrainConfig.load(config, more) if config else folder.load_config(more)
-        return settings, folder
+        return with_checked_environment(settings), folder
     if config:
-        return TrainConfig.load(config, more), None
+        return with_checked_environment(TrainConfig.load(config, more)), None
     raise ConfigError("name a configuration with --config, or a run with --run")
+
+
+def with_checked_environment(config: TrainConfig) -> TrainConfig:
+    """The configuration itself, once its environment could be made and reset. Raises UserError or EnvUsageError."""
+    from training.rollouts.environment import check_environment
+
+    check_environment(config, lambda text: console.print(text, soft_wrap=True, markup=False))
+    return config
 
 
 def find_models(given: Sequence[str], run: RunFolder | None) -> list[Path]:

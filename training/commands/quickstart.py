@@ -22,6 +22,7 @@ from training.evaluation.evaluate import evaluate, publish_folder
 from training.evaluation.result import Evaluation
 from training.imitation import tiny
 from training.imitation.sft import warmstart
+from training.rollouts.environment import check_environment
 from training.rollouts.session import Session, session
 from training.run.driver import train
 from training.tracking.plots import learning_curve
@@ -104,6 +105,7 @@ def main(env: str = "tictactoe", overrides: tuple[str, ...] = ()) -> Outcome:
     quiet_libraries()
     console = Console()
     config = TrainConfig.load(CONFIGS[env], overrides)
+    check_environment(config, console.print)
     outcome = play(config, console)
     run = outcome.run
     picture = run.path / "learning_curve.png"

@@ -15,6 +15,7 @@ from training.commands.options import (
     SetOption,
     chosen,
     console,
+    with_checked_environment,
 )
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def warmstart(
     from training.imitation import tiny
     from training.imitation.sft import warmstart as run_warmstart
 
-    settings = TrainConfig.load(config, overrides)
+    settings = with_checked_environment(TrainConfig.load(config, overrides))
     with tempfile.TemporaryDirectory() as scratch:
         if settings.model.source == "tiny":
             model = tiny.build(settings.model.tiny, settings.env, settings.seed, scratch)
@@ -106,7 +107,7 @@ def sweep(
 ) -> None:
     """Ray Tune over whole runs, ASHA on the held-out evaluation; shows the best trial and how to run it again."""
     settings = SweepConfig.load(config, overrides)
-    base = settings.resolve()
+    base = with_checked_environment(settings.resolve())
     if dry_run:
         from training.cluster import placement
         from training.commands import tables

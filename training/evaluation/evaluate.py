@@ -50,7 +50,8 @@ def evaluate_all(
 
 def check_histories(config: TrainConfig, histories: Sequence[str]) -> None:
     """Raises HistoryUnsupported for a strategy that the environment cannot be played with: before anything starts."""
-    spec = registry.spec(config.env.name, **(config.env.kwargs | config.env.eval_kwargs))
+    settings = registry.evaluation_settings(config.env.name, config.env.kwargs, config.env.eval_kwargs)
+    spec = registry.spec(config.env.name, **settings)
     for history in histories:
         make_history(history, spec)
 

@@ -12,6 +12,7 @@ import ray
 from configs.training import TrainConfig
 from deployments.storage import runs
 from envs.history import make_history
+from envs.registry import evaluation_settings
 from envs.registry import make as make_env
 from training.evaluation.doctor import (
     TOLERANCE,
@@ -94,8 +95,9 @@ def rendered_again(config: TrainConfig, renderer: ChatRenderer, episodes: Sequen
 
     Where the history only grows, answers stay the ids that were sampled: only what the template adds is compared.
     """
+    settings = evaluation_settings(config.env.name, config.env.kwargs, config.env.eval_kwargs)
     for episode in episodes:
-        env = make_env(config.env.name, **(config.env.kwargs | config.env.eval_kwargs))
+        env = make_env(config.env.name, **settings)
         history = make_history(config.env.history, env.spec)
         system = env.spec.system_prompt if config.env.system_prompt is None else config.env.system_prompt
         rendered = renderer.prompt(history.start(system, env.reset(episode.task.seed)))

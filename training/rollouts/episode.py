@@ -19,6 +19,7 @@ from deployments.errors import PolicyError
 from deployments.protocol.generate import Generate, GenerateRequest, Sampling
 from envs.base import Env
 from envs.history import make_history
+from envs.registry import evaluation_settings
 from training.rollouts.renderer import ChatRenderer
 from training.types import EndReason, Episode, Task, Turn
 
@@ -54,7 +55,8 @@ class PlaySettings:
     @classmethod
     def for_evaluation(cls, config: TrainConfig, min_weight_version: int = 0) -> PlaySettings:
         """Held-out situations, the evaluation's temperature, every request seeded: an evaluation repeats exactly."""
-        env = config.env.model_copy(update={"kwargs": config.env.kwargs | config.env.eval_kwargs})
+        settings = evaluation_settings(config.env.name, config.env.kwargs, config.env.eval_kwargs)
+        env = config.env.model_copy(update={"kwargs": settings})
         training = cls.for_training(config, min_weight_version)
         sampling = replace(training.sampling, temperature=config.evaluation.temperature)
         return replace(training, env=env, sampling=sampling, seeded=True, evaluation=True)

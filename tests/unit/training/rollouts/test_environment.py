@@ -1,0 +1,124 @@
+"""An environment that cannot be trained or evaluated in is named before anything starts."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs.base import UserError
+from configs.training import TrainConfig
+from envs.base import Env, EnvSpec, Observation, SettingError, StepResult
+from envs.registry import evaluation_settings, make
+from training.commands import app
+from training.rollouts.environment import EnvironmentUnusable, check_environment
+from training.rollouts.episode import PlaySettings
+
+TINY = "configs/train/tictactoe_tiny.yaml"
+
+
+class Plain(Env):
+    """As in the README: no setting at all."""
+
+    def __init__(self) -> None:
+        self.spec = EnvSpec("plain", "one turn", "", ".*", 1, 1.0, 1.0)
+
+    def reset(self, seed: int) -> Observation:
+        return Observation("?")
+
+    def step(self, action: str) -> StepResult:
+        return StepResult(Observation("over"), 1.0, True, False, True, {"parse_ok": True, "illegal": False})
+
+    def expert_action(self, rng: random.Random, noise: float = 0.0, illegal_noise: float = 0.0) -> str:
+        return "!"
+
+
+class Easy(Plain):
+    """Breaks in evaluation only."""
+
+    def __init__(self, split: str = "all") -> None:
+        super().__init__()
+        self._split = split
+
+    def reset(self, seed: int) -> Observation:
+        if self._split == "heldout":
+            raise KeyError("no held-out levels")
+        return super().reset(seed)
+
+
+class Open(Plain):
+    """Passes whatever it is given to a simulator."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        self.given = settings
+
+
+def config(cls: type[Env], **env: Any) -> TrainConfig:
+    return TrainConfig.parse({"env": {"name": f"{__name__}:{cls.__name__}", **env}})
+
+
+def test_an_environment_without_a_split_is_evaluated_with_its_training_settings_and_that_is_said() -> None:
+    """It trained all its steps and then failed: the default {split: heldout} was no setting of it."""
+    said: list[str] = []
+
+    check_environment(config(Plain), said.append)
+
+    assert PlaySettings.for_evaluation(config(Plain)).env.kwargs == {}
+    assert len(said) == 1
+    assert "has no setting 'split': evaluation plays the same situations as training" in said[0]
+
+
+def test_the_default_is_the_held_out_split_where_there_is_one_and_survives_a_dump() -> None:
+    said: list[str] = []
+    settings = TrainConfig.load(TINY)
+    again = TrainConfig.parse(settings.dump())
+
+    check_environment(again, said.append)
+
+    assert PlaySettings.for_evaluation(again).env.kwargs == {"split": "heldout"}
+    assert said == []
+
+
+def test_what_a_user_wrote_and_the_class_does_not_take_is_an_error_that_names_the_nearest() -> None:
+    with pytest.raises(SettingError, match="Plain has no setting 'split'"):
+        check_environment(config(Plain, eval_kwargs={"split": "heldout"}), print)
+    with pytest.raises(SettingError, match="Did you mean 'split'"):
+        check_environment(config(Easy, eval_kwargs={"spilt": "train"}), print)
+
+
+def test_an_environment_that_breaks_in_evaluation_only_is_found_too() -> None:
+    with pytest.raises(EnvironmentUnusable, match=r"for evaluation with settings .*heldout.*KeyError: .no held-out"):
+        check_environment(config(Easy), print)
+    assert issubclass(EnvironmentUnusable, UserError)
+
+
+def test_a_class_that_takes_any_setting_gets_what_was_configured_and_no_split_of_ours() -> None:
+    assert make(f"{__name__}:Open", level=3).given == {"level": 3}  # type: ignore[attr-defined]
+    assert evaluation_settings(f"{__name__}:Open", {"level": 3}, None) == {"level": 3}
+    assert evaluation_settings(f"{__name__}:Open", {"level": 3}, {"level": 4}) == {"level": 4}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train", "--config", TINY],
+        ["eval", "--config", TINY, "--model", "."],
+        ["doctor", "--config", TINY, "--model", "."],
+        ["play", "--config", TINY, "--model", "."],
+        ["warmstart", "--config", TINY, "--output", "never"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_commands_try_the_evaluation_before_anything_starts(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    code = app.run([*command, "--set", f"env.name={__name__}:Easy", "--set", "env.kwargs={}"])
+
+    assert code == 1
+    assert "cannot be started for evaluation" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
