@@ -79,6 +79,12 @@ class ReplicaConfig(Strict):
     health_timeout_s: float = Field(
         30.0, gt=0, description="Seconds without an answer to a health check after which a replica is replaced."
     )
+    no_progress_s: float = Field(
+        120.0,
+        gt=0,
+        description="Seconds without progress of the oldest request, or without an answer of the engine's process, "
+        "after which a replica is replaced; above the longest step of the engine.",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -92,6 +98,7 @@ class ReplicaConfig(Strict):
 class PolicyConfig(Strict):
     """One policy: a model, its engine, its replicas."""
 
+    kind: Literal["vllm"] = Field("vllm", description="The engine: vllm, for language and vision-language models.")
     name: str = Field("policy", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name in routes and answers.")
     model: str = Field(description="A folder in Hugging Face format, or a name on the hub.")
     weights_root: str | None = Field(

@@ -12,6 +12,8 @@ from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 
 from configs.base import ConfigError
 from configs.serving import PolicyConfig, ServeConfig
+from deployments.engines.base import StartTokenEngine
+from deployments.engines.vllm.engine import VllmEngine
 from deployments.engines.vllm.settings import on_gpu, process_environment
 from deployments.replicas.text import PolicyReplica
 from deployments.storage.models import model_folder_error
@@ -23,6 +25,7 @@ THROUGHPUT_SWITCHES = {
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
 }
+ENGINES: dict[str, StartTokenEngine] = {"vllm": VllmEngine}  # PolicyConfig.kind -> what makes its engine
 STICKY_ROUTER = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
 
 
@@ -94,4 +97,4 @@ def _policy(policy: PolicyConfig) -> Application:
         request_router_config=RequestRouterConfig(request_router_class=STICKY_ROUTER),
         **options,
     )
-    return deployment.bind(policy.model_dump(mode="json"))
+    return deployment.bind(policy.model_dump(mode="json"), ENGINES[policy.kind])

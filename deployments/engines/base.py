@@ -1,21 +1,92 @@
-"""What a replica needs of an inference engine. A replica programs against this, not against vLLM."""
+"""What a replica needs of an inference engine. Replicas program against these protocols, never against vLLM.
+
+To add an engine: implement `Engine` (or `TokenEngine`), and name it in `deployments.app` under a new
+`PolicyConfig.kind`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
+from configs.serving import PolicyConfig
 from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult
+from deployments.weights.push_steps import PushStep
+
+# An ASGI 3 application: `await app(scope, receive, send)` is one HTTP exchange.
+AsgiApp = Callable[[dict[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
+
+
+class EngineUnhealthy(RuntimeError):
+    """The engine cannot answer any more, and its replica must be replaced; the message says why."""
+
+
+class Breaker:
+    """Whether an engine may still be used. It trips once, for good; whoever listens is told at once."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        self._listeners: list[Callable[[str], None]] = []
+
+    def trip(self, reason: str) -> None:
+        """The first reason stays; later calls change nothing."""
+        if self.reason is None:
+            self.reason = reason
+            for listener in self._listeners:
+                listener(reason)
+
+    def listen(self, listener: Callable[[str], None]) -> None:
+        """Calls `listener(reason)` when the breaker trips, now if it already has."""
+        if self.reason is None:
+            self._listeners.append(listener)
+        else:
+            listener(self.reason)
 
 
 class Engine(Protocol):
-    """What a replica needs of an inference engine; vLLM's is `vllm_engine.VllmEngine`."""
+    """One copy of a model that answers requests. Owner: a replica. All methods run in the replica's event loop."""
 
     @property
-    def version(self) -> int: ...
+    def version(self) -> int:
+        """The weight version that the next request is answered with."""
 
-    async def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult | GenerateFailure]: ...
+    @property
+    def breaker(self) -> Breaker:
+        """Tripped by the engine when it may never answer again: its process died, or it holds parts of two versions."""
 
-    async def load_weights(self, folder: str, version: int) -> None: ...
+    async def load(self) -> None:
+        """Loads the model; takes seconds to minutes. Called once, before anything else."""
 
-    async def close(self) -> None: ...
+    async def update(self, folder: Path, version: int) -> None:
+        """Takes up the version that lies in `folder`; nothing if the engine holds it or a later one.
+
+        Must not be cancelled. Raises PolicyError("stale_weights") with the old weights still in use, or
+        PolicyError("engine_failed") with the breaker tripped.
+        """
+
+    async def push(self, step: PushStep) -> None:
+        """One step of a learner that pushes weights. Raises PolicyError, also where the engine takes no pushes."""
+
+    def held(self) -> Mapping[str, int]:
+        """Requests that the engine works on, in the order in which they arrived -> a number that grows with each one's
+        progress (tokens so far). Empty while the engine is paused for an update, when no request can progress."""
+
+    async def health(self) -> None:
+        """Raises EngineUnhealthy. Answers at once, whatever state the engine is in."""
+
+    async def close(self) -> None:
+        """Ends all that the engine started; may be called twice."""
+
+
+class TokenEngine(Engine, Protocol):
+    """An engine of a language model."""
+
+    async def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult | GenerateFailure]:
+        """Answers in the order of the requests, each within its deadline; one that fails does not touch the others."""
+
+    async def openai_application(self) -> AsgiApp:
+        """The OpenAI API around this engine, without a server. Made anew by each call; takes seconds."""
+
+
+StartTokenEngine = Callable[[PolicyConfig], TokenEngine]  # makes an engine that is not loaded yet

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,22 @@ from ray import serve
 from ray.util import metrics
 
 from configs.serving import PolicyConfig
-from deployments.engines.vllm.engine import VllmEngine
-from deployments.engines.vllm.settings import on_gpu, process_environment
+from deployments.engines.base import StartTokenEngine, TokenEngine
+from deployments.engines.guarded import GuardedTokenEngine
+from deployments.engines.vllm.settings import on_gpu
 from deployments.errors import PolicyError
 from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult, Sampling
+from deployments.replicas.updates import WeightUpdates
 from deployments.storage.owned import OwnedFolder
-from deployments.weights.manifest import WeightsError
+from deployments.weights.push_steps import FinishPush, OpenGroup, PushStep
 from deployments.weights.store import WeightStore
 
 logger = logging.getLogger("ray.serve")
 
 
 Answer = GenerateResult | GenerateFailure
+RETIRE_AFTER_S = 0.5  # what was running has been told and gets its failures out
+CLOSE_LIMIT_S = 15.0
 
 
 class PolicyReplica:
@@ -35,24 +39,32 @@ class PolicyReplica:
     replica never answers with older weights than asked for, whether it is new, restarted or missed an announcement.
     """
 
-    async def __init__(self, config: dict[str, Any]) -> None:  # type: ignore[misc]  # Serve awaits it
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self,
+        config: dict[str, Any],
+        start_engine: StartTokenEngine,
+        end_process: Callable[[int], object] = os._exit,
+    ) -> None:
+        """`config`: a PolicyConfig as plain data; `end_process`: ends this process at once with an exit code."""
         self.config = PolicyConfig.model_validate(config)
-        os.environ.update(process_environment(self.config.engine))
         self._started = time.time()
-        self._gate = asyncio.Lock()
+        self._openai_lock = asyncio.Lock()
         self._openai: Any = None
-        self._store = WeightStore(self.config.weights_root) if self.config.weights_root else None
-        self.engine = VllmEngine.start(
-            self.config.engine, self.config.model, weight_updates=self.config.weights_root is not None
-        )
-        self._cache = OwnedFolder("weights", _same_disk(self.config.weights_root))
         self._tokenizer: Any = None
+        self._end_process = end_process
+        self._retiring: asyncio.Task[None] | None = None
         self._measure()
+        store = WeightStore(self.config.weights_root) if self.config.weights_root else None
+        self._cache = OwnedFolder("weights", _same_disk(self.config.weights_root))
+        self.engine: TokenEngine = GuardedTokenEngine(start_engine(self.config), self.config.replicas.no_progress_s)
+        await self.engine.load()
+        self._updates = WeightUpdates(self.engine, store, self._cache.path, self.config.name, self._updated)
         if self.config.warmup:
             await self._warm_up()
-        latest = self._store.latest() if self._store else None
+        latest = store.latest() if store else None
         if latest is not None:
             await self.ensure_version(latest, deadline_s=self.config.replicas.start_deadline_s)
+        self.engine.breaker.listen(self._retire)
 
     def _measure(self) -> None:
         tags = {"policy": self.config.name}
@@ -134,36 +146,36 @@ class PolicyReplica:
                 self._failures.inc(1, {"kind": answer.kind})
 
     async def ensure_version(self, version: int, deadline_s: float = 60.0) -> int:
-        """Returns the engine's version once it is at least `version`. Raises PolicyError("stale_weights")."""
-        if self.engine.version >= version:
-            return self.engine.version
-        async with self._gate:  # waiters of the same version share one fetch
-            if self.engine.version >= version:
-                return self.engine.version
-            if self._store is None:
-                raise PolicyError(
-                    "stale_weights",
-                    f"weight version {version} was asked for, but policy {self.config.name!r} has no weights_root",
-                )
-            began = time.perf_counter()
-            try:
-                fetched = await asyncio.to_thread(self._store.fetch_at_least, version, deadline_s, self._cache.path)
-            except WeightsError as error:
-                raise PolicyError("stale_weights", str(error)) from error
-            await self.engine.load_weights(str(fetched.folder), fetched.manifest.version)
-            self._version_gauge.set(self.engine.version)
-            logger.debug("weights %d in %.1f ms", self.engine.version, (time.perf_counter() - began) * 1e3)
-            return self.engine.version
+        """Returns the engine's version once it is at least `version`. Raises PolicyError; see `WeightUpdates.reach`."""
+        return await self._updates.reach(version, deadline_s)
 
-    async def push(self, call: str, argument: Any = None) -> None:
-        """A learner's weight-sync call, sent to all replicas alike (`vllm_transfer_trainer.ServeControl`). Each takes
+    def _updated(self, version: int, milliseconds: float) -> None:
+        self._version_gauge.set(version)
+        logger.debug("weights %d in %.1f ms", version, milliseconds)
+
+    async def push(self, step: PushStep) -> None:
+        """A step of a learner's push, sent to all replicas alike (`deployments.weights.push.ServeControl`). Each takes
         its own range of NCCL ranks, by its rank among the replicas. Raises PolicyError."""
-        if call == "init" and "rank_offset" in argument:
-            rank = serve.get_replica_context().rank.rank
-            argument = argument | {"rank_offset": argument["rank_offset"] + rank * self.config.engine.gpus}
-        await self.engine.push(call, argument)
-        if call == "finish":
+        if isinstance(step, OpenGroup):
+            step = step.of_replica(serve.get_replica_context().rank.rank, self.config.engine.gpus)
+        await self.engine.push(step)
+        if isinstance(step, FinishPush):
             self._version_gauge.set(self.engine.version)
+
+    def _retire(self, reason: str) -> None:
+        """Ends this process: Serve asks a replica that calls itself unhealthy twice more, health_period_s apart, before
+        it starts another, but replaces one that is gone at once."""
+        logger.error("the replica ends: %s", reason)
+        self._retiring = asyncio.get_running_loop().create_task(self._end())
+
+    async def _end(self) -> None:
+        await asyncio.sleep(RETIRE_AFTER_S)
+        try:
+            await asyncio.wait_for(self.__del__(), CLOSE_LIMIT_S)
+        except Exception:
+            logger.exception("the engine could not be closed")
+        finally:
+            self._end_process(1)
 
     async def status(self) -> dict[str, Any]:
         return {
@@ -178,7 +190,7 @@ class PolicyReplica:
 
     async def check_health(self) -> None:
         """Serve replaces the replica when this raises."""
-        await self.engine.check_health()
+        await self.engine.health()
 
     async def complete(self, payloads: Sequence[dict[str, Any]]) -> AsyncIterator[list[tuple[int, dict[str, Any]]]]:
         """Plain text completions, many in one call, as they get ready (with their place in `payloads`): the common case
@@ -220,11 +232,11 @@ class PolicyReplica:
         self, method: str, path: str, query: str, headers: list[tuple[str, str]], body: bytes
     ) -> AsyncIterator[dict[str, Any] | bytes]:
         """One HTTP exchange with vLLM's own OpenAI routes."""
-        async with self._gate:
+        async with self._openai_lock:  # not the weights': making the application takes seconds
             if self._openai is None:
                 from deployments.engines.vllm.openai import OpenAIRoutes
 
-                self._openai = await OpenAIRoutes.create(self.engine.llm, self.config.model, self.config.name)
+                self._openai = OpenAIRoutes(await self.engine.openai_application())
         async for piece in self._openai.call(method, path, query, headers, body):
             yield piece
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,22 +11,19 @@ import torch
 if TYPE_CHECKING:
     from vllm.distributed.weight_transfer.base import TrainerWeightTransferEngine, WeightSource
 from deployments.weights.publishers import gathered
+from deployments.weights.push_steps import AbortPush, FinishPush, OpenGroup, PushPart, PushStep, StartPush
+
+logger = logging.getLogger("rayward")
+
+
+PUSH_DEADLINE_S = 300.0  # an engine whose learner takes longer aborts the push itself
 
 
 class Control(Protocol):
-    """vLLM's four weight-sync calls (`VLLMWeightSyncClient`) of one engine, and the pause around them. Synchronous."""
+    """One or more engines that take up pushed versions, step by step (`push_steps` says what each step does).
+    Synchronous: `push` returns when all engines have done the step. A started push ends with `finish` or `abort`."""
 
-    def pause(self) -> None: ...
-
-    def resume(self) -> None: ...
-
-    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None: ...
-
-    def start_weight_update(self) -> None: ...
-
-    def update_weights(self, update_info: dict[str, Any] | list[dict[str, Any]]) -> None: ...
-
-    def finish_weight_update(self, weight_version: str | None = None) -> None: ...
+    def push(self, step: PushStep) -> None: ...
 
 
 class NcclPublisher:
@@ -88,26 +86,8 @@ class ServeControl:
         found = self._handle.broadcast("status").results(timeout_s=self._timeout_s)
         return tuple(sorted((status["pid"], status["started"]) for status in found))
 
-    def _all(self, call: str, argument: Any = None) -> None:
-        self._handle.broadcast("push", call, argument).results(timeout_s=self._timeout_s)
-
-    def pause(self) -> None:
-        self._all("pause")
-
-    def resume(self) -> None:
-        self._all("resume")
-
-    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
-        self._all("init", init_info)
-
-    def start_weight_update(self) -> None:
-        self._all("start")
-
-    def update_weights(self, update_info: dict[str, Any] | list[dict[str, Any]]) -> None:
-        self._all("update", update_info)
-
-    def finish_weight_update(self, weight_version: str | None = None) -> None:
-        self._all("finish", weight_version)
+    def push(self, step: PushStep) -> None:
+        self._handle.broadcast("push", step).results(timeout_s=self._timeout_s)
 
 
 class LlmControl:
@@ -116,23 +96,19 @@ class LlmControl:
     def __init__(self, llm: Any) -> None:
         self._llm = llm
 
-    def pause(self) -> None:
-        self._llm.reset_prefix_cache()
-
-    def resume(self) -> None:
-        pass
-
-    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
-        self._llm.init_weight_transfer_engine({"init_info": init_info})
-
-    def start_weight_update(self) -> None:
-        self._llm.start_weight_update()
-
-    def update_weights(self, update_info: dict[str, Any] | list[dict[str, Any]]) -> None:
-        self._llm.update_weights({"update_info": update_info})
-
-    def finish_weight_update(self, weight_version: str | None = None) -> None:
-        self._llm.finish_weight_update(weight_version)
+    def push(self, step: PushStep) -> None:
+        match step:
+            case OpenGroup(info):
+                self._llm.init_weight_transfer_engine({"init_info": info})
+            case StartPush():
+                self._llm.reset_prefix_cache()
+                self._llm.start_weight_update()
+            case PushPart(_, info):
+                self._llm.update_weights({"update_info": info})
+            case FinishPush(version):
+                self._llm.finish_weight_update(str(version))
+            case AbortPush():
+                pass  # whoever owns the LLM sees the exception that led here
 
 
 class _Sender:
@@ -140,8 +116,8 @@ class _Sender:
 
     def __init__(self, control: Control, rank: int, dtype: torch.dtype | None) -> None:
         self.rank = rank
-        self._control, self._dtype = control, dtype
-        self._client = _VersionedClient(control)
+        self._dtype = dtype
+        self._client = _PushClient(control)
         self._source: Any = None
         self._engine: TrainerWeightTransferEngine[Any] | None = None
 
@@ -155,14 +131,14 @@ class _Sender:
             self._source.pairs = pairs
             self._engine = WeightTransferTrainerFactory.trainer_init(info, client=self._client, source=self._source)
         self._source.pairs = pairs
-        if self.rank == 0:
-            self._control.pause()
         try:
-            self._engine.send_weights()
+            self._engine.send_weights()  # on rank 0: starts the push, sends the parts, finishes it
+        except BaseException:
+            if self.rank == 0:
+                self._client.abort()
+            raise
         finally:
             self._source.pairs = []
-            if self.rank == 0:
-                self._control.resume()
 
     def close(self) -> None:
         if self._engine is not None:
@@ -170,24 +146,37 @@ class _Sender:
             self._engine = None
 
 
-class _VersionedClient:
-    """vLLM's trainer engines finish an update without naming its version: this one names it."""
+class _PushClient:
+    """What vLLM's trainer-side engines call (`VLLMWeightSyncClient`), as typed steps. They know no versions."""
 
     def __init__(self, control: Control) -> None:
         self._control = control
+        self._started = False
         self.version = 0
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
-        self._control.init_weight_transfer_engine(init_info)
+        self._control.push(OpenGroup(init_info))
 
     def start_weight_update(self) -> None:
-        self._control.start_weight_update()
+        self._started = True  # before the call: some engines may have started when it fails
+        self._control.push(StartPush(self.version, PUSH_DEADLINE_S))
 
     def update_weights(self, update_info: dict[str, Any] | list[dict[str, Any]]) -> None:
-        self._control.update_weights(update_info)
+        self._control.push(PushPart(self.version, update_info))
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
-        self._control.finish_weight_update(weight_version or str(self.version))
+        self._control.push(FinishPush(self.version))
+        self._started = False
+
+    def abort(self) -> None:
+        """Lets the engines go on. They do so by themselves after PUSH_DEADLINE_S: a failure here is only logged."""
+        if not self._started:
+            return
+        self._started = False
+        try:
+            self._control.push(AbortPush(self.version))
+        except Exception as error:
+            logger.warning("the engines could not be told that the push was aborted: %r", error)
 
 
 def _source(dtype: torch.dtype | None) -> WeightSource:

@@ -1,59 +1,75 @@
-"""The policy engine: vLLM's AsyncLLM behind `protocol.Engine`. Tokens in, tokens out, versions on every answer."""
+"""The policy engine: vLLM's AsyncLLM as a `TokenEngine`. Tokens in, tokens out, versions on every answer."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs.serving import EngineConfig
+from configs.serving import PolicyConfig
+from deployments.engines.base import AsgiApp, Breaker, EngineUnhealthy
+from deployments.engines.vllm.heartbeat import Heartbeat
+from deployments.engines.vllm.openai import openai_application
+from deployments.engines.vllm.settings import engine_arguments, process_environment
+from deployments.engines.vllm.weights import EngineWeights, VllmWeightCalls
 from deployments.errors import PolicyError
 from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult, Sampling
+from deployments.weights.push_steps import PushStep
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
-from deployments.engines.vllm.settings import engine_arguments
 
-PUSH_LIMIT_S = 300.0  # an engine that is paused for longer lost its learner: its health check fails
+CACHED_PARAMETERS = 256
+CACHED_WITH_BANS = 16  # each holds all token ids that are not banned: some MB
 
 
 class VllmEngine:
     """One vLLM engine (its workers are child processes).
 
-    Owner: a policy replica. `generate` may be called from many tasks at once; `load_weights` waits for none of them:
-    it freezes the scheduler between two decode steps, swaps the weights and goes on, so that an answer in flight may
-    hold tokens of two versions (its `weight_version` is the older one).
+    Owner: a policy replica. `generate` may be called from many tasks at once; an update of the weights waits for none
+    of them: it freezes the scheduler between two decode steps, swaps the weights and resumes, so that an answer in
+    flight may hold tokens of two versions (its `weight_version` is the older one).
     """
 
-    def __init__(self, engine: AsyncLLM, config: EngineConfig, version: int = 0) -> None:
-        self._engine = engine
+    def __init__(self, config: PolicyConfig) -> None:
         self._config = config
-        self._version = version
-        self.broken = False
-        self._parameters: dict[Sampling, Any] = {}
-        self._update = asyncio.Lock()
-        self._pushed_since: float | None = None
-        self._max_model_len: int = engine.model_config.max_model_len
-        self._vocab_size: int = engine.model_config.get_vocab_size()
+        self._breaker = Breaker()
+        self._parameters = lru_cache(CACHED_PARAMETERS)(self._build_sampling)
+        self._parameters_with_bans = lru_cache(CACHED_WITH_BANS)(self._build_sampling)
 
-    @classmethod
-    def start(cls, config: EngineConfig, model: str, version: int = 0, weight_updates: bool = True) -> VllmEngine:
-        """Loads the model; takes seconds to minutes. Must run inside an asyncio loop."""
+    async def load(self) -> None:
+        """Starts vLLM; only now is it imported. Sets the variables that it reads in this process."""
+        os.environ.update(process_environment(self._config.engine))
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        arguments = AsyncEngineArgs(**engine_arguments(config, model, weight_updates))
-        return cls(AsyncLLM.from_engine_args(arguments), config, version)
+        config = self._config
+        weight_updates = config.weights_root is not None
+        arguments = AsyncEngineArgs(**engine_arguments(config.engine, config.model, weight_updates))
+        self.attach(AsyncLLM.from_engine_args(arguments))
+
+    def attach(self, llm: AsyncLLM) -> None:
+        """Works with this engine of vLLM's, which is loaded."""
+        self._llm = llm
+        self._weights = EngineWeights(VllmWeightCalls(llm), self._breaker, workers=self._config.engine.gpus)
+        self._heartbeat = Heartbeat(llm.engine_core.is_scheduler_paused_async)
+        self._max_model_len: int = llm.model_config.max_model_len
+        self._vocab_size: int = llm.model_config.get_vocab_size()
 
     @property
     def version(self) -> int:
-        return self._version
+        return self._weights.version
 
     @property
-    def llm(self) -> AsyncLLM:
-        """vLLM's own object, for its OpenAI routes."""
-        return self._engine
+    def breaker(self) -> Breaker:
+        return self._breaker
+
+    async def openai_application(self) -> AsgiApp:
+        return await openai_application(self._llm, self._config.model, self._config.name)
 
     async def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult | GenerateFailure]:
         """Answers in the order of the requests; one that fails does not touch the others."""
@@ -77,14 +93,17 @@ class VllmEngine:
 
         self._check(request)
         arrival = time.perf_counter()
-        first_version = self._version
+        first_version = self.version
         final: Any = None
         try:
             prompt = {"type": "token", "prompt_token_ids": list(request.token_ids)}
-            stream = self._engine.generate(prompt, self._sampling(request.sampling), request.request_id)
+            stream = self._llm.generate(prompt, self._sampling(request.sampling), request.request_id)
             async for output in stream:
                 final = output
-        except (EngineDeadError, EngineGenerateError) as error:
+        except EngineDeadError as error:
+            self._breaker.trip("vLLM's engine process died")
+            raise PolicyError("engine_failed", f"vLLM stopped working on the request: {error!r}") from error
+        except EngineGenerateError as error:
             raise PolicyError("engine_failed", f"vLLM stopped working on the request: {error!r}") from error
         except (VLLMClientError, ValueError) as error:
             raise PolicyError("invalid_request", str(error)) from error
@@ -98,7 +117,7 @@ class VllmEngine:
             logprobs=_chosen_logprobs(answer.logprobs, ids) if request.sampling.logprobs else [],
             weight_version=first_version,
             finish_reason=answer.finish_reason,
-            weight_version_last=self._version,
+            weight_version_last=self.version,
             infer_ms=(time.perf_counter() - arrival) * 1e3,
         )
 
@@ -117,11 +136,8 @@ class VllmEngine:
 
     def _sampling(self, sampling: Sampling) -> Any:
         if sampling.seed is not None or sampling.json_schema is not None:
-            return self._build_sampling(sampling)
-        parameters = self._parameters.get(sampling)
-        if parameters is None:
-            parameters = self._parameters[sampling] = self._build_sampling(sampling)
-        return parameters
+            return self._build_sampling(sampling)  # never the same twice, and not hashable
+        return self._parameters_with_bans(sampling) if sampling.banned_token_ids else self._parameters(sampling)
 
     def _build_sampling(self, sampling: Sampling) -> Any:
         from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
@@ -151,80 +167,35 @@ class VllmEngine:
             skip_clone=True,
         )
 
-    async def load_weights(self, folder: str, version: int) -> None:
-        """Takes up the version that lies in `folder` (safetensors shards). Requests in flight go on afterwards.
+    async def update(self, folder: Path, version: int) -> None:
+        """See `Engine.update`. Requests in flight go on afterwards."""
+        await self._weights.pull(folder, version)
 
-        Raises PolicyError("stale_weights") when the version cannot be loaded; the old weights then stay in use, but
-        for a failure half-way (vLLM's message says that the model holds parts of two versions): `broken` is then set
-        and the replica's health check fails, so that Serve replaces it.
-        """
-        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
+    async def push(self, step: PushStep) -> None:
+        await self._weights.push(step)
 
-        async with self._update:
-            if version <= self._version:
-                return
-            await self._pause()
-            try:
-                await self._engine.start_weight_update()
-                await self._engine.update_weights(
-                    WeightTransferUpdateRequest(update_info={"folder": folder, "version": version})
-                )
-                await self._engine.finish_weight_update(str(version))
-                self._version = version
-            except Exception as error:
-                self.broken = "two versions" in str(error) or "version lacks" in str(error)
-                raise PolicyError("stale_weights", f"vLLM could not load version {version}: {error!r}") from error
-            finally:
-                await self._engine.resume_generation()
+    def held(self) -> Mapping[str, int]:
+        """The tokens that vLLM has given back so far, also of requests that came through its OpenAI routes."""
+        if self._weights.paused:
+            return {}
+        return {
+            request_id: 0 if state.detokenizer is None else state.detokenizer.num_output_tokens()
+            for request_id, state in self._llm.output_processor.request_states.items()
+        }
 
-    async def _pause(self) -> None:
-        """Freezes the scheduler between two decode steps and drops the caches of the old weights."""
-        await self._engine.renderer.clear_mm_cache_async()
-        # pause_generation would add a sleep of 20 ms
-        await self._engine.engine_core.pause_scheduler_async(mode="keep", clear_cache=True)
-
-    async def push(self, call: str, argument: Any = None) -> None:
-        """One call of a learner that pushes weights: `init`, then for each version `pause`, `start`, `update` (one or
-        more), `finish` (the version), `resume`. A pull waits from `pause` to `resume`. Raises PolicyError."""
-        from vllm.distributed.weight_transfer.base import WeightTransferInitRequest, WeightTransferUpdateRequest
-
-        try:
-            if call == "init":
-                await self._engine.init_weight_transfer_engine(WeightTransferInitRequest(init_info=argument))
-            elif call == "pause":
-                await self._update.acquire()
-                self._pushed_since = time.monotonic()
-                await self._pause()
-            elif call == "start":
-                await self._engine.start_weight_update()
-            elif call == "update":
-                self.broken = True  # until `finish`: a push that stops half-way leaves parts of two versions
-                await self._engine.update_weights(WeightTransferUpdateRequest(update_info=argument))
-            elif call == "finish":
-                await self._engine.finish_weight_update(str(argument))
-                self._version, self.broken = int(argument), False
-            elif call == "resume":
-                self._pushed_since = None
-                await self._engine.resume_generation()
-                self._update.release()
-            else:
-                raise PolicyError("invalid_request", f"no weight-sync call {call!r}")
-        except PolicyError:
-            raise
-        except Exception as error:
-            raise PolicyError("stale_weights", f"weight-sync call {call!r} failed: {error!r}") from error
-
-    async def check_health(self) -> None:
-        """Raises when the engine's processes are gone, or when a failed update left mixed weights."""
-        pushed_s = 0.0 if self._pushed_since is None else time.monotonic() - self._pushed_since
-        if pushed_s > PUSH_LIMIT_S:
-            raise RuntimeError(f"paused for a push of weights for {pushed_s:.0f} s: the learner is gone")
-        if self._pushed_since is None and self.broken:
-            raise RuntimeError("a weight update failed half-way: the model holds parts of two versions")
-        await self._engine.check_health()
+    async def health(self) -> None:
+        """Raises EngineUnhealthy when vLLM's processes or threads are gone, or when its process does not answer."""
+        if self._llm.errored:
+            raise EngineUnhealthy("vLLM's engine process died, or its answers are read no more")
+        if self._weights.paused:
+            self._heartbeat.excuse()  # an update keeps the process busy, and has a deadline of its own
+        silent_s, limit_s = self._heartbeat.silent_s(), self._config.replicas.no_progress_s
+        if silent_s >= limit_s:
+            raise EngineUnhealthy(f"vLLM's process has not answered for {silent_s:.0f} s (no_progress_s: {limit_s:g})")
 
     async def close(self) -> None:
-        self._engine.shutdown()
+        if hasattr(self, "_llm"):
+            await asyncio.to_thread(self._llm.shutdown)  # waits for processes, which may not listen
 
 
 def _chosen_logprobs(logprobs: Any, token_ids: list[int]) -> list[float]:

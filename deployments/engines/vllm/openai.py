@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
+
+from deployments.engines.base import AsgiApp
+
+if TYPE_CHECKING:
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+
+async def openai_application(llm: AsyncLLM, model: str, served_name: str) -> AsgiApp:
+    """vLLM's FastAPI application around a running engine. `served_name`: what clients put into `model`."""
+    from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+    from vllm.entrypoints.launchers.app import build_app
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    arguments = make_arg_parser(FlexibleArgumentParser()).parse_args(
+        ["--model", model, "--served-model-name", served_name, "--disable-fastapi-docs"]
+    )
+    tasks = await llm.get_supported_tasks()
+    app = build_app(arguments, tasks, llm.model_config)
+    await init_app_state(llm, app.state, arguments, tasks)
+    return cast(AsgiApp, app)
 
 
 class OpenAIRoutes:
-    """vLLM's FastAPI application without its server. `call` is one HTTP exchange."""
+    """An OpenAI application without a server. `call` is one HTTP exchange."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: AsgiApp) -> None:
         self._app = app
-
-    @classmethod
-    async def create(cls, llm: Any, model: str, served_name: str) -> OpenAIRoutes:
-        """`llm`: the AsyncLLM that answers; `served_name`: what `model` clients name."""
-        from vllm.entrypoints.launchers.api_server.app_state import init_app_state
-        from vllm.entrypoints.launchers.app import build_app
-        from vllm.entrypoints.launchers.cli_args import make_arg_parser
-        from vllm.utils.argparse_utils import FlexibleArgumentParser
-
-        arguments = make_arg_parser(FlexibleArgumentParser()).parse_args(
-            ["--model", model, "--served-model-name", served_name, "--disable-fastapi-docs"]
-        )
-        tasks = await llm.get_supported_tasks()
-        app = build_app(arguments, tasks, llm.model_config)
-        await init_app_state(llm, app.state, arguments, tasks)
-        return cls(app)
 
     async def call(
         self, method: str, path: str, query: str, headers: list[tuple[str, str]], body: bytes

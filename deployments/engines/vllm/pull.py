@@ -19,6 +19,7 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferUpdateInfo,
 )
 
+from deployments.engines.vllm.weights import UNTOUCHED
 from deployments.weights.manifest import Manifest, WeightsCorrupt, WeightsError, WeightsMissing, read_manifest
 
 if TYPE_CHECKING:
@@ -75,21 +76,32 @@ class StoreWeightTransferEngine(WeightTransferEngine[StoreInitInfo, StoreUpdateI
             torch.accelerator.synchronize()
 
     def receive_weights(self, update_info: StoreUpdateInfo) -> None:
-        """Raises WeightsMissing or WeightsCorrupt with the model untouched, WeightsMixed when it is not."""
-        folder = Path(update_info.folder)
+        """Raises WeightsMissing or WeightsCorrupt with the model untouched (their messages end with UNTOUCHED),
+        WeightsMixed when it is not."""
         with ExitStack() as opened:
             try:
-                manifest = read_manifest(folder)
-                # Mapped now: the store may prune the version while it is being read.
-                shards = {shard.name: opened.enter_context(_open(folder / shard.name)) for shard in manifest.shards}
-            except FileNotFoundError as error:
-                raise WeightsMissing(
-                    f"{error.filename or error} is gone: version {update_info.version} was pruned before the worker "
-                    "opened it; fetch the latest one, with a cache of the reader's own"
-                ) from error
-            self._check(manifest, update_info, {name: set(shard.keys()) for name, shard in shards.items()})
+                manifest, shards = self._open_checked(update_info, opened)
+            except WeightsError as error:
+                raise type(error)(f"{error} {UNTOUCHED}") from error
+            except Exception as error:  # safetensors' and the disk's own: nothing was loaded yet
+                raise WeightsCorrupt(f"{update_info.folder} cannot be read: {error!r} {UNTOUCHED}") from error
             self._load((entry.name, shards[entry.shard].get_tensor(entry.name)) for entry in manifest.tensors)
         self._shapes = {entry.name: entry.shape for entry in manifest.tensors}
+
+    def _open_checked(self, wanted: StoreUpdateInfo, opened: ExitStack) -> tuple[Manifest, dict[str, Any]]:
+        """The version's manifest and its open shards by name. Everything that can be wrong with them is found here."""
+        folder = Path(wanted.folder)
+        try:
+            manifest = read_manifest(folder)
+            # Mapped now: the store may prune the version while it is being read.
+            shards = {shard.name: opened.enter_context(_open(folder / shard.name)) for shard in manifest.shards}
+        except FileNotFoundError as error:
+            raise WeightsMissing(
+                f"{error.filename or error} is gone: version {wanted.version} was pruned before the worker opened it; "
+                "fetch the latest one, with a cache of the reader's own"
+            ) from error
+        self._check(manifest, wanted, {name: set(shard.keys()) for name, shard in shards.items()})
+        return manifest, shards
 
     def _check(self, manifest: Manifest, wanted: StoreUpdateInfo, held: dict[str, set[str]]) -> None:
         if manifest.version != wanted.version:
