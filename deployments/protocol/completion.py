@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from deployments.protocol.generate import FinishReason, GenerateFailure, Sampling
+from deployments.protocol.generate import FinishReason, GenerateFailure, Sampling, remaining_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,12 @@ class CompletionRequest:
     min_weight_version: int = 0
     deadline_s: float = 60.0
     deadline_unix_s: float | None = None
+
+    def remaining_s(self, now_unix_s: float) -> float:
+        """As of a GenerateRequest."""
+        if self.deadline_unix_s is None:
+            return self.deadline_s
+        return min(self.deadline_s, remaining_s(self.deadline_unix_s, now_unix_s))
 
     @property
     def size_bytes(self) -> int:
