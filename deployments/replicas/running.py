@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -34,7 +34,7 @@ class Running:
 
     async def as_ready(
         self, requests: Sequence[RequestT], work: Callable[[RequestT], Awaitable[ResultT | GenerateFailure]]
-    ) -> AsyncIterator[list[tuple[int, ResultT | GenerateFailure]]]:
+    ) -> AsyncGenerator[list[tuple[int, ResultT | GenerateFailure]]]:
         """(place in `requests`, answer), as they get ready: no short answer waits for a long one, and no request is
         touched by what happens to another. Closing this iterator ends the work on all of them."""
         ready: asyncio.Queue[tuple[int, ResultT | GenerateFailure]] = asyncio.Queue()

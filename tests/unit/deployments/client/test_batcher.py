@@ -74,10 +74,12 @@ class Calls:
         self.made: list[Call] = []
         self.abandoned: list[str] = []
         self.context_seen: list[str] = []
+        self._new = asyncio.Semaphore(0)
 
     def send(self, items: list[str]) -> Call:
         self.context_seen.append(caller.get())
         self.made.append(Call(items))
+        self._new.release()
         return self.made[-1]
 
     async def abandon(self, items: list[str]) -> None:
@@ -85,8 +87,8 @@ class Calls:
 
     async def until_made(self, count: int) -> None:
         async with asyncio.timeout(10):
-            while len(self.made) < count:
-                await asyncio.sleep(0)
+            for _ in range(count):
+                await self._new.acquire()
 
 
 caller: contextvars.ContextVar[str] = contextvars.ContextVar("caller", default="nobody")
