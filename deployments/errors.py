@@ -19,14 +19,23 @@ TABLE: dict[str, ErrorKind] = {
     "invalid_request": ErrorKind(400, "INVALID_ARGUMENT", False, "the request cannot be understood"),
     "unauthenticated": ErrorKind(401, "UNAUTHENTICATED", False, "no key, or a wrong one"),
     "not_found": ErrorKind(404, "NOT_FOUND", False, "no such policy or route"),
+    "method_not_allowed": ErrorKind(405, "UNIMPLEMENTED", False, "the route exists, but not for this HTTP method"),
     "too_large": ErrorKind(413, "INVALID_ARGUMENT", False, "body, prompt or answer over its bound"),
     "deadline_exceeded": ErrorKind(408, "DEADLINE_EXCEEDED", True, "no answer within the deadline"),
+    "cancelled": ErrorKind(499, "CANCELLED", False, "the caller left before the answer was ready"),
     "overloaded": ErrorKind(429, "RESOURCE_EXHAUSTED", True, "queue or rate limit is full"),
+    "unavailable": ErrorKind(503, "UNAVAILABLE", True, "no replica is ready"),
     "stale_weights": ErrorKind(503, "UNAVAILABLE", True, "the replica could not fetch the weight version asked for"),
     "engine_failed": ErrorKind(503, "UNAVAILABLE", True, "the engine broke while it worked on the request"),
-    "unavailable": ErrorKind(503, "UNAVAILABLE", True, "no replica is ready"),
     "internal": ErrorKind(500, "INTERNAL", False, "a defect of the server"),
 }
+
+
+def kind_of_status(status: int) -> str:
+    """The kind that an HTTP status stands for, the first in TABLE; other 4xx are `invalid_request`, other 5xx are
+    `internal`."""
+    known = next((kind for kind, entry in TABLE.items() if entry.http_status == status), None)
+    return known or ("invalid_request" if 400 <= status < 500 else "internal")
 
 
 class PolicyError(UserError):
@@ -60,3 +69,18 @@ class PolicyError(UserError):
             "detail": self.message,
             "request_id": self.request_id,
         }
+
+
+def grpc_failure(error: BaseException) -> PolicyError | None:
+    """What an error of gRPC between two Serve processes means, None for any other exception.
+
+    Read by its `code()`, without importing grpc. RESOURCE_EXHAUSTED is a message over gRPC's limit here: a full queue
+    is Serve's BackPressureError.
+    """
+    code = getattr(error, "code", None)
+    name = getattr(code(), "name", None) if callable(code) else None
+    if name is None:
+        return None
+    if name == "RESOURCE_EXHAUSTED":
+        return PolicyError("too_large", "the request or its answer is over the size of a message between processes")
+    return PolicyError("unavailable", f"the call to the replica ended as {name}: try again")

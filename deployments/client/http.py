@@ -8,7 +8,7 @@ from typing import Any, Self
 import httpx
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from deployments.errors import TABLE, PolicyError
+from deployments.errors import TABLE, PolicyError, kind_of_status
 
 
 class PolicyClient:
@@ -74,5 +74,5 @@ def _error(answer: httpx.Response, request_id: str) -> PolicyError:
         body = {}
     kind = body.get("kind")
     if kind not in TABLE:
-        kind = next((k for k, entry in TABLE.items() if entry.http_status == answer.status_code), "internal")
+        kind = kind_of_status(answer.status_code)
     return PolicyError(kind, str(body.get("message") or body.get("error") or answer.text[:200]), request_id)

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 FinishReason = Literal["stop", "length", "abort"]
+
+SEED_BOUND = 2**63  # seeds are signed 64-bit integers in the engine
+
+
+def remaining_s(deadline_unix_s: float, now_unix_s: float) -> float:
+    """Seconds from now until an absolute deadline; zero or less when it has passed.
+
+    Both times are wall time (seconds since 1970), perhaps of two machines: their clocks must agree within a small part
+    of the deadlines in use, as NTP keeps them. Time spent in any queue on the way counts, which no duration can say.
+    """
+    return deadline_unix_s - now_unix_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +39,32 @@ class Sampling:
     logprobs: bool = True  # False: the answer's `logprobs` are empty, which saves the engine some work
 
     def __post_init__(self) -> None:
-        if self.max_tokens < 1:
-            raise ValueError(f"max_tokens must be at least 1, got {self.max_tokens}")
+        """Raises ValueError. Types are checked, too: the engine decodes them in a thread that one wrong type ends."""
+        if not _integer(self.max_tokens) or self.max_tokens < 1:
+            raise ValueError(f"max_tokens must be an integer of at least 1, got {self.max_tokens!r}")
+        for name in ("temperature", "top_p", "min_p"):
+            if not _finite(getattr(self, name)):
+                raise ValueError(f"{name} must be a finite number, got {getattr(self, name)!r}")
         if self.temperature < 0:
             raise ValueError(f"temperature must not be negative, got {self.temperature}")
+        if not _integer(self.top_k):
+            raise ValueError(f"top_k must be an integer, got {self.top_k!r}")
+        if self.seed is not None and not (_integer(self.seed) and -SEED_BOUND <= self.seed < SEED_BOUND):
+            raise ValueError(f"seed must be None or a 64-bit integer, got {self.seed!r}")
+        for name in ("ignore_eos", "logprobs"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
+        for name in ("stop_token_ids", "banned_token_ids"):
+            if not all(map(_integer, getattr(self, name))):
+                raise ValueError(f"{name} must hold integers")
+
+
+def _integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +76,14 @@ class GenerateRequest:
     sampling: Sampling = field(default_factory=Sampling)
     session_id: str | None = None
     min_weight_version: int = 0
-    deadline_s: float = 60.0  # from arrival at the replica
+    deadline_s: float = 60.0  # from arrival at the replica, if `deadline_unix_s` is not sooner
+    deadline_unix_s: float | None = None  # wall time after which nobody waits; the client library sets it
+
+    def remaining_s(self, now_unix_s: float) -> float:
+        """Seconds that the answer may still take, at most `deadline_s`; zero or less when nobody waits any more."""
+        if self.deadline_unix_s is None:
+            return self.deadline_s
+        return min(self.deadline_s, remaining_s(self.deadline_unix_s, now_unix_s))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -10,7 +11,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import serve
 from ray.util import metrics
@@ -20,11 +21,18 @@ from deployments.engines.base import StartTokenEngine, TokenEngine
 from deployments.engines.guarded import GuardedTokenEngine
 from deployments.engines.vllm.settings import on_gpu
 from deployments.errors import PolicyError
+from deployments.protocol.completion import Completion, CompletionAnswer, CompletionRequest
+from deployments.protocol.exchange import HttpCall, HttpPiece
 from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult, Sampling
+from deployments.replicas.completions import TextCompletions
+from deployments.replicas.running import Running
 from deployments.replicas.updates import WeightUpdates
 from deployments.storage.owned import OwnedFolder
 from deployments.weights.push_steps import FinishPush, OpenGroup, PushStep
 from deployments.weights.store import WeightStore
+
+if TYPE_CHECKING:
+    from deployments.engines.vllm.openai import OpenAIRoutes
 
 logger = logging.getLogger("ray.serve")
 
@@ -48,9 +56,10 @@ class PolicyReplica:
         """`config`: a PolicyConfig as plain data; `end_process`: ends this process at once with an exit code."""
         self.config = PolicyConfig.model_validate(config)
         self._started = time.time()
+        self._openai: OpenAIRoutes | None = None
         self._openai_lock = asyncio.Lock()
-        self._openai: Any = None
-        self._tokenizer: Any = None
+        self._completions: TextCompletions | None = None
+        self._running = Running()
         self._end_process = end_process
         self._retiring: asyncio.Task[None] | None = None
         self._measure()
@@ -92,6 +101,7 @@ class PolicyReplica:
         """All answers of a batch at once, in the order of the requests."""
         refused = await self._gate_batch(requests)
         if refused:
+            self._count(refused)
             return refused
         answers = await self.engine.generate(requests)
         self._count(answers)
@@ -99,29 +109,18 @@ class PolicyReplica:
 
     async def generate_stream(self, requests: Sequence[GenerateRequest]) -> AsyncIterator[list[tuple[int, Answer]]]:
         """(place in `requests`, answer), as they get ready: no short answer waits for a long one."""
-        refused = await self._gate_batch(requests)
-        if refused:
-            yield list(enumerate(refused))
-            return
-        ready: asyncio.Queue[tuple[int, Answer]] = asyncio.Queue()
-
-        async def one(place: int, request: GenerateRequest) -> None:
-            ready.put_nowait((place, (await self.engine.generate([request]))[0]))
-
-        tasks = [asyncio.create_task(one(place, request)) for place, request in enumerate(requests)]
-        try:
-            missing = len(requests)
-            while missing:
-                placed = [await ready.get()]
-                await asyncio.sleep(0)  # what ends in the same engine step travels together
-                while not ready.empty():
-                    placed.append(ready.get_nowait())
-                missing -= len(placed)
+        async with contextlib.aclosing(self._running.as_ready(requests, self._generate_one)) as answers:
+            async for placed in answers:
                 self._count([answer for _, answer in placed])
                 yield placed
-        finally:
-            for task in tasks:
-                task.cancel()
+
+    async def abandon(self, request_ids: Sequence[str]) -> None:
+        """The callers of these requests left: their generation ends within an engine step. Unknown ids are allowed."""
+        self._running.abandon(request_ids)
+
+    async def _generate_one(self, request: GenerateRequest) -> Answer:
+        refused = await self._gate_batch([request])
+        return refused[0] if refused else (await self.engine.generate([request]))[0]
 
     async def _gate_batch(self, requests: Sequence[GenerateRequest]) -> list[Answer]:
         """Waits until the engine holds the newest version asked for; failures for all when it cannot be had."""
@@ -131,14 +130,12 @@ class PolicyReplica:
         try:
             await self.ensure_version(needed, min(request.deadline_s for request in requests))
         except PolicyError as error:
-            failures: list[Answer] = [GenerateFailure(r.request_id, error.kind, error.message) for r in requests]
-            self._count(failures)
-            return failures
+            return [GenerateFailure(r.request_id, error.kind, error.message) for r in requests]
         return []
 
-    def _count(self, answers: Sequence[Answer]) -> None:
+    def _count(self, answers: Sequence[Answer | CompletionAnswer]) -> None:
         self._requests.inc(len(answers))
-        tokens = sum(len(answer.token_ids) for answer in answers if isinstance(answer, GenerateResult))
+        tokens = sum(_sampled_tokens(answer) for answer in answers)
         if tokens:
             self._tokens.inc(tokens)
         for answer in answers:
@@ -192,53 +189,55 @@ class PolicyReplica:
         """Serve replaces the replica when this raises."""
         await self.engine.health()
 
-    async def complete(self, payloads: Sequence[dict[str, Any]]) -> AsyncIterator[list[tuple[int, dict[str, Any]]]]:
-        """Plain text completions, many in one call, as they get ready (with their place in `payloads`): the common case
+    async def complete(
+        self, requests: Sequence[CompletionRequest]
+    ) -> AsyncIterator[list[tuple[int, CompletionAnswer]]]:
+        """Plain text completions, many in one call, as they get ready (with their place in `requests`): the common case
         of `/v1/completions` without vLLM's server."""
-        if self._tokenizer is None:
+        async with contextlib.aclosing(self._running.as_ready(requests, self._complete_one)) as answers:
+            async for placed in answers:
+                self._count([answer for _, answer in placed])
+                yield placed
+
+    async def _complete_one(self, request: CompletionRequest) -> CompletionAnswer:
+        texts = await self._texts()
+        tokens = await texts.tokens_of(request)
+        if isinstance(tokens, GenerateFailure):
+            return tokens
+        answer = await self._generate_one(tokens)
+        return answer if isinstance(answer, GenerateFailure) else texts.text_of(tokens, answer)
+
+    async def _texts(self) -> TextCompletions:
+        if self._completions is None:
             from transformers import AutoTokenizer
 
-            self._tokenizer = await asyncio.to_thread(AutoTokenizer.from_pretrained, self.config.model)
-        requests = []
-        for payload in payloads:
-            prompt = payload["prompt"]
-            ids = self._tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
-            sampling = Sampling(
-                temperature=payload["temperature"],
-                max_tokens=payload["max_tokens"],
-                top_p=payload["top_p"],
-                seed=payload["seed"],
-                ignore_eos=payload["ignore_eos"],
-                logprobs=False,
-            )
-            requests.append(
-                GenerateRequest(payload["request_id"], ids, sampling, deadline_s=self.config.request_deadline_s)
-            )
-        async for placed in self.generate_stream(requests):
-            yield [(place, self._completion(requests[place], answer)) for place, answer in placed]
+            tokenizer = await asyncio.to_thread(AutoTokenizer.from_pretrained, self.config.model)
+            self._completions = TextCompletions(tokenizer, self.config.engine.max_model_len)
+        return self._completions
 
-    def _completion(self, request: GenerateRequest, answer: Answer) -> dict[str, Any]:
-        if isinstance(answer, GenerateFailure):
-            return {"kind": answer.kind, "message": answer.message}
-        return {
-            "text": self._tokenizer.decode(answer.token_ids, skip_special_tokens=True),
-            "finish_reason": answer.finish_reason,
-            "prompt_tokens": len(request.token_ids),
-            "completion_tokens": len(answer.token_ids),
-            "weight_version": answer.weight_version,
-        }
+    async def openai(self, call: HttpCall) -> AsyncIterator[HttpPiece]:
+        """One HTTP exchange with vLLM's own OpenAI routes, under the same gate and deadline as `generate`."""
+        remaining_s = call.remaining_s(time.time())
+        if remaining_s <= 0:
+            yield GenerateFailure(call.request_id, "deadline_exceeded", "the request waited past its deadline")
+            return
+        try:
+            await self.ensure_version(call.min_weight_version, remaining_s)
+            routes = await self._openai_routes()
+        except PolicyError as error:
+            yield GenerateFailure(call.request_id, error.kind, error.message)
+            return
+        async with contextlib.aclosing(routes.call(call, self.engine.version)) as pieces:
+            async for piece in pieces:
+                yield piece
 
-    async def openai(
-        self, method: str, path: str, query: str, headers: list[tuple[str, str]], body: bytes
-    ) -> AsyncIterator[dict[str, Any] | bytes]:
-        """One HTTP exchange with vLLM's own OpenAI routes."""
+    async def _openai_routes(self) -> OpenAIRoutes:
         async with self._openai_lock:  # not the weights': making the application takes seconds
             if self._openai is None:
                 from deployments.engines.vllm.openai import OpenAIRoutes
 
                 self._openai = OpenAIRoutes(await self.engine.openai_application())
-        async for piece in self._openai.call(method, path, query, headers, body):
-            yield piece
+        return self._openai
 
     async def __del__(self) -> None:
         """Serve calls this once the replica's requests are drained."""
@@ -254,3 +253,9 @@ def _same_disk(root: str | None) -> Path | None:
         return None
     parent = Path(root).parent
     return parent if os.access(parent, os.W_OK) else None
+
+
+def _sampled_tokens(answer: Answer | CompletionAnswer) -> int:
+    if isinstance(answer, Completion):
+        return answer.completion_tokens
+    return len(answer.token_ids) if isinstance(answer, GenerateResult) else 0

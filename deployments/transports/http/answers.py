@@ -1,4 +1,4 @@
-"""Between HTTP and the ingress: bodies in, JSON answers out, and the one translation of an exception into a status.
+"""JSON answers out, and the one translation of an exception into an HTTP answer.
 
 A module of its own because Serve pickles the ingress class by value: what it calls must be importable.
 """
@@ -6,47 +6,120 @@ A module of its own because Serve pickles the ingress class by value: what it ca
 from __future__ import annotations
 
 import logging
+import time
+import uuid
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from ray.exceptions import RayError
 from ray.serve.exceptions import BackPressureError, RayServeException
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments.errors import TABLE, PolicyError
+from deployments.errors import TABLE, PolicyError, grpc_failure, kind_of_status
+from deployments.protocol.completion import Completion
 
 logger = logging.getLogger("ray.serve")
+
+WEIGHT_VERSION_HEADER = "x-weight-version"
 
 
 async def awaitable(response: Any) -> Any:
     return await response
 
 
-def json_answer(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def request_id_of(request: Request) -> str:
+    """The client's `x-request-id`, or one that is made up once per request."""
+    if not hasattr(request.state, "request_id"):
+        request.state.request_id = request.headers.get("x-request-id") or uuid.uuid4().hex
+    return str(request.state.request_id)
+
+
+def json_answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return Response(orjson.dumps(body), status_code=status, media_type="application/json", headers=headers)
 
 
-def parse(body: bytes) -> dict[str, Any]:
-    try:
-        payload = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise PolicyError("invalid_request", f"the body is not valid JSON: {error}") from error
-    if not isinstance(payload, dict):
-        raise PolicyError("invalid_request", f"the body must be a JSON object, not {type(payload).__name__}")
-    return payload
+def completion_answer(completion: Completion, model: str, request_id: str) -> Response:
+    """A completion in OpenAI's format, with the version of the weights."""
+    prompt, sampled = completion.prompt_tokens, completion.completion_tokens
+    choice = {"index": 0, "text": completion.text, "logprobs": None, "finish_reason": completion.finish_reason}
+    body = {
+        "id": f"cmpl-{request_id}",
+        "object": "text_completion",
+        "created": int(time.time()),
+        "model": model,
+        "choices": [choice],
+        "usage": {"prompt_tokens": prompt, "completion_tokens": sampled, "total_tokens": prompt + sampled},
+        "weight_version": completion.weight_version,
+    }
+    return json_answer(body, headers={WEIGHT_VERSION_HEADER: str(completion.weight_version)})
 
 
-def failed(error: Exception, request_id: str) -> Response:
-    """The one translation of an exception into an HTTP answer; never a traceback."""
-    if isinstance(error, PolicyError):
-        known = error
-    elif isinstance(error, BackPressureError):
-        known = PolicyError("overloaded", "too many requests wait for a replica: try again later")
-    elif isinstance(error, RayError | RayServeException):
-        known = PolicyError("unavailable", "no replica could answer: try again later")
-    else:
-        logger.error("request %s failed", request_id, exc_info=error)
-        known = PolicyError("internal", "the server failed; its log has the details under this request_id")
-    body = known.body() | {"request_id": request_id, "error": {"message": known.message, "type": known.kind}}
-    headers = {"Retry-After": "1"} if TABLE[known.kind].retryable else None
-    return json_answer(body, known.http_status, headers)
+def failure_body(error: PolicyError, request_id: str) -> dict[str, Any]:
+    """The one body of all failures: ours, and `error` as OpenAI's clients read it."""
+    return error.body() | {"request_id": request_id, "error": {"message": error.message, "type": error.kind}}
+
+
+def failure_answer(error: PolicyError, request_id: str, headers: Mapping[str, str] | None = None) -> Response:
+    retry = {"Retry-After": "1"} if TABLE[error.kind].retryable else {}
+    return json_answer(failure_body(error, request_id), error.http_status, {**retry, **(headers or {})})
+
+
+def translated(error: Exception, request_id: str) -> PolicyError:
+    """What a client may know of an exception; never a traceback."""
+    match error:
+        case PolicyError():
+            return error
+        case HTTPException():
+            return PolicyError(kind_of_status(error.status_code), str(error.detail))
+        case RequestValidationError():
+            first = error.errors()[0]
+            return PolicyError("invalid_request", f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+        case BackPressureError():
+            return PolicyError("overloaded", "too many requests wait for a replica: try again later")
+        case RayError() | RayServeException():
+            return PolicyError("unavailable", "no replica could answer: try again later")
+    if (known := grpc_failure(error)) is not None:
+        return known
+    logger.error("request %s failed", request_id, exc_info=error)
+    return PolicyError("internal", "the server failed; its log has the details under this request_id")
+
+
+def answer_failures(api: FastAPI) -> None:
+    """Makes `translated` the application's only translation of exceptions, the framework's own refusals included."""
+    api.add_exception_handler(HTTPException, _answer)
+    api.add_exception_handler(RequestValidationError, _answer)
+    api.add_middleware(_AnswerFailures)
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    request_id = request_id_of(request)
+    return failure_answer(translated(error, request_id), request_id)
+
+
+class _AnswerFailures:
+    """Answers what no handler took. Not a handler for Exception: Starlette raises what that one answered once more,
+    behind the answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except Exception as error:
+            if begun or scope["type"] != "http":
+                raise
+            response = await _answer(Request(scope, receive), error)
+            await response(scope, receive, send)

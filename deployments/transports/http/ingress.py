@@ -3,32 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 import uuid
-from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
-from configs.serving import ServeConfig
+from configs.serving import PolicyConfig, ServeConfig
 from deployments.client.batcher import Batcher
+from deployments.client.handle import abandon_on
 from deployments.errors import PolicyError
-from deployments.transports.http.answers import awaitable, failed, json_answer, parse
-from deployments.transports.http.openai import completion_body, plain_completion
+from deployments.protocol.completion import Completion, CompletionAnswer, CompletionRequest
+from deployments.protocol.exchange import HttpCall
+from deployments.transports.http.answers import (
+    answer_failures,
+    awaitable,
+    completion_answer,
+    json_answer,
+    request_id_of,
+)
+from deployments.transports.http.forward import forwarded
+from deployments.transports.http.requests import (
+    BODIES,
+    CompletionBody,
+    SampledBody,
+    min_weight_version,
+    parse,
+    read_body,
+    typed,
+    within_bound,
+)
 
-logger = logging.getLogger("ray.serve")
-
-
-api = FastAPI(title="rayward", version="0.1.0", description="Policies served by rayward")
-
+api = FastAPI(title="rayward", version="0.1.0", description="Policies served by rayward", redirect_slashes=False)
+answer_failures(api)
 
 FORWARDED = ("/v1/", "/tokenize", "/detokenize")
+NOT_FORWARDED_HEADERS = ("content-length", "host", "transfer-encoding")
 
 
 @serve.ingress(api)
@@ -42,20 +57,28 @@ class Ingress:
         app = serve.get_replica_context().app_name
         self._handles = {p.name: serve.get_deployment_handle(p.name, app) for p in self.config.policies}
         self._streams = {name: handle.options(stream=True) for name, handle in self._handles.items()}
-        self._batchers = {
-            name: Batcher(stream.complete.remote, window_s=0.001, max_batch=16)
+        self._batchers: dict[str, Batcher[CompletionRequest, CompletionAnswer]] = {
+            name: Batcher(
+                stream.complete.remote,
+                window_s=0.001,
+                max_batch=16,
+                size_of=lambda request: request.size_bytes,
+                abandon=abandon_on(self._handles[name]),
+            )
             for name, stream in self._streams.items()
         }
 
-    def _policy(self, name: str | None) -> str:
-        if name in self._handles:
-            return name
-        if len(self._handles) == 1:
-            return next(iter(self._handles))
-        raise PolicyError("not_found", f"no policy {name!r}; loaded: {', '.join(sorted(self._handles))}")
+    def _policy(self, name: str | None) -> PolicyConfig:
+        policies = self.config.policies
+        found = next((policy for policy in policies if policy.name == name), None)
+        if found is None and len(policies) == 1:
+            return policies[0]
+        if found is None:
+            raise PolicyError("not_found", f"no policy {name!r}; loaded: {', '.join(sorted(self._handles))}")
+        return found
 
-    @api.get("/health")
-    @api.get("/health/")
+    @api.api_route("/health", methods=["GET", "HEAD"])
+    @api.api_route("/health/", methods=["GET", "HEAD"])
     async def health(self) -> Response:
         policies, healthy = {}, True
         for name, handle in self._handles.items():
@@ -92,65 +115,68 @@ class Ingress:
         return Response(generate_latest() + text.encode(), media_type=CONTENT_TYPE_LATEST)
 
     @api.get("/v1/models")
+    @api.get("/v1/models/")
     async def models(self) -> Response:
-        data = [{"id": name, "object": "model", "created": 0, "owned_by": "rayward"} for name in self._handles]
-        return json_answer({"object": "list", "data": data})
+        return json_answer({"object": "list", "data": [_model(name) for name in self._handles]})
+
+    @api.get("/v1/models/{name}")
+    async def model(self, name: str) -> Response:
+        if name not in self._handles:
+            raise PolicyError("not_found", f"no policy {name!r}; loaded: {', '.join(sorted(self._handles))}")
+        return json_answer(_model(name))
 
     @api.post("/v1/completions")
     async def completions(self, request: Request) -> Response:
-        request_id = request.headers.get("x-request-id") or uuid.uuid4().hex
-        try:
-            body = await self._body(request)
-            payload = parse(body)
-            plain = plain_completion(payload, request_id)
-            if plain is None:
-                return await self._forward(request, body, payload.get("model"))
-            name = self._policy(payload.get("model"))
-            policy = next(p for p in self.config.policies if p.name == name)
-            if plain["max_tokens"] > policy.max_new_tokens:
-                raise PolicyError("too_large", f"max_tokens {plain['max_tokens']} is over {policy.max_new_tokens}")
-            answer = await self._batchers[name](plain, policy.request_deadline_s)
-            if "kind" in answer:
-                raise PolicyError(answer["kind"], answer["message"])
-            return json_answer(completion_body(answer, name, request_id))
-        except Exception as error:
-            return failed(error, request_id)
+        """The short way where a request is plain (batched, without vLLM's HTTP layer), else vLLM's own route."""
+        payload = parse(await read_body(request, self.config.max_body_bytes))
+        body = typed(CompletionBody, payload)
+        policy, request_id = self._policy(body.model), request_id_of(request)
+        within_bound(body, policy.max_new_tokens)
+        plain = body.plain(
+            f"cmpl-{request_id}-{uuid.uuid4().hex[:8]}",
+            min_weight_version(request),
+            policy.request_deadline_s,
+            time.time(),
+        )
+        if plain is None:
+            return await self._forward(request, "/v1/completions", payload, body)
+        answer = await self._batchers[policy.name](plain, policy.request_deadline_s)
+        if not isinstance(answer, Completion):
+            raise PolicyError(answer.kind, answer.message)
+        return completion_answer(answer, policy.name, request_id)
 
     @api.api_route("/{path:path}", methods=["GET", "POST"])
     async def forward(self, path: str, request: Request) -> Response:
         """Everything else of the OpenAI API goes to vLLM's own routes inside a replica."""
-        request_id = request.headers.get("x-request-id") or uuid.uuid4().hex
-        try:
-            if not f"/{path}".startswith(FORWARDED):
-                raise PolicyError("not_found", f"no route /{path}; GET / lists the routes")
-            body = await self._body(request)
-            model = parse(body).get("model") if body else None
-            return await self._forward(request, body, model)
-        except Exception as error:
-            return failed(error, request_id)
+        path = f"/{path}".rstrip("/")
+        if not path.startswith(FORWARDED):
+            if any(getattr(route, "path", None) == path for route in api.routes):
+                raise PolicyError("method_not_allowed", f"{path} does not take {request.method}")
+            raise PolicyError("not_found", f"no route {path}; GET / lists the routes")
+        content = await read_body(request, self.config.max_body_bytes)
+        if not content:
+            return await self._forward(request, path, None, SampledBody())
+        payload = parse(content)
+        return await self._forward(request, path, payload, typed(BODIES.get(path, SampledBody), payload))
 
-    async def _body(self, request: Request) -> bytes:
-        limit = self.config.max_body_bytes
-        if int(request.headers.get("content-length") or 0) > limit:
-            raise PolicyError("too_large", f"the body is over {limit} bytes")
-        body = await request.body()
-        if len(body) > limit:
-            raise PolicyError("too_large", f"the body is over {limit} bytes")
-        return body
-
-    async def _forward(self, request: Request, body: bytes, model: str | None) -> Response:
-        name = self._policy(model)
-        if model != name and body:
-            body = orjson.dumps(parse(body) | {"model": name})
-        headers = [(k, v) for k, v in request.headers.items() if k.lower() not in ("content-length", "host")]
-        pieces = aiter(
-            self._streams[name].openai.remote(request.method, request.url.path, request.url.query, headers, body)
+    async def _forward(
+        self, request: Request, path: str, payload: dict[str, Any] | None, body: SampledBody
+    ) -> Response:
+        policy = self._policy(body.model)
+        changes = within_bound(body, policy.max_new_tokens) | {"model": policy.name}
+        headers = [(k, v) for k, v in request.headers.items() if k.lower() not in NOT_FORWARDED_HEADERS]
+        call = HttpCall(
+            request_id=request_id_of(request),
+            method=request.method,
+            path=path,
+            query=request.url.query,
+            headers=tuple(headers),
+            body=b"" if payload is None else orjson.dumps(payload | changes),
+            deadline_unix_s=time.time() + policy.request_deadline_s,
+            min_weight_version=min_weight_version(request),
         )
-        head: dict[str, Any] = await anext(pieces)
+        return await forwarded(call, self._streams[policy.name].openai.remote)
 
-        async def rest() -> AsyncIterator[bytes]:
-            async for piece in pieces:
-                yield piece
 
-        shown = {k: v for k, v in head["headers"] if k.lower() not in ("content-length", "transfer-encoding")}
-        return StreamingResponse(rest(), status_code=head["status"], headers=shown)
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "rayward"}

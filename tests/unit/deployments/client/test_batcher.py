@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import AsyncIterator
 
 import pytest
@@ -46,3 +47,142 @@ async def test_a_caller_waits_no_longer_than_its_deadline() -> None:
     batcher = Batcher(send, window_s=0.0, max_batch=2, margin_s=0.0)
     with pytest.raises(PolicyError, match=r"no answer from a replica within 0\.01 s"):
         await batcher("item", deadline_s=0.01)
+
+
+class Call:
+    """What `send` returns in the application: an asynchronous iterator that ends the far side when it is cancelled."""
+
+    def __init__(self, items: list[str]) -> None:
+        self.items = items
+        self.answers: asyncio.Queue[list[tuple[int, str]]] = asyncio.Queue()
+        self.cancelled = False
+
+    def __aiter__(self) -> Call:
+        return self
+
+    async def __anext__(self) -> list[tuple[int, str]]:
+        return await self.answers.get()
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Calls:
+    """Records the calls that a batcher makes, and the items that it takes out of them."""
+
+    def __init__(self) -> None:
+        self.made: list[Call] = []
+        self.abandoned: list[str] = []
+        self.context_seen: list[str] = []
+        self._new = asyncio.Semaphore(0)
+
+    def send(self, items: list[str]) -> Call:
+        self.context_seen.append(caller.get())
+        self.made.append(Call(items))
+        self._new.release()
+        return self.made[-1]
+
+    async def abandon(self, items: list[str]) -> None:
+        self.abandoned += items
+
+    async def until_made(self, count: int) -> None:
+        async with asyncio.timeout(10):
+            for _ in range(count):
+                await self._new.acquire()
+
+
+caller: contextvars.ContextVar[str] = contextvars.ContextVar("caller", default="nobody")
+
+
+def size_of(item: str) -> int:
+    return len(item)
+
+
+async def gone(task: asyncio.Task[str]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_a_batch_is_bounded_in_bytes_and_what_is_larger_travels_alone() -> None:
+    calls = Calls()
+    batcher = Batcher(calls.send, window_s=0.0, max_batch=16, max_bytes=10, size_of=size_of)
+    tasks = [asyncio.create_task(batcher(item, 60.0)) for item in ("aaaa", "bbbb", "c" * 50, "dd")]
+    await calls.until_made(3)
+    assert [call.items for call in calls.made] == [["aaaa", "bbbb"], ["c" * 50], ["dd"]]
+    for task in tasks:
+        await gone(task)
+
+
+async def test_the_call_of_a_batch_belongs_to_no_request() -> None:
+    calls = Calls()
+    batcher = Batcher(calls.send, window_s=0.0, max_batch=1)
+
+    async def request() -> str:
+        caller.set("the first of the batch")
+        return await batcher("a", 60.0)
+
+    task = asyncio.create_task(request())
+    await calls.until_made(1)
+    assert calls.context_seen == ["nobody"]
+    await gone(task)
+
+
+async def test_an_item_whose_caller_left_is_taken_out_by_itself_and_its_neighbour_is_answered() -> None:
+    calls = Calls()
+    batcher = Batcher(calls.send, window_s=0.0, max_batch=2, abandon=calls.abandon)
+    leaver, stayer = (asyncio.create_task(batcher(item, 60.0)) for item in ("leaver", "stayer"))
+    await calls.until_made(1)
+    await gone(leaver)
+    assert calls.abandoned == ["leaver"]
+    assert not calls.made[0].cancelled
+    calls.made[0].answers.put_nowait([(1, "answer")])
+    assert await stayer == "answer"
+
+
+async def test_the_call_is_cancelled_when_the_last_caller_of_its_batch_has_left() -> None:
+    calls = Calls()
+    batcher = Batcher(calls.send, window_s=0.0, max_batch=2, abandon=calls.abandon)
+    tasks = [asyncio.create_task(batcher(item, 60.0)) for item in ("a", "b")]
+    await calls.until_made(1)
+    for task in tasks:
+        await gone(task)
+    assert calls.made[0].cancelled
+
+
+async def test_an_item_that_gave_up_at_its_deadline_is_taken_out_like_one_that_left() -> None:
+    calls = Calls()
+    batcher = Batcher(calls.send, window_s=0.0, max_batch=2, margin_s=0.0, abandon=calls.abandon)
+    stayer = asyncio.create_task(batcher("stayer", 60.0))
+    await asyncio.sleep(0)  # it is the first of the batch
+    with pytest.raises(PolicyError):
+        await batcher("late", 0.01)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert calls.abandoned == ["late"]
+    calls.made[0].answers.put_nowait([(0, "answer")])
+    assert await stayer == "answer"
+
+
+async def test_no_future_stays_open_when_the_call_of_its_batch_is_cancelled_from_outside() -> None:
+    class Cancelled(Call):
+        async def __anext__(self) -> list[tuple[int, str]]:
+            raise asyncio.CancelledError
+
+    batcher = Batcher(Cancelled, window_s=0.0, max_batch=1)
+    with pytest.raises(PolicyError, match="try again"):
+        await batcher("a", 60.0)
+
+
+async def test_an_item_whose_caller_left_before_the_batch_was_sent_is_not_sent() -> None:
+    calls = Calls()
+    batcher = Batcher(calls.send, window_s=60.0, max_batch=2)
+    leaver = asyncio.create_task(batcher("leaver", 60.0))
+    await asyncio.sleep(0)
+    await gone(leaver)
+    stayers = [asyncio.create_task(batcher(item, 60.0)) for item in ("b", "c")]
+    await calls.until_made(1)
+    assert calls.made[0].items == ["b", "c"]
+    for task in stayers:
+        await gone(task)

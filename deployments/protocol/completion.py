@@ -1,0 +1,45 @@
+"""Wire types of a plain text completion between the HTTP ingress and a policy replica. No ray, torch or vllm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from deployments.protocol.generate import FinishReason, GenerateFailure, Sampling, remaining_s
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionRequest:
+    """One prompt: text, or token ids [T]. See `GenerateRequest` for the two deadlines."""
+
+    request_id: str
+    prompt: str | list[int]
+    sampling: Sampling = field(default_factory=Sampling)
+    min_weight_version: int = 0
+    deadline_s: float = 60.0
+    deadline_unix_s: float | None = None
+
+    def remaining_s(self, now_unix_s: float) -> float:
+        """As of a GenerateRequest."""
+        if self.deadline_unix_s is None:
+            return self.deadline_s
+        return min(self.deadline_s, remaining_s(self.deadline_unix_s, now_unix_s))
+
+    @property
+    def size_bytes(self) -> int:
+        """About what the prompt takes on the wire: at most 4 bytes per character, 5 per token."""
+        return len(self.prompt) * (4 if isinstance(self.prompt, str) else 5)
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The answer as text. `weight_version` is the oldest that produced a token."""
+
+    request_id: str
+    text: str
+    finish_reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+    weight_version: int
+
+
+CompletionAnswer = Completion | GenerateFailure
