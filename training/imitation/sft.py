@@ -18,11 +18,11 @@ def warmstart(config: TrainConfig, model_folder: Path, output: Path, progress: P
     """Trains `model_folder` on demonstrations, saves model and tokenizer to `output`; returns the last loss."""
     os.environ.setdefault("ACCELERATE_USE_CPU", "1" if not _cuda() else "0")
     import torch
-    from transformers import AutoModelForCausalLM, TrainerCallback
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
     settings = config.warmstart
-    renderer = ChatRenderer.load(str(model_folder))
+    renderer = ChatRenderer(AutoTokenizer.from_pretrained(model_folder))
     rows = dataset(config, renderer)
     model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
     arguments = SFTConfig(
