@@ -24,11 +24,12 @@ from configs.training import TrainConfig
 from deployments.engines.vllm.settings import engine_arguments, process_environment
 from deployments.storage import runs
 from training.learner.microbatches import collate
-from training.rollouts.samples import sequences
+from training.rollouts.records import turns
+from training.rollouts.samples import sample, sequences
 from training.rollouts.session import Session, session
 from training.run.driver import train
 from training.run.start import start_model
-from training.types import Turn
+from training.types import Turn, prompts
 
 CONFIG = "configs/train/tictactoe_tiny.yaml"
 Episodes = list[list[Turn]]  # of one step; the turns of an episode in their order
@@ -38,13 +39,13 @@ def recorded(run: runs.RunFolder, step: int) -> tuple[Episodes, Episodes]:
     """(all episodes of a step, those in groups with spread, which the learner trained on)."""
     from pyarrow import parquet
 
-    episodes: dict[tuple[int, int], list[Turn]] = defaultdict(list)
+    rows: dict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
     returns: dict[int, set[float]] = defaultdict(set)
     for row in parquet.read_table(run.episodes / f"step-{step:08d}.parquet").to_pylist():
-        turn = Turn(tuple(row["prompt_ids"]), tuple(row["completion_ids"]), tuple(row["logprobs"]), 0, row["reward"])
-        episodes[row["group"], row["sibling"]].append(turn)
+        rows[row["group"], row["sibling"]].append(row)
         returns[row["group"]].add(row["return"])
-    trained = [turns for (group, _), turns in episodes.items() if len(returns[group]) > 1]
+    episodes = {place: turns(found) for place, found in rows.items()}
+    trained = [played for (group, _), played in episodes.items() if len(returns[group]) > 1]
     return list(episodes.values()), trained
 
 
@@ -60,7 +61,7 @@ class BareEngine:
         self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
         self._sent = 0
 
-    async def turn(self, turn: Turn) -> None:
+    async def turn(self, turn: Turn, prompt_ids: tuple[int, ...]) -> None:
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
         self._sent += 1
@@ -73,16 +74,17 @@ class BareEngine:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        prompt: Any = {"type": "token", "prompt_token_ids": list(turn.prompt_ids)}
+        prompt: Any = {"type": "token", "prompt_token_ids": list(prompt_ids)}
         async for _ in self._engine.generate(prompt, sampling, f"r{self._sent}"):
             pass
 
     async def seconds(self, episodes: Episodes, in_order: bool) -> float:
-        async def play(turns: list[Turn]) -> None:
-            for turn in turns:
-                await self.turn(turn)
+        async def play(turns: list[tuple[Turn, tuple[int, ...]]]) -> None:
+            for turn, prompt_ids in turns:
+                await self.turn(turn, prompt_ids)
 
-        work = episodes if in_order else [[turn] for turns in episodes for turn in turns]
+        whole = [list(zip(episode, prompts(episode), strict=True)) for episode in episodes]
+        work = whole if in_order else [[turn] for episode in whole for turn in episode]
         # The cache of the step before must not answer: the engine of a run forgets it with each new version.
         await self._engine.reset_prefix_cache()
         began = time.perf_counter()
@@ -107,10 +109,8 @@ class BareLearner:
     def seconds(self, episodes: Episodes) -> float:
         import torch
 
-        from training.rollouts.samples import _sample
-
         began = time.perf_counter()
-        samples = [_sample(run, 1.0, 0) for turns in episodes for run in sequences(turns)]
+        samples = [sample(run, 1.0, 0) for turns in episodes for run in sequences(turns)]
         if not samples:
             return 0.0
         batch = collate(samples)

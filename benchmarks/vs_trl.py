@@ -24,9 +24,9 @@ from benchmarks.common import Figure, options, report
 from benchmarks.single_turn import question, text_reward
 from configs.training import TrainConfig
 from deployments.storage import runs
-from envs.history import make_history
 from envs.registry import make as make_env
 from training.rollouts.buffer import task_at
+from training.rollouts.conversation import Conversation
 from training.rollouts.renderer import ChatRenderer
 from training.rollouts.session import Session, session
 from training.run.driver import train
@@ -97,12 +97,12 @@ def trl_block(config: TrainConfig, model: Path, case: str, folder: Path, steps: 
     os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
     import torch
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM, TrainerCallback
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    renderer = ChatRenderer.load(str(model))
-    tokenizer = renderer.tokenizer
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    renderer = ChatRenderer(tokenizer)
     tokenizer.padding_side = "left"
     groups, size = config.rollout.groups_per_step, config.rollout.group_size
     seeds = [task_at(config.env.name, config.seed, index).seed for index in range(groups * steps)]
@@ -167,10 +167,10 @@ def rollouts(config: TrainConfig, renderer: ChatRenderer) -> Callable[[list[Any]
         episodes = []
         for prompt in prompts:
             env = make_env(config.env.name, **config.env.kwargs)
-            history = make_history(config.env.history, env.spec)
-            first = renderer.prompt(history.start(config.env.system_prompt or "", env.reset(int(prompt[0]["content"]))))
+            chat = Conversation(config.env, env.spec, renderer)
+            first = chat.start(env.reset(int(prompt[0]["content"])))
             episodes.append(
-                {"env": env, "history": history, "first": first, "ids": [], "mask": [], "logp": [], "return": 0.0}
+                {"env": env, "chat": chat, "first": first, "ids": [], "mask": [], "logp": [], "return": 0.0}
             )
         live = list(episodes)
         turns = 0
@@ -209,7 +209,8 @@ def rollouts(config: TrainConfig, renderer: ChatRenderer) -> Callable[[list[Any]
                 episode["logp"] += values[: len(answer)]
                 episode["return"] += result.reward
                 if not (result.terminated or result.truncated):
-                    added = renderer.continuation(answer, episode["history"].next(text, result.observation)[-1:])
+                    episode["chat"].next(answer, text, result.observation)
+                    added = list(episode["chat"].added)
                     episode["ids"] += added
                     episode["mask"] += [0] * len(added)
                     episode["logp"] += [0.0] * len(added)

@@ -5,11 +5,12 @@ Suffixes: _T token of a sequence, _G sibling of a group.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 EndReason = Literal["completed", "truncated", "env_failed", "infra_failed"]
+Truncation = Literal["turn_cap", "context_full", "environment"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +24,13 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One request and its answer, as tokens.
+    """One request and its answer, as tokens. A turn holds what was added to the conversation, not the whole of it:
 
-    Turn(prompt_ids=(5, 6, 7), completion_ids=(8, 2), logprobs=(-0.1, -0.2), weight_version=3, reward=0.0)
+    Turn(added_ids=(5, 6, 7), completion_ids=(8, 2), logprobs=(-0.1, -0.2), weight_version=3, reward=0.0)
+    Turn(added_ids=(9, 4), completion_ids=(8, 2), ..., extends=True)  # its prompt is 5 6 7 8 2 9 4
     """
 
-    prompt_ids: tuple[int, ...]  # the whole prompt, history included
+    added_ids: tuple[int, ...]  # context before the answer: the whole prompt, or what follows the turn before
     completion_ids: tuple[int, ...]  # what the policy sampled, stop token included
     logprobs: tuple[float, ...]  # the sampler's, one a completion token
     weight_version: int
@@ -38,7 +40,7 @@ class Turn:
     parse_ok: bool = True
     illegal: bool = False
     prompt_text: str = ""
-    info: Mapping[str, Any] = field(default_factory=dict)
+    extends: bool = False  # the prompt is the previous turn's prompt and answer, then `added_ids`
 
     def __post_init__(self) -> None:
         if len(self.completion_ids) != len(self.logprobs):
@@ -57,9 +59,15 @@ class Episode:
     end: EndReason
     success: bool = False
     outcome: str = ""  # win | draw | loss where it applies
-    error: str = ""
+    error: str = ""  # for people: why a failed episode failed
     retries: int = 0
     episode_s: float = 0.0
+    truncation: Truncation | None = None  # which limit ended a truncated episode
+    retryable: bool = True  # of a failed episode: another try may succeed
+
+    def __post_init__(self) -> None:
+        if (self.end == "truncated") != (self.truncation is not None):
+            raise ValueError(f"an episode that ended as {self.end} cannot have truncation {self.truncation!r}")
 
     @property
     def ok(self) -> bool:
@@ -74,6 +82,19 @@ class Episode:
     @property
     def oldest_version(self) -> int:
         return min((turn.weight_version for turn in self.turns), default=0)
+
+
+def prompts(turns: Sequence[Turn]) -> Iterator[tuple[int, ...]]:
+    """The whole prompt of each turn, as it was sent.
+
+    >>> list(prompts([Turn((5,), (8,), (-0.1,), 0, 0.0), Turn((9,), (2,), (-0.2,), 0, 1.0, extends=True)]))
+    [(5,), (5, 8, 9)]
+    """
+    sent: tuple[int, ...] = ()
+    for turn in turns:
+        prompt = sent + turn.added_ids if turn.extends else turn.added_ids
+        yield prompt
+        sent = prompt + turn.completion_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +124,15 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One training sequence of T tokens. `mask_T[t]` is 1 where the policy chose token t; `sampler_logp_T[t]` is its
-    log-probability at sampling (0 elsewhere); `advantage` holds for every chosen token.
+    """One training sequence of T tokens, as tuples or numpy arrays. `mask_T[t]` is 1 where the policy chose token t;
+    `sampler_logp_T[t]` is its log-probability at sampling (0 elsewhere); `advantage` holds for every chosen token.
 
     Sample(token_ids_T=(5, 6, 8, 2), mask_T=(0, 0, 1, 1), sampler_logp_T=(0., 0., -.1, -.2), advantage=0.5)
     """
 
-    token_ids_T: tuple[int, ...]
-    mask_T: tuple[int, ...]
-    sampler_logp_T: tuple[float, ...]
+    token_ids_T: Sequence[int]
+    mask_T: Sequence[int]
+    sampler_logp_T: Sequence[float]
     advantage: float
     group: int = 0
     weight_version: int = 0
@@ -122,14 +143,14 @@ class Sample:
                 f"lengths differ: {len(self.token_ids_T)} tokens, {len(self.mask_T)} mask, "
                 f"{len(self.sampler_logp_T)} log-probabilities"
             )
-        if self.mask_T and self.mask_T[0]:
+        if len(self.mask_T) and self.mask_T[0]:
             raise ValueError("the first token has no context: it cannot be one that the policy chose")
         if not any(self.mask_T):
             raise ValueError("a sample without a chosen token trains nothing")
 
     @property
     def chosen(self) -> int:
-        return sum(self.mask_T)
+        return int(sum(self.mask_T))
 
 
 @dataclass(frozen=True, slots=True)

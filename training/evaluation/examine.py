@@ -11,7 +11,6 @@ import ray
 
 from configs.training import TrainConfig
 from deployments.storage import runs
-from envs.history import make_history
 from envs.registry import evaluation_settings
 from envs.registry import make as make_env
 from training.evaluation.doctor import (
@@ -25,10 +24,11 @@ from training.evaluation.doctor import (
     template_drift,
 )
 from training.evaluation.evaluate import apart
+from training.rollouts.conversation import Conversation
 from training.rollouts.renderer import ChatRenderer
 from training.rollouts.samples import episode_samples
 from training.rollouts.session import Session, session
-from training.types import Episode, Sample
+from training.types import Episode, Sample, prompts
 
 
 def examine(config: TrainConfig, model: Path, turns: int, others: Sequence[Path] = ()) -> Report:
@@ -98,18 +98,13 @@ def rendered_again(config: TrainConfig, renderer: ChatRenderer, episodes: Sequen
     settings = evaluation_settings(config.env.name, config.env.kwargs, config.env.eval_kwargs)
     for episode in episodes:
         env = make_env(config.env.name, **settings)
-        history = make_history(config.env.history, env.spec)
-        system = env.spec.system_prompt if config.env.system_prompt is None else config.env.system_prompt
-        rendered = renderer.prompt(history.start(system, env.reset(episode.task.seed)))
-        for turn in episode.turns:
-            yield turn.prompt_ids, rendered
+        conversation = Conversation(config.env, env.spec, renderer)
+        conversation.start(env.reset(episode.task.seed))
+        for turn, prompt in zip(episode.turns, prompts(episode.turns), strict=True):
+            before = prompt[: len(prompt) - len(turn.added_ids)]
+            yield prompt, before + conversation.added
             result = env.step(turn.text)
             if result.terminated or result.truncated:
                 break
-            messages = history.next(turn.text, result.observation)
-            if history.append_only:
-                tail = renderer.continuation(turn.completion_ids, messages[-1:])
-                rendered = turn.prompt_ids + turn.completion_ids + tail
-            else:
-                rendered = renderer.prompt(messages)
+            conversation.next(turn.completion_ids, turn.text, result.observation)
         env.close()

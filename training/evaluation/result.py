@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from training.rollouts.episode import CONTEXT_FULL
 from training.tracking import intervals
 from training.tracking.intervals import Estimate
 from training.types import Episode
@@ -46,7 +45,7 @@ def summarize(name: str, env: str, history: str, episodes: Sequence[Episode]) ->
         illegal_rate=sum(turn.illegal for turn in turns) / max(len(turns), 1),
         outcomes=outcomes if any(outcomes.values()) else {},
         turns=len(turns) / len(episodes),
-        context_full=sum(episode.error.startswith(CONTEXT_FULL) for episode in episodes),
+        context_full=sum(episode.truncation == "context_full" for episode in episodes),
         success_S=tuple(success),
         returns_S=tuple(returns),
     )

@@ -20,8 +20,13 @@ from training.rollouts.episode import Player, PlaySettings, run_episode
 from training.rollouts.group import RolloutFailed
 from training.rollouts.renderer import ChatRenderer
 from training.rollouts.session import Session, session
-from training.types import Episode, Task
+from training.types import Episode, Task, Truncation
 
+CUT_OFF: dict[Truncation, str] = {
+    "turn_cap": "cut off by env.max_turns",
+    "context_full": "cut off: the next prompt and answer exceed engine.max_model_len",
+    "environment": "cut off by the environment's own limit",
+}
 WATCHING_DEADLINE_S = 86_400.0  # a person who watches may take a day
 
 
@@ -44,6 +49,7 @@ def _watched(live: Session, seed: int, show: Show, pause: Callable[[], object] |
         generate=ServeGenerate(serve.get_deployment_handle(live.config.serving.policy, APPLICATION)),
         renderer=ChatRenderer.load(str(live.model)),
         settings=replace(settings, rollout=patient),
+        blocking=registry.load(settings.env.name).blocking,
     )
     # A loop of our own: that of asyncio.run only cancels on Ctrl-C, which a pause that waits for a key never notices.
     loop = asyncio.new_event_loop()
@@ -62,7 +68,7 @@ def _watched(live: Session, seed: int, show: Show, pause: Callable[[], object] |
 
 def _ending(episode: Episode) -> str:
     ended = episode.outcome or ("success" if episode.success else "no success")
-    return ended if episode.end == "completed" else f"{ended}, {episode.error or 'cut off by a limit on the turns'}"
+    return ended if episode.truncation is None else f"{ended}, {CUT_OFF[episode.truncation]}"
 
 
 def _close(loop: asyncio.AbstractEventLoop) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from configs.training import TrainConfig
-from envs.history import make_history
 from envs.registry import make as make_env
+from training.rollouts.conversation import Conversation
 from training.rollouts.renderer import ChatRenderer
 from training.rollouts.samples import episode_samples
 from training.types import Episode, Task, Turn
@@ -19,25 +19,22 @@ def demonstrations(config: TrainConfig, renderer: ChatRenderer, seed: int = 0) -
     settings = config.warmstart
     rng = random.Random(f"demonstrations/{config.seed}/{seed}")
     environment = make_env(config.env.name, **config.env.kwargs)
-    system = environment.spec.system_prompt if config.env.system_prompt is None else config.env.system_prompt
     for index in range(settings.episodes):
         task = Task(config.env.name, rng.getrandbits(31), index)
-        history = make_history(config.env.history, environment.spec)
-        prompt = renderer.prompt(history.start(system, environment.reset(task.seed)))
+        conversation = Conversation(config.env, environment.spec, renderer)
+        conversation.start(environment.reset(task.seed))
         turns: list[Turn] = []
         while True:
             action = environment.expert_action(rng, settings.noise, settings.illegal_noise)
-            answer = (*renderer.tokenizer.encode(action, add_special_tokens=False), renderer.end_id)
+            answer = renderer.answer(action)
             result = environment.step(action)
-            turns.append(Turn(prompt, answer, (0.0,) * len(answer), 0, result.reward, text=action))
+            logprobs = (0.0,) * len(answer)
+            extends = conversation.extends
+            turns.append(Turn(conversation.added, answer, logprobs, 0, result.reward, text=action, extends=extends))
             over = result.terminated or result.truncated
             if over or len(turns) >= config.env.max_turns:
                 break
-            messages = history.next(action, result.observation)
-            if history.append_only:
-                prompt = prompt + answer + renderer.continuation(answer, messages[-1:])
-            else:
-                prompt = renderer.prompt(messages)
+            conversation.next(answer, action, result.observation)
         yield Episode(task, 0, tuple(turns), "completed", result.success)
     environment.close()
 

@@ -27,11 +27,11 @@ def warmstart(config: TrainConfig, model_folder: Path, output: Path, progress: P
 def _train(config: TrainConfig, model_folder: Path, output: Path, progress: Progress | None) -> float:
     os.environ.setdefault("ACCELERATE_USE_CPU", "1" if not _cuda() else "0")
     import torch
-    from transformers import AutoModelForCausalLM, TrainerCallback
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
     settings = config.warmstart
-    renderer = ChatRenderer.load(str(model_folder))
+    renderer = ChatRenderer(AutoTokenizer.from_pretrained(model_folder))
     rows = dataset(config, renderer)
     model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
     arguments = SFTConfig(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from configs.training import EnvConfig, TinyModel
 from deployments.storage.atomic import written_whole
-from envs.history import make_history
 from envs.registry import make as make_env
+from training.rollouts.conversation import history_and_system
 
 PAD, USER, ASSISTANT, SYSTEM, END = "<|pad|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"
 
@@ -43,8 +43,7 @@ def environment_texts(env: EnvConfig, episodes: int = 64, seed: int = 0) -> Iter
     """What the policy will read and write: prompts and expert answers of scripted episodes."""
     environment = make_env(env.name, **env.kwargs)
     rng = random.Random(seed)
-    history = make_history(env.history, environment.spec)
-    system = environment.spec.system_prompt if env.system_prompt is None else env.system_prompt
+    history, system = history_and_system(env, environment.spec)
     for episode in range(episodes):
         observation = environment.reset(seed + episode)
         yield from (str(message["content"]) for message in history.start(system, observation))

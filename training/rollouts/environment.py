@@ -29,8 +29,8 @@ def check_environment(config: TrainConfig, say: Callable[[str], None]) -> None:
         _try(config, settings, purpose)
     if env.eval_kwargs is None and evaluation == env.kwargs:
         say(
-            f"environment {env.name} has no setting 'split': evaluation plays the same situations as training, with seeds "
-            f"from {config.evaluation.first_seed} on. env.eval_kwargs lays other settings over"
+            f"environment {env.name} has no setting 'split': evaluation plays the same situations as training, with "
+            f"seeds from {config.evaluation.first_seed} on. env.eval_kwargs lays other settings over"
         )
 
 

@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from configs.training import EnvConfig, RolloutConfig, TrainConfig
 from deployments.errors import PolicyError
-from deployments.protocol.generate import Generate, GenerateRequest, Sampling
-from envs.base import Env
-from envs.history import make_history
+from deployments.protocol.generate import Generate, GenerateRequest, GenerateResult, Sampling
+from envs.base import Env, Observation, StepResult
 from envs.registry import evaluation_settings
+from training.rollouts.conversation import Conversation
+from training.rollouts.env_calls import EnvCallFailed, EnvCalls, Hooks
 from training.rollouts.renderer import ChatRenderer
-from training.types import EndReason, Episode, Task, Turn
-
-CONTEXT_FULL = "context_full"  # `error` of an episode that ended because its chat outgrew the engine begins with it
+from training.types import EndReason, Episode, Task, Truncation, Turn
 
 
 @dataclass(frozen=True)
@@ -62,15 +60,6 @@ class PlaySettings:
         return replace(training, env=env, sampling=sampling, seeded=True, evaluation=True)
 
 
-@dataclass
-class Hooks:
-    """What an observer sees of the episodes: counters by reason, and which environment call runs since when."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    env_call: dict[int, tuple[str, float]] = field(default_factory=dict)  # key -> (what, since, monotonic s)
-    clock: Callable[[], float] = time.monotonic
-
-
 @dataclass(frozen=True)
 class Player:
     """All that one episode needs; holds no state of its own."""
@@ -80,6 +69,7 @@ class Player:
     renderer: ChatRenderer
     settings: PlaySettings
     hooks: Hooks = field(default_factory=Hooks)
+    blocking: bool = False  # the environment's calls run in a thread (Env.blocking)
 
 
 def request_seed(settings: PlaySettings, task: Task, sibling: int, turn: int) -> int | None:
@@ -91,105 +81,129 @@ def request_seed(settings: PlaySettings, task: Task, sibling: int, turn: int) ->
 
 
 async def run_episode(player: Player, task: Task, sibling: int, attempt: int = 0) -> Episode:
-    """Plays one episode. Never raises (but for cancellation): what goes wrong is in the episode's `end` and `error`."""
-    began = time.perf_counter()
-    turns: list[Turn] = []
-
-    def ended(end: EndReason, success: bool = False, outcome: str = "", error: str = "") -> Episode:
-        player.hooks.counts[f"episodes_{end}"] += 1
-        duration_s = time.perf_counter() - began
-        return Episode(task, sibling, tuple(turns), end, success, outcome, error, attempt, duration_s)
-
+    """Plays one episode. What goes wrong is in the episode's `end` and `error`. Raises UserError for what no retry
+    can mend (a history or content that cannot be rendered)."""
+    run = _Playing(player, task, sibling, attempt)
     try:
         async with asyncio.timeout(player.settings.rollout.episode_deadline_s):
-            return await _play(player, task, sibling, attempt, turns, ended)
+            return await run.play()
     except EnvCallFailed as error:
-        return ended("env_failed", error=str(error))
+        return run.ended("env_failed", error=str(error))
     except PolicyError as error:
-        if not error.retryable:
-            error = PolicyError(error.kind, f"{error.message} (a request of this run can never succeed)")
-            return ended("infra_failed", error=f"fatal {error}")
-        return ended("infra_failed", error=str(error))
+        if error.retryable:
+            return run.ended("infra_failed", error=str(error))
+        never = f"{error} (a request of this run can never succeed)"
+        return run.ended("infra_failed", error=never, retryable=False)
     except TimeoutError:
         limit_s = player.settings.rollout.episode_deadline_s
-        return ended("infra_failed", error=f"deadline_exceeded: the episode took more than {limit_s:g} s")
+        return run.ended("infra_failed", error=f"deadline_exceeded: the episode took more than {limit_s:g} s")
 
 
-async def _play(
-    player: Player, task: Task, sibling: int, attempt: int, turns: list[Turn], ended: Callable[..., Episode]
-) -> Episode:
-    settings, renderer = player.settings, player.renderer
-    env = call_env(player.hooks, f"{task.env} make", player.make_env)
-    try:
-        history = make_history(settings.env.history, env.spec)
-        system = env.spec.system_prompt if settings.env.system_prompt is None else settings.env.system_prompt
-        observation = call_env(player.hooks, f"{task.env} reset, seed {task.seed}", env.reset, task.seed)
-        messages = history.start(system, observation)
-        prompt = renderer.prompt(messages)
-        session = f"{task.index}-{sibling}"
-        for turn_index in range(settings.env.max_turns):
-            if len(prompt) + settings.sampling.max_tokens > settings.max_model_len:
-                player.hooks.counts["truncated_context_full"] += 1
-                return _out_of_room(task, turns, settings.max_model_len, ended)
-            answer = await player.generate(
-                GenerateRequest(
-                    request_id=f"{session}-{turn_index}-{attempt}-{settings.min_weight_version}-{id(turns):x}",
-                    token_ids=prompt,
-                    sampling=replace(settings.sampling, seed=request_seed(settings, task, sibling, turn_index)),
-                    session_id=session,
-                    min_weight_version=settings.min_weight_version,
-                    deadline_s=settings.rollout.request_deadline_s,
-                )
+class _Playing:
+    """One episode while it is played."""
+
+    def __init__(self, player: Player, task: Task, sibling: int, attempt: int) -> None:
+        self._player, self._settings, self._task = player, player.settings, task
+        self._sibling, self._attempt = sibling, attempt
+        self._began = time.perf_counter()
+        self._turns: list[Turn] = []
+
+    async def play(self) -> Episode:
+        timeout_s = self._settings.env.step_timeout_s
+        calls = EnvCalls(self._task.env, self._task.seed, self._player.hooks, self._player.blocking, timeout_s)
+        try:
+            env = await calls.make(self._player.make_env)
+            conversation = Conversation(self._settings.env, env.spec, self._player.renderer)
+            observation = await calls.reset()
+            conversation.start(observation)
+            for _ in range(self._settings.env.max_turns):
+                if len(conversation.prompt) + self._settings.sampling.max_tokens > self._settings.max_model_len:
+                    return self._out_of_room()
+                answer = await self._answer(conversation.prompt)
+                text = self._player.renderer.decode(answer.token_ids)
+                result = await calls.step(text)
+                self._turns.append(_turn(conversation, answer, text, observation, result))
+                if result.terminated or result.truncated:
+                    return self._over(result)
+                observation = result.observation
+                conversation.next(answer.token_ids, text, observation)
+            return self.ended("truncated", truncation="turn_cap")
+        finally:
+            await calls.close()
+
+    async def _answer(self, prompt: tuple[int, ...]) -> GenerateResult:
+        """Raises PolicyError; also for an answer whose log-probabilities are no numbers, which nothing may train on."""
+        settings, session, turn = self._settings, f"{self._task.index}-{self._sibling}", len(self._turns)
+        seed = request_seed(settings, self._task, self._sibling, turn)
+        answer = await self._player.generate(
+            GenerateRequest(
+                request_id=f"{session}-{turn}-{self._attempt}-{settings.min_weight_version}-{id(self):x}",
+                token_ids=prompt,
+                sampling=replace(settings.sampling, seed=seed),
+                session_id=session,
+                min_weight_version=settings.min_weight_version,
+                deadline_s=settings.rollout.request_deadline_s,
             )
-            text = renderer.decode(answer.token_ids)
-            result = call_env(player.hooks, f"{task.env} step, seed {task.seed}", env.step, text)
-            turns.append(
-                Turn(
-                    prompt_ids=prompt,
-                    completion_ids=tuple(answer.token_ids),
-                    logprobs=tuple(answer.logprobs),
-                    weight_version=answer.weight_version,
-                    reward=result.reward,
-                    finish_reason=answer.finish_reason,
-                    text=text,
-                    parse_ok=bool(result.info.get("parse_ok", True)),
-                    illegal=bool(result.info.get("illegal", False)),
-                    prompt_text=observation.text,
-                )
-            )
-            if result.terminated or result.truncated:
-                end: EndReason = "completed" if result.terminated else "truncated"
-                return ended(end, result.success, str(result.info.get("outcome", "")))
-            observation = result.observation
-            messages = history.next(text, observation)
-            if history.append_only:
-                sent = prompt + tuple(answer.token_ids)
-                prompt = sent + renderer.continuation(answer.token_ids, messages[-1:])
-            else:
-                prompt = renderer.prompt(messages)
-        player.hooks.counts["truncated_turn_cap"] += 1
-        return ended("truncated")
-    finally:
-        env.close()
+        )
+        if not all(map(math.isfinite, answer.logprobs)):
+            self._player.hooks.count("answers_nonfinite_logprobs")
+            raise PolicyError("engine_failed", "the answer has log-probabilities that are not finite")
+        return answer
+
+    def _over(self, result: StepResult) -> Episode:
+        outcome = str(result.info.get("outcome", ""))
+        if result.terminated:
+            return self.ended("completed", success=result.success, outcome=outcome)
+        return self.ended("truncated", success=result.success, outcome=outcome, truncation="environment")
+
+    def _out_of_room(self) -> Episode:
+        if self._turns:
+            return self.ended("truncated", truncation="context_full")
+        raise PolicyError(
+            "too_large", f"the first prompt of {self._task.env} does not fit engine.max_model_len: raise it"
+        )
+
+    def ended(
+        self,
+        end: EndReason,
+        *,
+        success: bool = False,
+        outcome: str = "",
+        error: str = "",
+        truncation: Truncation | None = None,
+        retryable: bool = True,
+    ) -> Episode:
+        self._player.hooks.count(f"episodes_{end}")
+        if truncation is not None:
+            self._player.hooks.count(f"truncated_{truncation}")
+        return Episode(
+            task=self._task,
+            sibling=self._sibling,
+            turns=tuple(self._turns),
+            end=end,
+            success=success,
+            outcome=outcome,
+            error=error,
+            retries=self._attempt,
+            episode_s=time.perf_counter() - self._began,
+            truncation=truncation,
+            retryable=retryable,
+        )
 
 
-def _out_of_room(task: Task, turns: list[Turn], max_model_len: int, ended: Callable[..., Episode]) -> Episode:
-    if turns:
-        return ended("truncated", error=f"{CONTEXT_FULL}: the next prompt and answer exceed {max_model_len} tokens")
-    raise PolicyError("too_large", f"the first prompt of {task.env} does not fit engine.max_model_len: raise it")
-
-
-class EnvCallFailed(Exception):
-    """An environment raised; says what was called."""
-
-
-def call_env(hooks: Hooks, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Runs one environment call inline, visible to the watchdog while it runs. Raises EnvCallFailed."""
-    key = id(arguments) ^ id(function)
-    hooks.env_call[key] = (what, hooks.clock())
-    try:
-        return function(*arguments)
-    except Exception as error:
-        raise EnvCallFailed(f"{what}: {type(error).__name__}: {error}") from error
-    finally:
-        hooks.env_call.pop(key, None)
+def _turn(
+    conversation: Conversation, answer: GenerateResult, text: str, observation: Observation, result: StepResult
+) -> Turn:
+    return Turn(
+        added_ids=conversation.added,
+        completion_ids=tuple(answer.token_ids),
+        logprobs=tuple(answer.logprobs),
+        weight_version=answer.weight_version,
+        reward=result.reward,
+        finish_reason=answer.finish_reason,
+        text=text,
+        parse_ok=bool(result.info.get("parse_ok", True)),
+        illegal=bool(result.info.get("illegal", False)),
+        prompt_text=observation.text,
+        extends=conversation.extends,
+    )

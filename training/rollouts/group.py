@@ -45,13 +45,13 @@ async def _complete(player: Player, task: Task, sibling: int) -> Episode:
         episode = await run_episode(player, task, sibling, attempt)
         if episode.ok:
             return episode
-        player.hooks.counts[f"retries_{episode.end}"] += 1
+        player.hooks.count(f"retries_{episode.end}")
         where = f"{task.env} seed {task.seed}, sibling {sibling}"
         if episode.end == "env_failed":
             env_failures += 1
             if env_failures == 2:
                 raise EnvironmentFailed(f"{where}: the environment failed twice: {episode.error}")
-        elif episode.error.startswith("fatal"):
+        elif not episode.retryable:
             raise RolloutFailed(f"{where}: {episode.error}")
         else:
             await asyncio.sleep(min(limits.retry_backoff_s * 2**attempt, 10.0))

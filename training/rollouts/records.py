@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.types import Group
+from training.types import Group, Turn, prompts
 
 
 def rows(groups: Sequence[Group], step: int) -> Iterator[dict[str, Any]]:
-    """A turn with what it takes to train on it again, and where it stands."""
+    """A turn with what it takes to train on it again (its whole prompt, put together again), and where it stands."""
     for group in groups:
         for episode in group.episodes:
-            for index, turn in enumerate(episode.turns):
+            for index, (turn, prompt) in enumerate(zip(episode.turns, prompts(episode.turns), strict=True)):
                 yield {
                     "step": step,
                     "env": episode.task.env,
@@ -23,16 +23,41 @@ def rows(groups: Sequence[Group], step: int) -> Iterator[dict[str, Any]]:
                     "turn": index,
                     "observation": turn.prompt_text,
                     "answer": turn.text,
-                    "prompt_ids": list(turn.prompt_ids),
+                    "prompt_ids": list(prompt),
                     "completion_ids": list(turn.completion_ids),
                     "logprobs": list(turn.logprobs),
                     "reward": turn.reward,
                     "weight_version": turn.weight_version,
                     "parse_ok": turn.parse_ok,
+                    "extends": turn.extends,
                     "end": episode.end,
+                    "truncation": episode.truncation or "",
                     "success": episode.success,
                     "return": episode.episode_return,
                 }
+
+
+def turns(rows: Sequence[Mapping[str, Any]]) -> list[Turn]:
+    """The turns of one episode from its rows, in their order."""
+    made: list[Turn] = []
+    sent = 0
+    for row in rows:
+        added = row["prompt_ids"][sent:] if row["extends"] else row["prompt_ids"]
+        sent = len(row["prompt_ids"]) + len(row["completion_ids"])
+        made.append(
+            Turn(
+                added_ids=tuple(added),
+                completion_ids=tuple(row["completion_ids"]),
+                logprobs=tuple(row["logprobs"]),
+                weight_version=row["weight_version"],
+                reward=row["reward"],
+                text=row["answer"],
+                parse_ok=row["parse_ok"],
+                prompt_text=row["observation"],
+                extends=row["extends"],
+            )
+        )
+    return made
 
 
 def write(groups: Sequence[Group], step: int, folder: Path) -> Path:

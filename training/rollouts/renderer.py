@@ -1,21 +1,35 @@
 """Chat messages to token ids, and what a sampled answer adds to them. The one place that knows a chat template.
 
 Tokens in, tokens out: an answer is carried on as the ids that were sampled, never decoded and encoded again.
+
+Content never makes a control token. Text of an environment, a tool, a user or the policy itself may contain the text
+of a special token, by accident or on purpose; encoded naively it would end turns and open new ones. Such text is
+encoded as the characters it consists of, and only the template's own pieces become special ids.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from configs.base import UserError
+from training.rollouts.tokenizer import ChatTokenizer
 
 Message = Mapping[str, Any]
+Key = tuple[tuple[str, str], ...]  # (role, content) of each message
+
+PRIVATE_USE = range(0xF0000, 0xFFFFE)  # Unicode's plane for private use: no text means anything by these
 
 
 class TemplateError(UserError):
     """The chat template cannot be used for turns that only grow."""
+
+
+class ContentUnsupported(UserError):
+    """A message holds something that cannot be rendered, such as an image."""
 
 
 class ChatRenderer:
@@ -23,6 +37,8 @@ class ChatRenderer:
 
     `prompt(messages)` is a whole prompt; `continuation(answer, messages)` the ids that follow a sampled answer when the
     history only grows: the rest of the assistant's turn, the new messages and the next generation prompt.
+
+    `tokenizer`: a ChatTokenizer, or a fast tokenizer of transformers.
     """
 
     def __init__(self, tokenizer: Any, cache: int = 65536) -> None:
@@ -32,26 +48,38 @@ class ChatRenderer:
             raise TemplateError(f"{tokenizer.name_or_path} has no end-of-turn token (eos_token)")
         self.tokenizer = tokenizer
         self.end_id: int = tokenizer.eos_token_id
+        special = {id_: token for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self._special_ids = {token.content: id_ for id_, token in special.items()}
+        self._control_ids = frozenset(special)
+        longest_first = sorted(self._special_ids, key=len, reverse=True)
+        self._special = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         self._cached_prompt = lru_cache(maxsize=cache)(self._render)
         self._cached_tail = lru_cache(maxsize=cache)(self._render_tail)
 
     @classmethod
     def load(cls, folder: str) -> ChatRenderer:
+        """From a model folder. Loads no torch, unless the folder has no tokenizer.json."""
+        if ChatTokenizer.can_load(Path(folder)):
+            return cls(ChatTokenizer(Path(folder)))
         from transformers import AutoTokenizer
 
         return cls(AutoTokenizer.from_pretrained(folder))
 
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """Token ids of all messages plus the generation prompt."""
+        """Token ids of all messages plus the generation prompt. Raises ContentUnsupported."""
         return self._cached_prompt(_key(messages))
 
     def continuation(self, answer: Sequence[int], messages: Sequence[Message]) -> tuple[int, ...]:
-        """Token ids that come after `answer` (sampled ids) when `messages` follow it.
+        """Token ids that come after `answer` (sampled ids) when `messages` follow it. Raises ContentUnsupported.
 
         An answer that was cut before its end-of-turn token gets the token here, outside of what the policy chose.
         """
         tail = self._cached_tail(_key(messages))
         return tail if answer and answer[-1] == self.end_id else (self.end_id, *tail)
+
+    def answer(self, text: str) -> tuple[int, ...]:
+        """Token ids of an answer that a policy would say as `text`, with its end-of-turn token."""
+        return (*self._spelt_out(text), self.end_id)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The answer's text without special tokens."""
@@ -60,14 +88,15 @@ class ChatRenderer:
     def _text(self, messages: Sequence[Message], generate: bool) -> str:
         return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generate))
 
-    def _render(self, key: tuple[tuple[str, str], ...]) -> tuple[int, ...]:
-        text = self._text([{"role": role, "content": content} for role, content in key], generate=True)
-        return tuple(self.tokenizer.encode(text, add_special_tokens=False))
+    def _render(self, key: Key) -> tuple[int, ...]:
+        disarmed, forged = self._disarm(key)
+        return self._encode(self._text(_messages(disarmed), generate=True), forged)
 
-    def _render_tail(self, key: tuple[tuple[str, str], ...]) -> tuple[int, ...]:
+    def _render_tail(self, key: Key) -> tuple[int, ...]:
+        disarmed, forged = self._disarm(key)
         start: list[Message] = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
         before = self._text(start, generate=False)
-        after = self._text([*start, *({"role": r, "content": c} for r, c in key)], generate=True)
+        after = self._text([*start, *_messages(disarmed)], generate=True)
         end = self.tokenizer.decode([self.end_id])
         cut = before.rfind(end)
         if cut < 0 or not after.startswith(before[: cut + len(end)]):
@@ -75,8 +104,73 @@ class ChatRenderer:
                 "the chat template rewrites earlier turns or does not end an answer with "
                 f"{end!r}: use history: none, or a template whose turns only grow"
             )
-        return tuple(self.tokenizer.encode(after[cut + len(end) :], add_special_tokens=False))
+        return self._encode(after[cut + len(end) :], forged)
+
+    def _disarm(self, key: Key) -> tuple[Key, dict[str, str]]:
+        """The messages with every special token's text in their content replaced by a character that stands for it,
+        and what each of these characters stands for. The template then sees the rest of the content as it is."""
+        forged = sorted({found for _, content in key for found in self._special.findall(content)})
+        if not forged:
+            return key, {}
+        used = {character for _, content in key for character in content}
+        marks = (chr(code) for code in PRIVATE_USE if chr(code) not in used)
+        mark_of = {text: next(marks) for text in forged}
+        disarmed = tuple((role, self._special.sub(lambda m: mark_of[m[0]], content)) for role, content in key)
+        return disarmed, {mark: text for text, mark in mark_of.items()}
+
+    def _encode(self, text: str, forged: Mapping[str, str]) -> tuple[int, ...]:
+        """Ids of a rendered chat. Without forged tokens: exactly what the tokenizer makes of the whole text."""
+        if not forged:
+            whole = tuple(self.tokenizer.encode(text, add_special_tokens=False))
+            if self._controls(whole) == len(self._special.findall(text)):
+                return whole  # else a normaliser, or a seam, made a control token of harmless characters
+        ids: list[int] = []
+        position = 0
+        for control in self._special.finditer(text):
+            ids += self._plain(text[position : control.start()], forged)
+            ids.append(self._special_ids[control[0]])
+            position = control.end()
+        return tuple(ids + self._plain(text[position:], forged))
+
+    def _plain(self, piece: str, forged: Mapping[str, str]) -> list[int]:
+        """Ids of text between two control tokens, with what was forged in it spelt out."""
+        if not piece:
+            return []
+        whole = "".join(forged.get(character, character) for character in piece)
+        ids = self._spelt_out(whole)
+        if not self._controls(ids):
+            return ids
+        # A vocabulary may hold the special text as an ordinary piece, too (Unigram models do): cut it in two.
+        halved = "".join(f"{forged[c][:1]}\0{forged[c][1:]}" if c in forged else c for c in piece).split("\0")
+        ids = [id_ for part in halved for id_ in self._spelt_out(part)]
+        if self._controls(ids):
+            raise ContentUnsupported(f"this tokenizer makes a control token of the text {whole!r}")
+        return ids
+
+    def _spelt_out(self, text: str) -> list[int]:
+        return list(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+
+    def _controls(self, ids: Sequence[int]) -> int:
+        """How many of `ids` are control tokens."""
+        return sum(id_ in self._control_ids for id_ in ids)
 
 
-def _key(messages: Sequence[Message]) -> tuple[tuple[str, str], ...]:
-    return tuple((str(message["role"]), str(message["content"])) for message in messages)
+def _key(messages: Sequence[Message]) -> Key:
+    return tuple((str(message["role"]), _content(message)) for message in messages)
+
+
+def _content(message: Message) -> str:
+    content = message["content"]
+    if isinstance(content, str):
+        return content
+    kinds = sorted({str(part.get("type")) for part in content} - {"text"})
+    if kinds:
+        raise ContentUnsupported(
+            f"a {message['role']} message holds {', '.join(kinds)}: only text is rendered so far; "
+            "play an environment whose observations are text"
+        )
+    return "".join(str(part["text"]) for part in content)
+
+
+def _messages(key: Key) -> list[Message]:
+    return [{"role": role, "content": content} for role, content in key]

@@ -1,4 +1,4 @@
-"""Episodes to training sequences: turns whose prompt only grows become one sequence, others one each. Pure."""
+"""Episodes to training sequences: turns that extend each other become one sequence, others one each. Pure."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from training.types import Episode, Group, Sample, Turn
 
 
 def sequences(turns: Sequence[Turn]) -> Iterator[list[Turn]]:
-    """Runs of turns in which each prompt starts with the previous prompt and answer."""
+    """Runs of turns in which each prompt is the previous prompt and answer, and what was added."""
     run: list[Turn] = []
     for turn in turns:
-        if run and not _grows(run[-1], turn):
+        if run and not turn.extends:
             yield run
             run = []
         run.append(turn)
@@ -20,7 +20,7 @@ def sequences(turns: Sequence[Turn]) -> Iterator[list[Turn]]:
 
 
 def episode_samples(episode: Episode, advantage: float, group: int) -> list[Sample]:
-    return [_sample(run, advantage, group) for run in sequences(episode.turns)]
+    return [sample(run, advantage, group) for run in sequences(episode.turns)]
 
 
 def group_samples(group: Group, advantages_G: Sequence[float], index: int) -> list[Sample]:
@@ -28,29 +28,20 @@ def group_samples(group: Group, advantages_G: Sequence[float], index: int) -> li
     if len(advantages_G) != len(group.episodes):
         raise ValueError(f"{len(advantages_G)} advantages for {len(group.episodes)} episodes")
     return [
-        sample
+        made
         for episode, advantage in zip(group.episodes, advantages_G, strict=True)
-        for sample in episode_samples(episode, advantage, index)
+        for made in episode_samples(episode, advantage, index)
     ]
 
 
-def _grows(before: Turn, after: Turn) -> bool:
-    size, answer = len(before.prompt_ids), len(before.completion_ids)
-    return (
-        after.prompt_ids[:size] == before.prompt_ids and after.prompt_ids[size : size + answer] == before.completion_ids
-    )
-
-
-def _sample(run: Sequence[Turn], advantage: float, group: int) -> Sample:
+def sample(run: Sequence[Turn], advantage: float, group: int) -> Sample:
+    """The sequence of turns that extend each other: context (mask 0) and answers (mask 1) in turn."""
     ids: list[int] = []
     mask: list[int] = []
     logp: list[float] = []
     for turn in run:
-        context = turn.prompt_ids[len(ids) :]
-        ids += context
-        mask += [0] * len(context)
-        logp += [0.0] * len(context)
-        ids += turn.completion_ids
-        mask += [1] * len(turn.completion_ids)
+        ids += turn.added_ids + turn.completion_ids
+        mask += [0] * len(turn.added_ids) + [1] * len(turn.completion_ids)
+        logp += [0.0] * len(turn.added_ids)
         logp += turn.logprobs
     return Sample(tuple(ids), tuple(mask), tuple(logp), advantage, group, min(t.weight_version for t in run))

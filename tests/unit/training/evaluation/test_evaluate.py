@@ -18,13 +18,15 @@ from envs.history import HistoryUnsupported
 from training.commands.tables import paired_table, table
 from training.evaluation.evaluate import apart, check_histories
 from training.evaluation.result import Evaluation, summarize
-from training.rollouts.episode import CONTEXT_FULL
 from training.types import Episode, Task, Turn
 
 
-def episode(reward: float, outcome: str, illegal: bool = False, error: str = "") -> Episode:
+def episode(reward: float, outcome: str, illegal: bool = False, full: bool = False) -> Episode:
     turns = (Turn((1,), (2,), (-0.1,), 0, 0.0, illegal=illegal), Turn((1,), (2,), (-0.1,), 0, reward))
-    return Episode(Task("tictactoe", 0), 0, turns, "completed", outcome == "win", outcome, error)
+    task, success = Task("tictactoe", 0), outcome == "win"
+    if full:
+        return Episode(task, 0, turns, "truncated", success, outcome, truncation="context_full")
+    return Episode(task, 0, turns, "completed", success, outcome)
 
 
 def evaluation(name: str, *rewards: float, history: str = "none") -> Evaluation:
@@ -58,7 +60,7 @@ def test_success_return_outcomes_and_illegal_share_are_counted_over_the_episodes
 
 
 def test_a_chat_that_outgrew_the_engine_is_said_below_the_table() -> None:
-    full = [episode(0.0, "", error=f"{CONTEXT_FULL}: too long"), episode(1.0, "win")]
+    full = [episode(0.0, "", full=True), episode(1.0, "win")]
     found = summarize("a", "tictactoe", "full", full)
     assert "outgrew engine.max_model_len in 1 episodes" in " ".join(shown(table([found], "t")).split())
 

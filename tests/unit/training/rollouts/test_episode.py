@@ -1,137 +1,182 @@
-"""Episodes end one way each, failures are played again, and histories become training sequences."""
+"""Episodes end one way each; a failure is never a reward, and a reward is a finite number."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+import asyncio
+import math
+import threading
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from configs.training import EnvConfig, RolloutConfig
 from deployments.errors import PolicyError
-from deployments.protocol.generate import GenerateRequest, GenerateResult, Sampling
-from envs import registry
-from envs.base import Env
-from training.rollouts.episode import Player, PlaySettings, request_seed, run_episode
-from training.rollouts.group import EnvironmentFailed, PolicyUnreachable, RolloutFailed, run_group
+from envs.base import Observation, StepResult
+from envs.games.tictactoe import TicTacToe
+from tests.unit.training.rollouts.players import TASK, player, policy
+from training.rollouts.episode import request_seed, run_episode
 from training.rollouts.renderer import ChatRenderer
-from training.rollouts.samples import episode_samples
-from training.types import Group, Task
-
-TASK = Task("tictactoe", 5, 0)
+from training.types import prompts
 
 
-@pytest.fixture(scope="module")
-def renderer(policy_folder: Path) -> ChatRenderer:
-    return ChatRenderer.load(str(policy_folder))
-
-
-def policy(renderer: ChatRenderer, fail: Callable[[int], Exception | None] = lambda call: None) -> Any:
-    """Plays random cells; `fail(n)` may raise on the n-th call."""
-    rng, calls = random.Random(0), iter(range(10**6))
-
-    async def generate(request: GenerateRequest) -> GenerateResult:
-        error = fail(next(calls))
-        if error is not None:
-            raise error
-        text = f"<move>{rng.randrange(1, 10)}</move>"
-        ids = [*renderer.tokenizer.encode(text, add_special_tokens=False), renderer.end_id]
-        return GenerateResult(request.request_id, ids, [-1.0] * len(ids), request.min_weight_version, "stop")
-
-    return generate
-
-
-def player(
-    renderer: ChatRenderer,
-    generate: Callable[[GenerateRequest], Awaitable[GenerateResult]] | None = None,
-    make: Callable[[], Env] = lambda: registry.make("tictactoe"),
-    history: str = "none",
-    max_model_len: int = 512,
-) -> Player:
-    settings = PlaySettings(
-        env=EnvConfig(name="tictactoe", system_prompt="", history=history),  # type: ignore[arg-type]
-        rollout=RolloutConfig(max_retries=3, retry_backoff_s=0.0),
-        sampling=Sampling(max_tokens=6),
-        max_model_len=max_model_len,
-        seeded=True,
-    )
-    return Player(make, generate or policy(renderer), renderer, settings)
-
-
-async def test_a_group_is_complete_and_shares_its_task(renderer: ChatRenderer) -> None:
-    group = await run_group(player(renderer), TASK, 8)
-    assert isinstance(group, Group)
-    assert [episode.sibling for episode in group.episodes] == list(range(8))
-    assert len({episode.turns[0].prompt_ids for episode in group.episodes}) == 1
-
-
-async def test_an_outage_is_played_again_and_never_becomes_a_reward(renderer: ChatRenderer) -> None:
-    outage = policy(renderer, lambda call: PolicyError("unavailable", "gone") if call in (1, 2) else None)
-    watched = player(renderer, outage)
-    group = await run_group(watched, TASK, 4)
-    assert len(group.episodes) == 4
-    assert watched.hooks.counts["retries_infra_failed"] == 2
-    failed = await run_episode(
-        player(renderer, policy(renderer, lambda call: PolicyError("unavailable", "x"))), TASK, 0
-    )
-    assert failed.end == "infra_failed"
+async def test_an_outage_never_becomes_a_reward(renderer: ChatRenderer) -> None:
+    gone = policy(renderer, lambda call: PolicyError("unavailable", "x"))
+    failed = await run_episode(player(renderer, gone), TASK, 0)
+    assert (failed.end, failed.retryable) == ("infra_failed", True)
     with pytest.raises(ValueError, match="never a zero reward"):
         _ = failed.episode_return
 
 
-async def test_an_outage_that_stays_ends_with_its_reason(renderer: ChatRenderer) -> None:
-    dead = policy(renderer, lambda call: PolicyError("unavailable", "no replica"))
-    with pytest.raises(PolicyUnreachable, match=r"4 tries: unavailable: no replica"):
-        await run_group(player(renderer, dead), TASK, 1)
-
-
-async def test_a_request_that_can_never_succeed_is_not_tried_again(renderer: ChatRenderer) -> None:
-    refused = player(renderer, policy(renderer, lambda call: PolicyError("invalid_request", "bad token")))
-    with pytest.raises(RolloutFailed, match="bad token"):
-        await run_group(refused, TASK, 1)
-    assert refused.hooks.counts["episodes_infra_failed"] == 1
-
-
-async def test_an_environment_that_raises_is_named_with_its_seed(renderer: ChatRenderer) -> None:
-    class Broken(type(registry.make("tictactoe"))):  # type: ignore[misc]
-        def step(self, action: str) -> Any:
-            raise OSError("simulator lost")
-
-    with pytest.raises(EnvironmentFailed, match=r"tictactoe seed 5.*simulator lost"):
-        await run_group(player(renderer, make=Broken), TASK, 2)
-
-
-async def test_what_nobody_foresaw_ends_the_group_with_its_own_message(renderer: ChatRenderer) -> None:
-    with pytest.raises(RolloutFailed, match=r"tictactoe seed 5: HistoryUnsupported: tictactoe has no scratchpad"):
-        await run_group(player(renderer, history="scratchpad"), TASK, 2)
-
-
-async def test_a_full_history_only_grows_and_is_one_training_sequence(renderer: ChatRenderer) -> None:
+async def test_a_full_history_keeps_each_prompt_and_a_turn_holds_what_was_added(renderer: ChatRenderer) -> None:
     episode = await run_episode(player(renderer, history="full"), TASK, 0)
-    for before, after in zip(episode.turns, episode.turns[1:], strict=False):
-        sent = before.prompt_ids + before.completion_ids
-        assert after.prompt_ids[: len(sent)] == sent
-    (sample,) = episode_samples(episode, 0.5, 0)
-    assert sample.chosen == sum(len(turn.completion_ids) for turn in episode.turns)
-    assert len(episode_samples(await run_episode(player(renderer), TASK, 0), 0.5, 0)) > 1
+    whole = list(prompts(episode.turns))
+    for before, after, turn in zip(whole, whole[1:], episode.turns, strict=False):
+        sent = before + turn.completion_ids
+        assert after[: len(sent)] == sent
+    held = sum(len(turn.added_ids) + len(turn.completion_ids) for turn in episode.turns)
+    assert held == len(whole[-1]) + len(episode.turns[-1].completion_ids)
 
 
-async def test_a_full_context_truncates_the_episode(renderer: ChatRenderer) -> None:
+async def test_a_full_context_truncates_the_episode_and_is_named(renderer: ChatRenderer) -> None:
     short = player(renderer, history="full", max_model_len=64)
     episode = await run_episode(short, TASK, 0)
-    assert episode.end == "truncated"
+    assert (episode.end, episode.truncation, episode.error) == ("truncated", "context_full", "")
     assert short.hooks.counts["truncated_context_full"] == 1
+
+
+async def test_the_cap_on_turns_and_the_environments_own_limit_are_told_apart(renderer: ChatRenderer) -> None:
+    class Limited(TicTacToe):
+        def step(self, action: str) -> StepResult:
+            return replace(super().step(action), terminated=False, truncated=True)
+
+    assert (await run_episode(player(renderer, max_turns=1), TASK, 0)).truncation == "turn_cap"
+    assert (await run_episode(player(renderer, make=Limited), TASK, 0)).truncation == "environment"
+
+
+class Rewarding(TicTacToe):
+    reward: Any = 0.0
+
+    def step(self, action: str) -> StepResult:
+        return replace(super().step(action), reward=self.reward)
+
+
+@pytest.mark.parametrize("reward", [None, "1", math.nan, math.inf, -math.inf, np.float32("nan"), np.array([1.0, 2.0])])
+async def test_a_reward_that_is_no_finite_number_fails_the_episode_with_name_and_seed(
+    renderer: ChatRenderer, reward: Any
+) -> None:
+    cls = type("Broken", (Rewarding,), {"reward": reward})
+    episode = await run_episode(player(renderer, make=cls), TASK, 0)
+    assert episode.end == "env_failed"
+    assert "tictactoe step, seed 5" in episode.error
+    assert episode.turns == ()
+
+
+@pytest.mark.parametrize("reward", [np.float32(0.5), np.array(0.5), np.float64(0.5)])
+async def test_numpys_numbers_are_rewards_and_become_pythons(renderer: ChatRenderer, reward: Any) -> None:
+    cls = type("Numpy", (Rewarding,), {"reward": reward})
+    episode = await run_episode(player(renderer, make=cls), TASK, 0)
+    assert {type(turn.reward) for turn in episode.turns} == {float}
+    assert episode.turns[0].reward == 0.5
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf, math.inf])
+async def test_an_answer_without_finite_log_probabilities_is_tried_again(renderer: ChatRenderer, value: float) -> None:
+    watched = player(renderer, policy(renderer, logprob=lambda call: value))
+    episode = await run_episode(watched, TASK, 0)
+    assert (episode.end, episode.retryable, episode.turns) == ("infra_failed", True, ())
+    assert watched.hooks.counts["answers_nonfinite_logprobs"] == 1
+
+
+class Surrogate(TicTacToe):
+    def reset(self, seed: int) -> Observation:
+        return Observation("board \ud800")
+
+
+class NoReset(TicTacToe):
+    def reset(self, seed: int) -> Observation:
+        raise KeyError("level")
+
+
+class NoMake(TicTacToe):
+    def __init__(self) -> None:
+        raise OSError("no simulator")
+
+
+class NoResult(TicTacToe):
+    def step(self, action: str) -> StepResult:
+        return None  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("cls", "what"), [(Surrogate, "reset"), (NoReset, "reset"), (NoMake, "make"), (NoResult, "step")]
+)
+async def test_whatever_an_environment_does_wrong_is_its_failure_and_names_the_seed(
+    renderer: ChatRenderer, cls: type[TicTacToe], what: str
+) -> None:
+    episode = await run_episode(player(renderer, make=cls), TASK, 0)
+    assert episode.end == "env_failed"
+    assert episode.error.startswith(f"tictactoe {what}, seed 5: ")
+
+
+async def test_an_environment_that_cannot_be_closed_does_not_undo_its_episode(renderer: ChatRenderer) -> None:
+    class Unclosable(TicTacToe):
+        def close(self) -> None:
+            raise RuntimeError("socket is gone")
+
+    watched = player(renderer, make=Unclosable)
+    assert (await run_episode(watched, TASK, 0)).ok
+    assert watched.hooks.counts["env_close_failed"] == 1
+
+
+async def test_an_environment_that_blocks_leaves_the_other_episodes_their_turn(renderer: ChatRenderer) -> None:
+    go_on = threading.Event()
+
+    class Waiting(TicTacToe):
+        def step(self, action: str) -> StepResult:
+            assert go_on.wait(60)
+            return super().step(action)
+
+    waiting = asyncio.create_task(run_episode(player(renderer, make=Waiting, blocking=True), TASK, 0))
+    other = await run_episode(player(renderer), TASK, 1)  # ends, although the first waits
+    assert other.ok
+    assert not waiting.done()
+    go_on.set()
+    assert (await waiting).ok
+
+
+async def test_a_blocking_environment_that_hangs_is_named_after_its_own_deadline(renderer: ChatRenderer) -> None:
+    go_on = threading.Event()
+
+    class Hanging(TicTacToe):
+        def reset(self, seed: int) -> Observation:
+            go_on.wait()
+            return super().reset(seed)
+
+    episode = await run_episode(player(renderer, make=Hanging, blocking=True, step_timeout_s=0.01), TASK, 0)
+    go_on.set()
+    assert episode.end == "env_failed"
+    assert episode.error == "tictactoe reset, seed 5 has not returned in time (env.step_timeout_s is 0.01)"
+
+
+async def test_all_calls_of_a_blocking_environment_come_from_one_thread(renderer: ChatRenderer) -> None:
+    threads = set()
+
+    class Picky(TicTacToe):
+        def __init__(self) -> None:
+            threads.add(threading.get_ident())
+            super().__init__()
+
+        def step(self, action: str) -> StepResult:
+            threads.add(threading.get_ident())
+            return super().step(action)
+
+    assert (await run_episode(player(renderer, make=Picky, blocking=True), TASK, 0)).ok
+    assert len(threads) == 1
+    assert threads != {threading.get_ident()}
 
 
 def test_a_requests_seed_depends_on_its_place_alone(renderer: ChatRenderer) -> None:
     settings = player(renderer).settings
     assert request_seed(settings, TASK, 0, 0) == request_seed(settings, TASK, 0, 0)
     assert len({request_seed(settings, TASK, sibling, turn) for sibling in range(8) for turn in range(9)}) == 72
-
-
-def test_an_answer_that_was_cut_gets_its_end_token_outside_of_what_was_chosen(renderer: ChatRenderer) -> None:
-    message = [{"role": "user", "content": "next"}]
-    whole, cut = renderer.continuation([7, renderer.end_id], message), renderer.continuation([7], message)
-    assert cut == (renderer.end_id, *whole)

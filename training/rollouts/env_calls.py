@@ -1,0 +1,191 @@
+"""Calls of an environment: what it raises or returns that cannot be used becomes EnvCallFailed, and hangs are seen."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from envs.base import Env, Observation, StepResult
+
+logger = logging.getLogger("rayward")
+Result = TypeVar("Result")
+
+
+@dataclass
+class Hooks:
+    """What an observer sees of the episodes: counters by reason, and which environment call runs since when."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    env_call: dict[int, tuple[str, float]] = field(default_factory=dict)  # key -> (what, since, monotonic s)
+    clock: Callable[[], float] = time.monotonic
+    total: Counter[str] | None = None  # of all groups of a worker; counted along
+
+    def count(self, reason: str) -> None:
+        self.counts[reason] += 1
+        if self.total is not None:
+            self.total[reason] += 1
+
+
+class EnvCallFailed(Exception):
+    """An environment raised, hung or returned what nobody can use; says what was called."""
+
+
+class EnvCalls:
+    """One environment of one episode, from `make` to `close`.
+
+    Its calls run in the caller's loop and are visible to the watchdog while they run; those of an environment that
+    says that it blocks (`Env.blocking`) run in a thread of its own, so that other episodes go on, and end after
+    `timeout_s`. A thread that does not return is left behind: Python cannot end it.
+    """
+
+    def __init__(self, name: str, seed: int, hooks: Hooks, blocking: bool, timeout_s: float) -> None:
+        self._name, self._seed, self._hooks = name, seed, hooks
+        self._timeout_s = timeout_s
+        self._thread = CallThread(f"{name}-{seed}") if blocking else None
+        self._env: Env | None = None
+        self._hung = False
+
+    async def make(self, make: Callable[[], Env]) -> Env:
+        self._env = await self._call("make", make)
+        return self._env
+
+    async def reset(self) -> Observation:
+        """Raises EnvCallFailed."""
+        return await self._call("reset", lambda: checked_observation(self._made.reset(self._seed)))
+
+    async def step(self, text: str) -> StepResult:
+        """The reward is a finite float. Raises EnvCallFailed."""
+        return await self._call("step", lambda: checked_result(self._made.step(text)))
+
+    async def close(self) -> None:
+        """Never raises: an episode is what was played, however its environment ends. Failures are counted."""
+        try:
+            if self._env is not None and not self._hung:
+                await self._call("close", self._env.close)
+        except EnvCallFailed as error:
+            self._hooks.count("env_close_failed")
+            logger.warning("%s (counted, and ignored: the episode was over)", error)
+        finally:
+            if self._thread is not None:
+                self._thread.end()
+
+    @property
+    def _made(self) -> Env:
+        assert self._env is not None
+        return self._env
+
+    async def _call(self, what: str, function: Callable[[], Result]) -> Result:
+        what = f"{self._name} {what}, seed {self._seed}"
+        try:
+            if self._thread is None:
+                return self._inline(what, function)
+            return await self._threaded(self._thread, what, function)
+        except EnvCallFailed:
+            raise
+        except Exception as error:
+            raise EnvCallFailed(f"{what}: {type(error).__name__}: {error}") from error
+
+    def _inline(self, what: str, function: Callable[[], Result]) -> Result:
+        self._hooks.env_call[id(self)] = (what, self._hooks.clock())
+        try:
+            return function()
+        finally:
+            self._hooks.env_call.pop(id(self), None)
+
+    async def _threaded(self, thread: CallThread, what: str, function: Callable[[], Result]) -> Result:
+        deadline = asyncio.timeout(self._timeout_s)
+        try:
+            async with deadline:
+                return await thread.run(function)
+        except TimeoutError:
+            if not deadline.expired():
+                raise  # the environment's own
+            self._hung = True
+            self._hooks.count("env_calls_hung")
+            limit = f"(env.step_timeout_s is {self._timeout_s:g})"
+            raise EnvCallFailed(f"{what} has not returned in time {limit}") from None
+
+
+class CallThread:
+    """One thread that runs calls one after another: simulators want all calls from the thread that made them.
+
+    A daemon: a call that never returns must not keep the process from ending, as a thread of an executor would.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._work, name=name, daemon=True).start()
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call()
+
+    async def run(self, function: Callable[[], Result]) -> Result:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
+
+        def call() -> None:
+            try:
+                result = function()
+            except BaseException as error:  # carried to the caller
+                _from_thread(loop, future, future.set_exception, error)
+            else:
+                _from_thread(loop, future, future.set_result, result)
+
+        self._calls.put(call)
+        return await future
+
+    def end(self) -> None:
+        """After the calls that were given so far."""
+        self._calls.put(None)
+
+
+def _from_thread(
+    loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], settle: Callable[[Any], None], value: Any
+) -> None:
+    def deliver() -> None:
+        if not future.done():  # else the caller has given up
+            settle(value)
+
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(deliver)
+
+
+def checked_result(result: StepResult) -> StepResult:
+    """The result with its reward as a finite Python float. Raises TypeError or ValueError for one that is none."""
+    if not isinstance(result, StepResult):
+        raise TypeError(f"step must return a StepResult, not {type(result).__name__}")
+    checked_observation(result.observation)
+    return replace(result, reward=finite_reward(result.reward))
+
+
+def finite_reward(reward: Any) -> float:
+    """A number of any kind (also numpy's) as a finite float.
+
+    >>> finite_reward(True), finite_reward(2)
+    (1.0, 2.0)
+    """
+    if not (hasattr(type(reward), "__float__") or hasattr(type(reward), "__index__")):
+        raise TypeError(f"the reward must be a number, got {reward!r} ({type(reward).__name__})")
+    value = float(reward)
+    if not math.isfinite(value):
+        raise ValueError(f"the reward must be finite, got {reward!r}")
+    return value
+
+
+def checked_observation(observation: Observation) -> Observation:
+    """Raises TypeError for what is no Observation, UnicodeEncodeError for text that no tokenizer can encode."""
+    if not isinstance(observation, Observation) or not isinstance(observation.text, str):
+        raise TypeError(f"an observation must be an Observation with a text, got {observation!r:.80}")
+    observation.text.encode()
+    if observation.note is not None:
+        observation.note.encode()
+    return observation
