@@ -11,7 +11,8 @@ import ray
 from configs.training import TrainConfig
 from deployments.client.handle import ServeGenerate
 from envs.registry import make as make_env
-from training.rollouts.episode import Hooks, Player, PlaySettings
+from training.rollouts.env_calls import Hooks
+from training.rollouts.episode import Player, PlaySettings
 from training.rollouts.group import run_group
 from training.rollouts.renderer import ChatRenderer
 from training.types import Group, Task
