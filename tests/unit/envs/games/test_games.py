@@ -7,16 +7,11 @@ import random
 import re
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from envs import registry
-from envs.base import Env, EpisodeOver, SettingError
+from envs.base import Env, EpisodeOver
 from envs.games.key_door import KeyDoor
 from envs.games.tictactoe import TicTacToe
-from envs.history import HistoryUnsupported, make_history
-from envs.parsing import tag_content, tagged_int
-from envs.registry import UnknownEnvironment
 
 NAMES = registry.names()
 
@@ -181,37 +176,3 @@ def test_the_seeds_of_the_splits_never_meet() -> None:
     train = {_seed_in_split(seed, "train") for seed in range(5000)}
     heldout = {_seed_in_split(seed, "heldout") for seed in range(1_000_000, 1_005_000)}
     assert not train & heldout
-
-
-@given(st.text())
-def test_no_text_breaks_the_parser(text: str) -> None:
-    tag_content(text, "action")
-    tagged_int(text, "move")
-
-
-def test_unknown_names_are_answered_by_the_nearest() -> None:
-    with pytest.raises(UnknownEnvironment, match="Did you mean 'tictactoe'"):
-        registry.make("tictacto")
-    with pytest.raises(SettingError, match="Did you mean 'max_steps'"):
-        registry.make("key_door", max_step=3)
-    with pytest.raises(UnknownEnvironment, match="cannot be imported"):
-        registry.make("no.such.module:Env")
-
-
-def test_histories_carry_what_their_name_says() -> None:
-    env = KeyDoor()
-    observation = env.reset(0)
-    full = make_history("full", env.spec)
-    assert [m["role"] for m in full.start("s", observation)] == ["system", "user"]
-    assert [m["role"] for m in full.next("a", observation)] == ["system", "user", "assistant", "user"]
-    none = make_history("NO_HISTORY", env.spec)
-    none.start("", observation)
-    assert [m["role"] for m in none.next("a", observation)] == ["user"]
-    pad = make_history("scratchpad", env.spec)
-    pad.start("s", observation)
-    assert "<scratchpad>left</scratchpad>" in pad.next("<scratchpad>left</scratchpad>", observation)[-1]["content"]
-    assert "<scratchpad>left</scratchpad>" in pad.next("no note", observation)[-1]["content"]
-    best = make_history("optimal_scratchpad", env.spec)
-    assert "seen:" in best.start("s", observation)[-1]["content"]
-    with pytest.raises(HistoryUnsupported, match="tictactoe has no scratchpad"):
-        make_history("scratchpad", TicTacToe().spec)
