@@ -71,6 +71,8 @@ def _error(answer: httpx.Response, request_id: str) -> PolicyError:
     try:
         body = answer.json()
     except ValueError:
+        body = None
+    if not isinstance(body, dict):  # not ours: a proxy's page, or any other server's
         body = {}
     kind = body.get("kind")
     if kind not in TABLE:

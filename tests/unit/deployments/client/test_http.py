@@ -127,6 +127,7 @@ def test_the_callers_own_fault_is_raised_at_once(server: Server, status: int, ki
         (401, {"error": "no key"}, "unauthenticated"),  # of a proxy that does not know our kinds
         (404, b"<html>no such page</html>", "not_found"),
         (500, b"", "internal"),
+        (500, [], "internal"),  # JSON, but no object
         (400, {"kind": "of a later version", "message": "?"}, "invalid_request"),
     ],
 )

@@ -1,0 +1,53 @@
+"""A serving configuration is checked as a whole before anything starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from configs.base import PACKAGE_DIR, ConfigError
+from configs.serving import EngineConfig, ServeConfig
+
+
+def serve(*policies: dict[str, Any], **fields: Any) -> ServeConfig:
+    return ServeConfig.parse({"policies": list(policies), **fields})
+
+
+@pytest.mark.parametrize("file", sorted(PACKAGE_DIR.glob("serve/*.yaml")), ids=lambda file: file.stem)
+def test_every_shipped_config_loads_and_survives_a_round_trip(file: str) -> None:
+    config = ServeConfig.load(file)
+    assert ServeConfig.parse(config.dump()) == config
+
+
+def test_policies_of_one_application_have_different_names() -> None:
+    with pytest.raises(ConfigError, match="used twice: a"):
+        serve({"name": "a", "model": "m"}, {"name": "a", "model": "n"}, {"name": "b", "model": "n"})
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "-a", "a b"])
+def test_a_name_that_could_not_stand_in_a_route_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"policies\.0\.name"):
+        serve({"name": name, "model": "m"})
+
+
+def test_fewer_replicas_at_most_than_at_least_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"max_replicas \(1\) is below min_replicas \(2\): raise max_replicas"):
+        serve({"model": "m", "replicas": {"min_replicas": 2}})
+
+
+def test_replicas_may_shrink_to_none() -> None:
+    assert serve({"model": "m", "replicas": {"min_replicas": 0}}).policies[0].replicas.min_replicas == 0
+
+
+def test_an_application_without_a_policy_is_refused() -> None:
+    with pytest.raises(ConfigError, match="policies"):
+        serve()
+
+
+def test_a_replica_takes_the_gpus_of_all_its_stages() -> None:
+    assert EngineConfig(tensor_parallel_size=4, pipeline_parallel_size=2).gpus == 8
+
+
+def test_nothing_listens_beyond_this_machine_unless_told_to() -> None:
+    assert serve({"model": "m"}).http.host == "127.0.0.1"
