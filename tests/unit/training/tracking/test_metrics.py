@@ -40,7 +40,9 @@ def test_rollout_metrics_by_hand() -> None:
 
 def test_shares_of_turns_and_tokens_are_over_all_turns_of_the_step() -> None:
     task = Task("game", 7)
-    long = Episode(task, 0, (turn(0.0, 2), turn(0.0, 2), turn(0.0, 2, illegal=True)), "truncated")
+    long = Episode(
+        task, 0, (turn(0.0, 2), turn(0.0, 2), turn(0.0, 2, illegal=True)), "truncated", truncation="turn_cap"
+    )
     short = Episode(task, 1, (turn(1.0, 6),), "completed")
 
     metrics = rollout_metrics([Group(task, (long, short))])
