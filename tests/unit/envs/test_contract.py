@@ -1,0 +1,78 @@
+"""The contract that every registered environment keeps."""
+
+from __future__ import annotations
+
+import pickle
+import random
+import re
+
+import pytest
+
+from envs import registry
+from envs.base import Env, EpisodeOver
+
+NAMES = registry.names()
+
+
+def actions(name: str, seed: int) -> list[str]:
+    rng = random.Random(seed)
+    words = {"tictactoe": [f"<move>{n}</move>" for n in range(1, 10)] + ["nonsense"]}
+    return [rng.choice(words.get(name, ["<action>up</action>", "<action>right</action>", "?"])) for _ in range(60)]
+
+
+def transcript(env: Env, seed: int, name: str) -> list[tuple[str, float]]:
+    seen = [(env.reset(seed).text, 0.0)]
+    for action in actions(name, seed):
+        result = env.step(action)
+        assert "parse_ok" in result.info
+        assert not (result.terminated and result.truncated)
+        seen.append((result.observation.text, result.reward))
+        if result.terminated or result.truncated:
+            break
+    return seen
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_thousand_at_once_play_as_they_do_alone(name: str) -> None:
+    alone = [transcript(registry.make(name), seed, name) for seed in range(1000)]
+    together = [registry.make(name) for _ in range(1000)]
+    first = [env.reset(seed).text for seed, env in enumerate(together)]
+    assert first == [episode[0][0] for episode in alone]
+    second = [env.step(actions(name, seed)[0]).observation.text for seed, env in enumerate(together)]
+    assert second == [episode[1][0] for episode in alone]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_episode_goes_on_after_pickling(name: str) -> None:
+    env = registry.make(name)
+    env.reset(3)
+    env.step(actions(name, 3)[0])
+    copy = pickle.loads(pickle.dumps(env))
+    assert copy.step(actions(name, 3)[1]) == env.step(actions(name, 3)[1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_before_reset_or_after_the_end_raises(name: str) -> None:
+    env = registry.make(name)
+    with pytest.raises(EpisodeOver):
+        env.step("x")
+    env.reset(0)
+    for _ in range(env.spec.horizon):
+        result = env.step("nonsense")
+        if result.terminated or result.truncated:
+            break
+    with pytest.raises(EpisodeOver):
+        env.step("x")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_grammar_accepts_every_answer_of_the_expert(name: str) -> None:
+    env, rng = registry.make(name), random.Random(0)
+    for seed in range(20):
+        env.reset(seed)
+        while True:
+            action = env.expert_action(rng, 0.3)
+            assert re.fullmatch(env.spec.action_regex, action)
+            result = env.step(action)
+            if result.terminated or result.truncated:
+                break
