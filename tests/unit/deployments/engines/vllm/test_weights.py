@@ -167,6 +167,20 @@ async def test_a_push_whose_learner_is_gone_after_a_part_breaks_the_engine() -> 
         await part
 
 
+async def test_a_push_takes_the_place_of_an_earlier_one_that_nobody_finished() -> None:
+    worker, weights = engine()
+    await weights.push(StartPush(3, deadline_s=300.0))
+    await weights.push(StartPush(4, deadline_s=300.0))
+    await weights.push(PushPart(4, {}))
+    await weights.push(FinishPush(4))
+    assert (weights.version, weights.breaker.reason) == (4, None)
+    await weights.push(StartPush(5, deadline_s=300.0))
+    await weights.push(PushPart(5, {}))
+    with pytest.raises(PolicyError, match="half-way"):
+        await weights.push(StartPush(6, deadline_s=300.0))
+    assert worker.paused
+
+
 async def test_an_aborted_push_of_which_nothing_arrived_changes_nothing() -> None:
     worker, weights = engine()
     await weights.push(StartPush(3, deadline_s=300.0))
