@@ -117,7 +117,7 @@ class _Sender:
     def __init__(self, control: Control, rank: int, dtype: torch.dtype | None) -> None:
         self.rank = rank
         self._dtype = dtype
-        self._client = _PushClient(control)
+        self._client = PushClient(control)
         self._source: Any = None
         self._engine: TrainerWeightTransferEngine[Any] | None = None
 
@@ -146,7 +146,7 @@ class _Sender:
             self._engine = None
 
 
-class _PushClient:
+class PushClient:
     """What vLLM's trainer-side engines call (`VLLMWeightSyncClient`), as typed steps. They know no versions."""
 
     def __init__(self, control: Control) -> None:

@@ -22,7 +22,7 @@ TINY = {
     "optimizer": {"lr": 1e-3},
     "serving": {
         "engine": {"dtype": "float32", "max_model_len": 256, "max_num_seqs": 32},
-        "replicas": {"health_period_s": 1.0, "drain_s": 2.0},
+        "replicas": {"health_period_s": 1.0, "drain_s": 2.0, "no_progress_s": 20.0},
     },
     "evaluation": {"episodes": 16},
     "checkpoint": {"every_steps": 1, "keep": 10},

@@ -10,6 +10,7 @@ import pytest
 
 from deployments.errors import PolicyError
 from deployments.protocol.generate import GenerateRequest, GenerateResult, Sampling
+from deployments.weights.push_steps import FinishPush, PushPart, StartPush
 
 pytestmark = pytest.mark.integration
 
@@ -104,7 +105,7 @@ def test_the_next_request_after_a_publish_is_answered_by_the_new_weights(stack: 
 
 
 def test_a_learner_drives_the_weight_sync_of_all_replicas_through_their_handle(stack: Any) -> None:
-    """The calls that the NCCL and IPC publishers make, here with a pull between `start` and `finish`."""
+    """The calls that the NCCL and IPC publishers make, here with a folder as the only part."""
     from ray import serve
 
     from deployments.weights.push import ServeControl
@@ -113,24 +114,21 @@ def test_a_learner_drives_the_weight_sync_of_all_replicas_through_their_handle(s
     control = ServeControl(serve.get_deployment_handle("policy", "rayward"))
     members = control.members()
     version = publish_folder(stack.session, stack.session.model)
-    control.pause()
-    try:
-        control.start_weight_update()
-        control.update_weights({"folder": str(stack.session.store.fetch(version).folder), "version": version})
-        control.finish_weight_update(str(version))
-    finally:
-        control.resume()
+    control.push(StartPush(version, deadline_s=60.0))
+    folder = str(stack.session.store.fetch(version).folder)
+    control.push(PushPart(version, {"folder": folder, "version": version}))
+    control.push(FinishPush(version))
     answer = generate(stack, request("pushed"))[0]
     assert answer.weight_version == version
     assert control.members() == members, "no replica was replaced"
 
 
-def test_an_unknown_weight_sync_call_is_an_error_of_the_caller(stack: Any) -> None:
+def test_a_push_that_nobody_started_is_an_error_of_the_caller(stack: Any) -> None:
     from ray import serve
 
     handle = serve.get_deployment_handle("policy", "rayward")
-    with pytest.raises(Exception, match="no weight-sync call 'reboot'"):
-        handle.push.remote("reboot").result(timeout_s=30)
+    with pytest.raises(Exception, match="no push of version 99999 was started here"):
+        handle.push.remote(PushPart(99_999, {})).result(timeout_s=30)
 
 
 def test_an_application_that_finds_no_room_ends_in_an_error_that_says_so(stack: Any) -> None:

@@ -164,6 +164,10 @@ class EngineWeights:
                 except Exception as error:
                     raise PolicyError("stale_weights", f"vLLM could not join the transfer group: {error!r}") from error
             case StartPush(version, deadline_s):
+                if self._push is not None:  # of a learner that was restarted, perhaps: nobody will finish it
+                    await self._push.abort(f"the push of version {version} began before {self._push.version} was done")
+                if self.breaker.reason is not None:
+                    raise PolicyError("engine_failed", self.breaker.reason)
                 self._push = await WeightPush.start(self, version, deadline_s)
             case PushPart(version, info):
                 await self._of(version).receive(info)

@@ -1,0 +1,80 @@
+"""A whole TokenEngine without a model, for tests of what stands around engines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from configs.serving import PolicyConfig
+from deployments.engines.base import AsgiApp, Breaker
+from deployments.errors import PolicyError
+from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult
+from deployments.weights.push_steps import FinishPush, PushStep
+
+
+class InMemoryEngine:
+    """Answers every request with `max_tokens` times its weight version, as soon as `answering` is set.
+
+    `updating`: an update waits until it is set (it is, at the start); `breaks`: the next update breaks half-way.
+    """
+
+    def __init__(self, config: PolicyConfig | None = None) -> None:
+        self.version = 0
+        self.breaker = Breaker()
+        self.loaded = self.closed = False
+        self.answering, self.updating, self.update_began = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.answering.set()
+        self.updating.set()
+        self.breaks: str | None = None
+        self.progress: dict[str, int] = {}
+        self.arrived = asyncio.Event()
+
+    async def load(self) -> None:
+        self.loaded = True
+
+    async def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult | GenerateFailure]:
+        return [await self._answer(request) for request in requests]
+
+    async def _answer(self, request: GenerateRequest) -> GenerateResult:
+        self.progress[request.request_id] = 0
+        self.arrived.set()
+        try:
+            await self.answering.wait()
+            tokens = [self.version] * request.sampling.max_tokens
+            return GenerateResult(request.request_id, tokens, [0.0] * len(tokens), self.version, "length", self.version)
+        finally:
+            del self.progress[request.request_id]
+
+    async def openai_application(self) -> AsgiApp:
+        async def app(
+            scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+        ) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            self.arrived.set()
+            await self.answering.wait()
+            await send({"type": "http.response.body", "body": b"%d" % self.version})
+
+        return app
+
+    async def update(self, folder: Path, version: int) -> None:
+        self.update_began.set()
+        await self.updating.wait()
+        if self.breaks is not None:
+            self.breaker.trip(self.breaks)
+            raise PolicyError("engine_failed", self.breaks)
+        self.version = version
+
+    async def push(self, step: PushStep) -> None:
+        if isinstance(step, FinishPush):
+            self.version = step.version
+
+    def held(self) -> Mapping[str, int]:
+        return self.progress
+
+    async def health(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        self.closed = True

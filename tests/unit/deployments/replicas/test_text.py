@@ -1,0 +1,123 @@
+"""The replica's logic around a TokenEngine in memory: no Ray is started, and no vLLM."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from configs.serving import PolicyConfig
+from deployments.engines.base import EngineUnhealthy
+from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult, Sampling
+from deployments.replicas import text
+from deployments.replicas.text import PolicyReplica
+from deployments.weights.push_steps import FinishPush, StartPush
+from deployments.weights.store import WeightStore
+from tests.unit.deployments.engines.in_memory import InMemoryEngine
+
+pytestmark = pytest.mark.filterwarnings("ignore:coroutine 'PolicyReplica.__del__' was never awaited")
+
+Start = Callable[..., Awaitable[tuple[PolicyReplica, InMemoryEngine]]]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> WeightStore:
+    return WeightStore(str(tmp_path / "store"))
+
+
+@pytest.fixture
+async def start(store: WeightStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
+    monkeypatch.setattr(text, "RETIRE_AFTER_S", 0.0)
+    opened: list[PolicyReplica] = []
+
+    async def started(**changes: Any) -> tuple[PolicyReplica, InMemoryEngine]:
+        engine = InMemoryEngine()
+        config = PolicyConfig(model="in memory", weights_root=str(tmp_path / "store"))
+        replica: Any = object.__new__(PolicyReplica)  # as Serve does: its constructor is awaited
+        await replica.__init__(config.model_dump(mode="json"), lambda _: engine, **changes)
+        opened.append(replica)
+        return replica, engine
+
+    yield started
+    for replica in opened:
+        await replica.__del__()
+
+
+def publish(store: WeightStore, version: int) -> None:
+    store.publish(version, [("w", torch.full((2,), float(version)))])
+
+
+def request(name: str = "r", version: int = 0) -> GenerateRequest:
+    return GenerateRequest(name, [5], Sampling(max_tokens=3), min_weight_version=version)
+
+
+async def test_a_replica_starts_with_the_newest_version_and_answers_with_it(store: WeightStore, start: Start) -> None:
+    publish(store, 4)
+    replica, engine = await start()
+    assert engine.loaded
+    [answer] = await replica.generate([request()])
+    assert isinstance(answer, GenerateResult)
+    assert (answer.token_ids, answer.weight_version) == ([4, 4, 4], 4)
+
+
+async def test_a_request_waits_for_the_version_that_it_names(store: WeightStore, start: Start) -> None:
+    replica, _ = await start()
+    publish(store, 1)
+    placed = [pair async for pairs in replica.generate_stream([request("a", 1), request("b", 1)]) for pair in pairs]
+    assert sorted((place, answer.weight_version) for place, answer in placed if isinstance(answer, GenerateResult)) == [
+        (0, 1),
+        (1, 1),
+    ]
+
+
+async def test_a_replica_whose_update_broke_refuses_aborts_fails_its_health_check_and_ends(
+    store: WeightStore, start: Start
+) -> None:
+    ended = asyncio.get_running_loop().create_future()
+    replica, engine = await start(end_process=ended.set_result)
+    engine.answering.clear()
+    running = asyncio.create_task(replica.generate([request("running")]))
+    await engine.arrived.wait()
+    engine.breaks = "a weight update broke off half-way"
+    publish(store, 1)
+    [asked] = await replica.generate([request("asked for it", 1)])
+    [aborted] = await running
+    [refused] = await replica.generate([request("later")])
+    for answer in (asked, aborted, refused):
+        assert isinstance(answer, GenerateFailure), answer
+        assert (answer.kind, "half-way" in answer.message) == ("engine_failed", True)
+    with pytest.raises(EngineUnhealthy, match="half-way"):
+        await replica.check_health()
+    assert await ended == 1
+    assert engine.closed, "its child processes do not outlive it"
+
+
+async def test_a_healthy_replica_does_not_end(start: Start) -> None:
+    replica, engine = await start(end_process=lambda code: pytest.fail("ended"))
+    await replica.check_health()
+    assert not engine.closed
+
+
+async def test_a_learner_pushes_a_version_through_the_replica(start: Start) -> None:
+    replica, _ = await start()
+    await replica.push(StartPush(7, 300.0))
+    await replica.push(FinishPush(7))
+    assert (await replica.status())["weight_version"] == 7
+
+
+async def test_making_the_openai_application_waits_for_no_update_of_the_weights(
+    store: WeightStore, start: Start
+) -> None:
+    replica, engine = await start()
+    engine.updating.clear()
+    publish(store, 1)
+    updating = asyncio.create_task(replica.ensure_version(1))
+    await engine.update_began.wait()
+    pieces = [piece async for piece in replica.openai("POST", "/v1/chat/completions", "", [], b"{}")]
+    assert pieces == [{"status": 200, "headers": []}, b"0"]
+    engine.updating.set()
+    assert await updating == 1
