@@ -318,6 +318,17 @@ def test_vllms_own_refusal_has_the_one_body(stack: Any) -> None:
     assert set(answer.json()) == {"kind", "message", "detail", "request_id", "error"}
 
 
+@pytest.mark.parametrize("choice", ["auto", "required", {"type": "function", "function": {"name": "move"}}])
+def test_tools_may_be_offered_without_configuration(stack: Any, choice: Any) -> None:
+    parameters = {"type": "object", "properties": {"cell": {"type": "integer", "enum": [1, 2]}}, "required": ["cell"]}
+    tool = {"type": "function", "function": {"name": "move", "parameters": parameters}}
+    body = {**CHAT, "ignore_eos": False, "tools": [tool], "tool_choice": choice}
+    answer = httpx.post(f"{stack.http}/v1/chat/completions", json=body, timeout=60)
+    assert answer.status_code == 200, answer.text
+    calls = answer.json()["choices"][0]["message"].get("tool_calls")
+    assert choice == "auto" or calls[0]["function"]["name"] == "move"
+
+
 def test_serve_and_its_balancer_listen_on_loopback_alone(stack: Any) -> None:
     import psutil
 

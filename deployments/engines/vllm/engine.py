@@ -69,7 +69,9 @@ class VllmEngine:
         return self._breaker
 
     async def openai_application(self) -> AsgiApp:
-        return await openai_application(self._llm, self._config.model, self._config.name)
+        return await openai_application(
+            self._llm, self._config.model, self._config.name, self._config.engine.tool_call_parser
+        )
 
     async def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult | GenerateFailure]:
         """Answers in the order of the requests; one that fails does not touch the others."""

@@ -1,0 +1,35 @@
+"""HAProxy's side doors are shut."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
+
+from training.cluster.loopback import haproxy_on_loopback
+
+CONFIG = """frontend prometheus
+    bind :9101
+    mode http
+frontend http_frontend
+    bind *:8000
+listen stats
+  bind *:8404
+  stats enable
+"""
+
+
+def test_metrics_and_statistics_are_bound_to_loopback_and_the_application_where_it_was_told(tmp_path: Path) -> None:
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(CONFIG)
+    program = haproxy_on_loopback(tmp_path, metrics_port=9101, stats_port=8404)
+    subprocess.run([program, "-v", "-f", config], check=True, capture_output=True, timeout=30)
+    binds = [line.strip() for line in config.read_text().splitlines() if "bind" in line]
+    assert binds == ["bind 127.0.0.1:9101", "bind *:8000", "bind 127.0.0.1:8404"]
+
+
+def test_rays_template_still_writes_the_lines_that_are_rewritten() -> None:
+    lines = [line.strip() for line in HAPROXY_CONFIG_TEMPLATE.splitlines()]
+    assert "bind :{{ config.metrics_port }}" in lines
+    assert "bind *:{{ config.stats_port }}" in lines
