@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -160,16 +161,36 @@ def status_of(stack: Any) -> dict[str, Any]:
 async def until_unfinished(stack: Any, count: int) -> None:
     """Waits until the engine has so many requests that are neither answered nor aborted."""
     async with asyncio.timeout(30):
-        while status_of(stack)["unfinished_requests"] != count:  # noqa: ASYNC110  # there is no event across processes
+        while (await asyncio.to_thread(status_of, stack))["unfinished_requests"] != count:  # noqa: ASYNC110  # there is no event across processes
             await asyncio.sleep(0.05)
+
+
+@contextmanager
+def standing_still() -> Iterator[Callable[[], None]]:
+    """The engine is paused, as in a push of weights, which is aborted at the end or by what is yielded."""
+    from ray import serve
+
+    from deployments.weights.push import ServeControl
+    from deployments.weights.push_steps import AbortPush, StartPush
+
+    control, version, paused = ServeControl(serve.get_deployment_handle("policy", "rayward")), 1_000_000, True
+
+    def go_on() -> None:
+        nonlocal paused
+        if paused:
+            paused = False
+            control.push(AbortPush(version))
+
+    control.push(StartPush(version, deadline_s=120))
+    try:
+        yield go_on
+    finally:
+        go_on()
 
 
 def left_in_the_middle(stack: Any, waiting: Coroutine[Any, Any, Any]) -> None:
     """Has the engine work on a request whose client leaves. The engine stands still meanwhile (as in a push of
     weights), so that the request can end in no other way than by an abort."""
-    from ray import serve
-
-    from deployments.weights.push import ServeControl
 
     async def run() -> None:
         task = asyncio.ensure_future(waiting)
@@ -178,12 +199,8 @@ def left_in_the_middle(stack: Any, waiting: Coroutine[Any, Any, Any]) -> None:
         await asyncio.gather(task, return_exceptions=True)
         await until_unfinished(stack, 0)
 
-    control = ServeControl(serve.get_deployment_handle("policy", "rayward"))
-    control.pause()
-    try:
+    with standing_still():
         asyncio.run(run())
-    finally:
-        control.resume()
 
 
 CHAT = {"messages": [{"role": "user", "content": "You play X."}], "max_tokens": 64, "ignore_eos": True}
@@ -224,21 +241,18 @@ def test_one_of_a_batch_can_leave_without_its_neighbour(stack: Any) -> None:
     from ray import serve
 
     from deployments.client.handle import ServeGenerate
-    from deployments.weights.push import ServeControl
 
-    control = ServeControl(serve.get_deployment_handle("policy", "rayward"))
-
-    async def run() -> Any:
+    async def run(go_on: Callable[[], None]) -> Any:
         call = ServeGenerate(serve.get_deployment_handle("policy", "rayward"), window_s=0.2)
         leaver, stayer = (asyncio.ensure_future(call(request(name))) for name in ("leaver", "stayer"))
         await until_unfinished(stack, 2)
         leaver.cancel()
         await until_unfinished(stack, 1)
-        await asyncio.to_thread(control.resume)
+        await asyncio.to_thread(go_on)
         return await stayer
 
-    control.pause()
-    assert isinstance(asyncio.run(run()), GenerateResult)
+    with standing_still() as go_on:
+        assert isinstance(asyncio.run(run(go_on)), GenerateResult)
 
 
 def test_a_request_that_waited_past_its_deadline_is_refused_by_the_replica(stack: Any) -> None:

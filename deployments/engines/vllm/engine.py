@@ -185,6 +185,9 @@ class VllmEngine:
             for request_id, state in self._llm.output_processor.request_states.items()
         }
 
+    def unfinished(self) -> int:
+        return self._llm.output_processor.get_num_unfinished_requests()
+
     async def health(self) -> None:
         """Raises EngineUnhealthy when vLLM's processes or threads are gone, or when its process does not answer."""
         if self._llm.errored:
