@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from training.cluster.ports import free_port
+
 # Ray starts `haproxy -db -f CONFIG ...` anew for each change of the configuration. The frontend of the application has
 # a host of its own (`http.host`) and is left alone.
 SCRIPT = """#!/bin/sh
@@ -19,6 +21,16 @@ for argument in "$@"; do
 done
 exec {binary} "$@"
 """
+
+
+def haproxy_settings(folder: Path) -> dict[str, str]:
+    """Environment of a Ray whose HAProxy has its metrics and statistics on free ports of loopback."""
+    metrics_port, stats_port = free_port(), free_port()
+    return {
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(haproxy_on_loopback(folder, metrics_port, stats_port)),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
+    }
 
 
 def haproxy_on_loopback(folder: Path, metrics_port: int, stats_port: int) -> Path:

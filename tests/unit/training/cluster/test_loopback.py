@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
 
+import psutil
+import pytest
 from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
 
 from training.cluster.loopback import haproxy_on_loopback
+from training.cluster.ports import free_port
 
 CONFIG = """frontend prometheus
     bind :9101
@@ -33,3 +37,41 @@ def test_rays_template_still_writes_the_lines_that_are_rewritten() -> None:
     lines = [line.strip() for line in HAPROXY_CONFIG_TEMPLATE.splitlines()]
     assert "bind :{{ config.metrics_port }}" in lines
     assert "bind *:{{ config.stats_port }}" in lines
+
+
+RUNNING = """defaults
+    mode http
+    timeout connect 5s
+    timeout client 5s
+    timeout server 5s
+frontend prometheus
+    bind :{metrics}
+    no log
+listen stats
+  bind *:{stats}
+  stats enable
+"""
+
+
+def test_a_running_haproxy_listens_on_loopback_alone(tmp_path: Path) -> None:
+    metrics, stats = free_port(), free_port()
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(RUNNING.format(metrics=metrics, stats=stats))
+    program = haproxy_on_loopback(tmp_path, metrics, stats)
+    with subprocess.Popen([program, "-db", "-f", config]) as process:
+        try:
+            assert listening(process) == {("127.0.0.1", metrics), ("127.0.0.1", stats)}
+        finally:
+            process.terminate()
+
+
+def listening(process: subprocess.Popen[bytes]) -> set[tuple[str, int]]:
+    """The two addresses of a process, as soon as it listens on them."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end and process.poll() is None:
+        found = psutil.Process(process.pid).net_connections(kind="tcp")
+        addresses = {(c.laddr.ip, c.laddr.port) for c in found if c.status == psutil.CONN_LISTEN}
+        if len(addresses) == 2:
+            return addresses
+        time.sleep(0.02)
+    pytest.fail("HAProxy does not listen")
