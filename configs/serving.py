@@ -43,6 +43,9 @@ class EngineConfig(Strict):
     weight_transfer: Literal["store", "nccl", "ipc"] = Field(
         "store", description="How new weights arrive; nccl and ipc need GPUs. A run sets it from weights.transport."
     )
+    tool_call_parser: str | None = Field(
+        "hermes", description="Parser of tool calls in chat answers by vLLM's name; None: tools are refused."
+    )
     extra: dict[str, Any] = Field(
         default_factory=dict, description="Further arguments of vLLM's AsyncEngineArgs, as they are."
     )

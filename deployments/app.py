@@ -24,6 +24,8 @@ THROUGHPUT_SWITCHES = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    # gRPC's own limit of 4 MiB lies below `max_body_bytes`, which bounds what comes in from outside.
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),
 }
 ENGINES: dict[str, StartTokenEngine] = {"vllm": VllmEngine}  # PolicyConfig.kind -> what makes its engine
 STICKY_ROUTER = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"

@@ -72,6 +72,9 @@ class Engine(Protocol):
         """Requests that the engine works on, in the order in which they arrived -> a number that grows with each one's
         progress (tokens so far). Empty while the engine is paused for an update, when no request can progress."""
 
+    def unfinished(self) -> int:
+        """Requests that are neither answered nor aborted, also while the engine is paused."""
+
     async def health(self) -> None:
         """Raises EngineUnhealthy. Answers at once, whatever state the engine is in."""
 

@@ -125,6 +125,9 @@ class GuardedTokenEngine:
     def held(self) -> Mapping[str, int]:
         return self._engine.held()
 
+    def unfinished(self) -> int:
+        return self._engine.unfinished()
+
     async def health(self) -> None:
         """Raises EngineUnhealthy; the breaker is tripped then."""
         if self.breaker.reason is None:

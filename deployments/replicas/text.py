@@ -180,6 +180,7 @@ class PolicyReplica:
             "model": self.config.model,
             "ready": True,
             "weight_version": self.engine.version,
+            "unfinished_requests": self.engine.unfinished(),
             "pid": os.getpid(),
             "started": self._started,
             "device": "cuda" if on_gpu(self.config.engine) else "cpu",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -147,3 +150,206 @@ def test_an_application_that_finds_no_room_ends_in_an_error_that_says_so(stack: 
         pass
     assert "huge" not in serve.status().applications
     assert ray.is_initialized()
+
+
+def status_of(stack: Any) -> dict[str, Any]:
+    return httpx.get(f"{stack.http}/health", timeout=30).json()["policies"]["policy"]
+
+
+async def until_unfinished(stack: Any, count: int) -> None:
+    """Waits until the engine has so many requests that are neither answered nor aborted."""
+    async with asyncio.timeout(30):
+        while (await asyncio.to_thread(status_of, stack))["unfinished_requests"] != count:  # noqa: ASYNC110  # there is no event across processes
+            await asyncio.sleep(0.05)
+
+
+@contextmanager
+def standing_still() -> Iterator[Callable[[], None]]:
+    """The engine is paused, as in a push of weights, which is aborted at the end or by what is yielded."""
+    from ray import serve
+
+    from deployments.weights.push import ServeControl
+    from deployments.weights.push_steps import AbortPush, StartPush
+
+    control, version, paused = ServeControl(serve.get_deployment_handle("policy", "rayward")), 1_000_000, True
+
+    def go_on() -> None:
+        nonlocal paused
+        if paused:
+            paused = False
+            control.push(AbortPush(version))
+
+    control.push(StartPush(version, deadline_s=120))
+    try:
+        yield go_on
+    finally:
+        go_on()
+
+
+def left_in_the_middle(stack: Any, waiting: Coroutine[Any, Any, Any]) -> None:
+    """Has the engine work on a request whose client leaves. The engine stands still meanwhile (as in a push of
+    weights), so that the request can end in no other way than by an abort."""
+
+    async def run() -> None:
+        task = asyncio.ensure_future(waiting)
+        await until_unfinished(stack, 1)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await until_unfinished(stack, 0)
+
+    with standing_still():
+        asyncio.run(run())
+
+
+CHAT = {"messages": [{"role": "user", "content": "You play X."}], "max_tokens": 64, "ignore_eos": True}
+PLAIN = {"prompt": "You play X.", "max_tokens": 64, "ignore_eos": True}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", PLAIN),
+        ("/v1/completions", {**PLAIN, "stop": "."}),
+        ("/v1/chat/completions", CHAT),
+        ("/v1/chat/completions", {**CHAT, "stream": True}),
+    ],
+    ids=["plain", "forwarded", "chat", "stream"],
+)
+def test_generation_ends_when_its_client_leaves(stack: Any, path: str, body: dict[str, Any]) -> None:
+    async def post() -> None:
+        async with httpx.AsyncClient(timeout=60) as client:
+            await client.post(f"{stack.http}{path}", json=body)
+
+    left_in_the_middle(stack, post())
+
+
+def test_generation_ends_when_a_rollout_cancels_its_request(stack: Any) -> None:
+    from ray import serve
+
+    from deployments.client.handle import ServeGenerate
+
+    async def rollout() -> None:
+        call = ServeGenerate(serve.get_deployment_handle("policy", "rayward"))
+        await call(request("left", sampling=Sampling(max_tokens=64, ignore_eos=True)))
+
+    left_in_the_middle(stack, rollout())
+
+
+def test_one_of_a_batch_can_leave_without_its_neighbour(stack: Any) -> None:
+    from ray import serve
+
+    from deployments.client.handle import ServeGenerate
+
+    async def run(go_on: Callable[[], None]) -> Any:
+        call = ServeGenerate(serve.get_deployment_handle("policy", "rayward"), window_s=0.2)
+        leaver, stayer = (asyncio.ensure_future(call(request(name))) for name in ("leaver", "stayer"))
+        await until_unfinished(stack, 2)
+        leaver.cancel()
+        await until_unfinished(stack, 1)
+        await asyncio.to_thread(go_on)
+        return await stayer
+
+    with standing_still() as go_on:
+        assert isinstance(asyncio.run(run(go_on)), GenerateResult)
+
+
+def test_a_request_that_waited_past_its_deadline_is_refused_by_the_replica(stack: Any) -> None:
+    from ray import serve
+
+    from deployments.client.handle import ServeGenerate
+
+    async def run() -> None:
+        call = ServeGenerate(serve.get_deployment_handle("policy", "rayward"), clock=lambda: time.time() - 1000)
+        await call(request("late"))
+
+    with pytest.raises(PolicyError, match="after its deadline"):
+        asyncio.run(run())
+
+
+@pytest.mark.parametrize("field", [{"ignore_eos": None}, {"temperature": "1"}, {"seed": 1.5}, {"model": ["a"]}])
+def test_a_wrong_type_is_refused_on_every_way_and_the_engine_goes_on(stack: Any, field: dict[str, Any]) -> None:
+    ways = [("/v1/completions", PLAIN), ("/v1/completions", {**PLAIN, "stop": "."}), ("/v1/chat/completions", CHAT)]
+    for path, body in ways:
+        answer = httpx.post(f"{stack.http}{path}", json={**body, **field}, timeout=60)
+        assert (answer.status_code, answer.json()["kind"]) == (400, "invalid_request")
+        assert next(iter(field)) in answer.json()["message"]
+    assert httpx.post(f"{stack.http}/v1/completions", json=PLAIN, timeout=60).status_code == 200
+
+
+def test_bodies_up_to_the_promised_limit_are_judged_by_what_they_say_and_harm_no_neighbour(stack: Any) -> None:
+    large = "You play X. " * 500_000  # 6 MB: over gRPC's own limit, far over the model's length
+    messages = [{"role": "user", "content": large}]
+
+    async def run() -> list[httpx.Response]:
+        async with httpx.AsyncClient(timeout=60, base_url=stack.http) as client:
+            short = [client.post("/v1/completions", json=PLAIN) for _ in range(10)]
+            long = [client.post("/v1/completions", json={**PLAIN, "prompt": large}) for _ in range(2)]
+            return list(
+                await asyncio.gather(*short, *long, client.post("/v1/chat/completions", json={"messages": messages}))
+            )
+
+    answers = asyncio.run(run())
+    assert [answer.status_code for answer in answers[:10]] == [200] * 10
+    assert [answer.status_code for answer in answers[10:]] == [413, 413, 400]
+    assert "characters" in answers[10].json()["message"]
+
+
+def test_a_body_over_the_limit_is_413(stack: Any) -> None:
+    answer = httpx.post(f"{stack.http}/v1/completions", content=b"x" * (32 * 1024 * 1024 + 1), timeout=60)
+    assert (answer.status_code, answer.json()["kind"]) == (413, "too_large")
+
+
+def test_every_answer_says_its_weight_version_and_a_request_may_ask_for_one(stack: Any) -> None:
+    from training.evaluation.evaluate import publish_folder
+
+    for path, body in (("/v1/completions", PLAIN), ("/v1/chat/completions", CHAT), ("/tokenize", {"prompt": "a"})):
+        version = publish_folder(stack.session, stack.session.model)
+        headers = {"x-min-weight-version": str(version)}
+        answer = httpx.post(f"{stack.http}{path}", json=body, headers=headers, timeout=60)
+        assert answer.status_code == 200
+        assert int(answer.headers["x-weight-version"]) >= version
+
+
+@pytest.mark.parametrize("body", [{**CHAT, "max_tokens": 2000}, {**CHAT, "n": 100}])
+def test_the_token_bound_holds_for_chat(stack: Any, body: dict[str, Any]) -> None:
+    answer = httpx.post(f"{stack.http}/v1/chat/completions", json=body, timeout=60)
+    assert (answer.status_code, answer.json()["kind"]) == (413, "too_large")
+
+
+def test_what_balancers_and_clients_of_openai_probe_is_there(stack: Any) -> None:
+    assert httpx.head(f"{stack.http}/health", timeout=30).status_code == 200
+    assert httpx.get(f"{stack.http}/v1/models/policy", timeout=30).json()["id"] == "policy"
+    assert httpx.get(f"{stack.http}/v1/models/other", timeout=30).json()["kind"] == "not_found"
+    assert httpx.delete(f"{stack.http}/v1/completions", timeout=30).json()["kind"] == "method_not_allowed"
+    assert httpx.post(f"{stack.http}/health", timeout=30).json()["kind"] == "method_not_allowed"
+
+
+def test_vllms_own_refusal_has_the_one_body(stack: Any) -> None:
+    answer = httpx.post(f"{stack.http}/v1/chat/completions", json={"messages": "none"}, timeout=30)
+    assert answer.status_code == 400
+    assert set(answer.json()) == {"kind", "message", "detail", "request_id", "error"}
+
+
+@pytest.mark.parametrize("choice", ["auto", "required", {"type": "function", "function": {"name": "move"}}])
+def test_tools_may_be_offered_without_configuration(stack: Any, choice: Any) -> None:
+    parameters = {"type": "object", "properties": {"cell": {"type": "integer", "enum": [1, 2]}}, "required": ["cell"]}
+    tool = {"type": "function", "function": {"name": "move", "parameters": parameters}}
+    body = {**CHAT, "ignore_eos": False, "tools": [tool], "tool_choice": choice}
+    answer = httpx.post(f"{stack.http}/v1/chat/completions", json=body, timeout=60)
+    assert answer.status_code == 200, answer.text
+    calls = answer.json()["choices"][0]["message"].get("tool_calls")
+    assert choice == "auto" or calls[0]["function"]["name"] == "move"
+
+
+def test_serve_and_its_balancer_listen_on_loopback_alone(stack: Any) -> None:
+    import psutil
+
+    me = psutil.Process()
+    everywhere = [
+        (process.name(), connection.laddr.ip, connection.laddr.port)
+        for process in me.children(recursive=True)
+        for connection in process.net_connections(kind="tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.ip in ("0.0.0.0", "::")
+        if "haproxy" in process.name().lower() or process.name().startswith("ray::Serve") or "Proxy" in process.name()
+    ]
+    assert everywhere == []

@@ -8,8 +8,10 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from deployments.app import THROUGHPUT_SWITCHES
+
 ROOT = Path(__file__).resolve().parents[2]
-SWITCHES = ("RAY_SERVE_ENABLE_HA_PROXY=1", "RAY_SERVE_USE_GRPC_BY_DEFAULT=1", "RAY_SERVE_THROUGHPUT_OPTIMIZED=1")
+SWITCHES = tuple(f"{name}={value}" for name, value in THROUGHPUT_SWITCHES.items())
 
 
 @pytest.fixture

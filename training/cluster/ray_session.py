@@ -17,6 +17,7 @@ from pathlib import Path
 
 from training.cluster import quiet
 from training.cluster.errors import ClusterError
+from training.cluster.loopback import haproxy_settings
 from training.cluster.ports import free_port
 
 logger = logging.getLogger("rayward")
@@ -63,8 +64,7 @@ def process_settings(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / ADMIN_SOCKET),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        **haproxy_settings(folder),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
         "RAY_DEDUP_LOGS": "1",

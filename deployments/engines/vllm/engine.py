@@ -69,7 +69,9 @@ class VllmEngine:
         return self._breaker
 
     async def openai_application(self) -> AsgiApp:
-        return await openai_application(self._llm, self._config.model, self._config.name)
+        return await openai_application(
+            self._llm, self._config.model, self._config.name, self._config.engine.tool_call_parser
+        )
 
     async def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult | GenerateFailure]:
         """Answers in the order of the requests; one that fails does not touch the others."""
@@ -182,6 +184,9 @@ class VllmEngine:
             request_id: 0 if state.detokenizer is None else state.detokenizer.num_output_tokens()
             for request_id, state in self._llm.output_processor.request_states.items()
         }
+
+    def unfinished(self) -> int:
+        return self._llm.output_processor.get_num_unfinished_requests()
 
     async def health(self) -> None:
         """Raises EngineUnhealthy when vLLM's processes or threads are gone, or when its process does not answer."""

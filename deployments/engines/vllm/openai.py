@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, cast
 
 from deployments.engines.base import AsgiApp
+from deployments.errors import PolicyError
 from deployments.protocol.exchange import HttpCall, HttpHead, HttpPiece
 from deployments.protocol.generate import GenerateFailure
 
@@ -19,15 +20,19 @@ logger = logging.getLogger("ray.serve")
 LEAVING_LIMIT_S = 5.0  # time that a handler gets to end after its client's disconnect, before it is cancelled
 
 
-async def openai_application(llm: AsyncLLM, model: str, served_name: str) -> AsgiApp:
-    """vLLM's FastAPI application around a running engine. `served_name`: what clients put into `model`."""
+async def openai_application(
+    llm: AsyncLLM, model: str, served_name: str, tool_call_parser: str | None = None
+) -> AsgiApp:
+    """vLLM's FastAPI application around a running engine. `served_name`: what clients put into `model`;
+    `tool_call_parser`: one of vLLM's, by name, without which it refuses tools."""
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
     from vllm.entrypoints.launchers.cli_args import make_arg_parser
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
+    tools = ["--enable-auto-tool-choice", "--tool-call-parser", tool_call_parser] if tool_call_parser else []
     arguments = make_arg_parser(FlexibleArgumentParser()).parse_args(
-        ["--model", model, "--served-model-name", served_name, "--disable-fastapi-docs"]
+        ["--model", model, "--served-model-name", served_name, "--disable-fastapi-docs", *tools]
     )
     tasks = await llm.get_supported_tasks()
     app = build_app(arguments, tasks, llm.model_config)
@@ -62,6 +67,8 @@ class OpenAIRoutes:
     async def _run(self, exchange: _Exchange) -> None:
         try:
             await self._app(exchange.scope(), exchange.receive, exchange.send)
+        except PolicyError as error:
+            exchange.pieces.put_nowait(GenerateFailure(exchange.call.request_id, error.kind, error.message))
         except Exception as error:  # Starlette answers 500 and raises again
             if not exchange.complete:
                 logger.error("request %s broke off", exchange.call.request_id, exc_info=error)

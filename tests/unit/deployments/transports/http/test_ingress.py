@@ -1,0 +1,192 @@
+"""The ingress with all its routes around a replica in memory: no Ray, no engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI, Request
+
+from deployments.engines.vllm.openai import OpenAIRoutes
+from deployments.protocol.completion import Completion, CompletionRequest
+from deployments.protocol.exchange import HttpCall
+from deployments.protocol.generate import GenerateFailure
+from deployments.transports.http import ingress
+
+
+class Stream:
+    """A streaming call through a handle: the items of an asynchronous generator, with `.cancel()`."""
+
+    def __init__(self, items: AsyncGenerator[Any]) -> None:
+        self._items = items
+        self.cancelled = False
+
+    def __aiter__(self) -> AsyncGenerator[Any]:
+        return self._items
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Replica:
+    """Stands for a replica and all the handles to it."""
+
+    def __init__(self) -> None:
+        self.completed: list[CompletionRequest] = []
+        self.forwarded: list[tuple[HttpCall, dict[str, Any]]] = []
+        self.failure: GenerateFailure | None = None
+        self.complete = SimpleNamespace(remote=lambda requests: Stream(self._complete(requests)))
+        self.openai = SimpleNamespace(remote=lambda call: Stream(self._openai(call)))
+        self.status = SimpleNamespace(remote=self._status)
+
+    def options(self, **_: Any) -> Replica:
+        return self
+
+    async def _status(self) -> dict[str, Any]:
+        return {"policy": "policy", "weight_version": 7}
+
+    async def _complete(self, requests: Sequence[CompletionRequest]) -> AsyncGenerator[Any]:
+        self.completed += requests
+        for place, request in enumerate(requests):
+            answer = self.failure or Completion(request.request_id, "X", "stop", 3, 1, weight_version=7)
+            yield [(place, answer)]
+
+    async def _openai(self, call: HttpCall) -> AsyncGenerator[Any]:
+        app = FastAPI()
+
+        @app.api_route("/{path:path}", methods=["GET", "POST"])
+        async def echo(path: str, request: Request) -> dict[str, Any]:
+            body = await request.json() if await request.body() else {}
+            self.forwarded.append((call, body))
+            return {"path": path, "body": body}
+
+        async for piece in OpenAIRoutes(app).call(call, 7):  # type: ignore[arg-type]
+            yield piece
+
+
+@pytest.fixture
+def replica() -> Replica:
+    return Replica()
+
+
+@pytest.fixture
+async def client(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
+    context = SimpleNamespace(app_name="rayward", servable_object=None)
+    monkeypatch.setattr("ray.serve.get_replica_context", lambda: context)
+    monkeypatch.setattr("ray.serve.get_deployment_handle", lambda name, app: replica)
+    policies = [{"name": "policy", "model": "m", "max_new_tokens": 100, "request_deadline_s": 30.0}]
+    written: Any = next(c for c in ingress.Ingress.__mro__ if c.__name__ == "Ingress" and "_policy" in vars(c))
+    context.servable_object = object.__new__(written)
+    written.__init__(context.servable_object, {"policies": policies, "max_body_bytes": 2048})
+    transport = httpx.ASGITransport(app=ingress.api)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as opened:
+        yield opened
+
+
+async def test_a_plain_completion_goes_the_short_way(client: httpx.AsyncClient, replica: Replica) -> None:
+    headers = {"x-request-id": "r1", "x-min-weight-version": "5"}
+    answer = await client.post("/v1/completions", json={"prompt": "You", "max_tokens": 4}, headers=headers)
+    body = answer.json()
+    assert answer.status_code == 200
+    assert (body["id"], body["choices"][0]["text"], body["weight_version"]) == ("cmpl-r1", "X", 7)
+    assert answer.headers["x-weight-version"] == "7"
+    assert body["usage"] == {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
+    [request] = replica.completed
+    assert (request.min_weight_version, request.deadline_s, request.sampling.max_tokens) == (5, 30.0, 4)
+    assert not replica.forwarded
+
+
+async def test_a_failure_of_the_replica_gets_its_status(client: httpx.AsyncClient, replica: Replica) -> None:
+    replica.failure = GenerateFailure("r", "stale_weights", "no version 9")
+    answer = await client.post("/v1/completions", json={"prompt": "You"})
+    assert (answer.status_code, answer.json()["kind"]) == (503, "stale_weights")
+
+
+async def test_what_is_not_plain_is_forwarded_with_version_and_deadline(
+    client: httpx.AsyncClient, replica: Replica
+) -> None:
+    headers = {"x-min-weight-version": "5"}
+    answer = await client.post("/v1/completions", json={"prompt": "You", "stop": ".", "model": "x"}, headers=headers)
+    assert answer.status_code == 200
+    assert answer.headers["x-weight-version"] == "7"
+    [(call, body)] = replica.forwarded
+    assert (call.path, call.min_weight_version) == ("/v1/completions", 5)
+    assert 0 < call.remaining_s(time.time()) <= 30
+    assert body == {"prompt": "You", "stop": ".", "model": "policy"}
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/chat/completions/"])
+async def test_a_chat_is_forwarded_with_the_policys_bound(
+    client: httpx.AsyncClient, replica: Replica, path: str
+) -> None:
+    answer = await client.post(path, json={"messages": []})
+    assert answer.status_code == 200
+    assert replica.forwarded[0][1] == {"messages": [], "model": "policy", "max_completion_tokens": 100}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"prompt": "You", "max_tokens": 101}),
+        ("/v1/completions", {"prompt": "You", "max_tokens": 51, "n": 2}),
+        ("/v1/chat/completions", {"messages": [], "max_tokens": 51, "n": 2}),
+        ("/v1/messages", {"messages": [], "max_tokens": 101}),
+        ("/v1/responses", {"input": "You", "max_output_tokens": 101}),
+    ],
+)
+async def test_too_many_tokens_reach_no_replica(
+    client: httpx.AsyncClient, replica: Replica, path: str, body: dict[str, Any]
+) -> None:
+    answer = await client.post(path, json=body)
+    assert (answer.status_code, answer.json()["kind"]) == (413, "too_large")
+    assert not replica.forwarded + replica.completed  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions", "/tokenize", "/v1/messages"])
+@pytest.mark.parametrize("field", [{"ignore_eos": None}, {"model": ["a"]}, {"temperature": "1"}])
+async def test_a_wrong_type_reaches_no_replica(
+    client: httpx.AsyncClient, replica: Replica, path: str, field: dict[str, Any]
+) -> None:
+    answer = await client.post(path, json={"prompt": "You", "messages": [], **field})
+    assert (answer.status_code, answer.json()["kind"]) == (400, "invalid_request")
+    assert next(iter(field)) in answer.json()["message"]
+    assert not replica.forwarded + replica.completed  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("HEAD", "/health", 200),
+        ("GET", "/health", 200),
+        ("GET", "/v1/models", 200),
+        ("GET", "/v1/models/", 200),
+        ("GET", "/v1/models/policy", 200),
+        ("GET", "/v1/models/other", 404),
+        ("GET", "/no/such/route", 404),
+        ("POST", "/health", 405),
+        ("DELETE", "/v1/completions", 405),
+        ("GET", "/metrics", 200),
+        ("GET", "/", 200),
+    ],
+)
+async def test_routes_that_probes_and_clients_ask_for(
+    client: httpx.AsyncClient, method: str, path: str, status: int
+) -> None:
+    answer = await client.request(method, path)
+    assert answer.status_code == status
+    if status >= 400:
+        assert set(answer.json()) == {"kind", "message", "detail", "request_id", "error"}
+
+
+async def test_a_body_over_the_limit_is_refused(client: httpx.AsyncClient) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(5):
+            yield b"x" * 1024
+
+    for path in ("/v1/completions", "/v1/chat/completions"):
+        answer = await client.post(path, content=chunks())
+        assert (answer.status_code, answer.json()["kind"]) == (413, "too_large")
