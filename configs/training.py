@@ -196,6 +196,12 @@ class LearnerConfig(Strict):
     logprob_chunk_tokens: int = Field(
         4096, ge=16, description="Tokens whose logits over the whole vocabulary are in memory at the same time."
     )
+    max_nonfinite_steps: int = Field(
+        3,
+        ge=1,
+        description="Updates in a row whose gradient is not finite (each is skipped and counted) after which the run "
+        "ends with an error.",
+    )
     restarts: int = Field(2, ge=0, description="How often Ray Train may restart the training processes.")
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ import torch
 
 from configs.training import AlgorithmConfig, EnvConfig, LearnerConfig, ModelConfig, OptimizerConfig, TinyModel
 from training.imitation import tiny
-from training.learner.learner import Learner
+from training.learner.learner import Learner, LearnerSettings
 from training.types import Batch, Denominators, Sample
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")]
@@ -32,11 +32,13 @@ def batch() -> Batch:
 
 def learner(model: Path, gpus: float, **settings: object) -> Learner:
     return Learner(
-        ModelConfig(**settings),  # type: ignore[arg-type]
-        OptimizerConfig(lr=1e-3, warmup_steps=0),
-        AlgorithmConfig(loss="dapo", entropy_coef=0.01),
-        LearnerConfig(gpus_per_worker=gpus, max_tokens_per_microbatch=128, logprob_chunk_tokens=16),
-        str(model),
+        LearnerSettings(
+            ModelConfig(**settings),  # type: ignore[arg-type]
+            OptimizerConfig(lr=1e-3, warmup_steps=0),
+            AlgorithmConfig(loss="dapo", entropy_coef=0.01),
+            LearnerConfig(gpus_per_worker=gpus, max_tokens_per_microbatch=128, logprob_chunk_tokens=16),
+            str(model),
+        )
     )
 
 

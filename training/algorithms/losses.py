@@ -14,11 +14,26 @@ import torch
 from torch import Tensor
 
 from configs.training import AlgorithmConfig
+from training.algorithms.off_policy import MAX_LOG_RATIO, bounded_exp
 from training.types import Denominators
 
 
 @dataclass(frozen=True)
 class LossInputs:
+    """One micro-batch as a loss sees it.
+
+    Two sequences of three positions; the first chose two tokens, the second one; the last token of the first is left
+    out by its weight:
+
+    LossInputs(
+        learner_logp=[[0, -0.5, -2.0], [0, 0, -1.0]],
+        behaviour_logp=[[0, -0.7, -9.0], [0, 0, -1.0]],
+        advantage=[1.0, -1.0],
+        mask=[[0, 1, 1], [0, 0, 1]],
+        weight=[[1, 1.2, 0], [1, 1, 1]],
+    )  # ratio is [[1, e^0.2, 1], [1, 1, 1]]
+    """
+
     learner_logp: Tensor  # [B, T], with gradient
     behaviour_logp: Tensor  # [B, T], of the policy that the ratio is taken against, without gradient
     advantage: Tensor  # [B]
@@ -26,8 +41,20 @@ class LossInputs:
     weight: Tensor  # [B, T], off-policy correction, without gradient; ones when there is none
 
     @property
+    def counted(self) -> Tensor:
+        """[B, T] bool: chosen by the policy and not left out. What is not counted has no value and no gradient in any
+        loss: it is selected away, since an infinity times weight 0 would be NaN."""
+        return (self.mask > 0) & (self.weight > 0)
+
+    @property
+    def log_ratio(self) -> Tensor:
+        """[B, T], unbounded; 0 where nothing is counted."""
+        return torch.where(self.counted, self.learner_logp - self.behaviour_logp, 0.0)
+
+    @property
     def ratio(self) -> Tensor:
-        return torch.exp(torch.where(self.mask > 0, self.learner_logp - self.behaviour_logp, 0.0))
+        """[B, T] learner / behaviour, between e^-20 and e^20; 1 where nothing is counted."""
+        return bounded_exp(self.log_ratio)
 
 
 def clipped(ratio: Tensor, advantage: Tensor, config: AlgorithmConfig) -> Tensor:
@@ -36,40 +63,44 @@ def clipped(ratio: Tensor, advantage: Tensor, config: AlgorithmConfig) -> Tensor
     return -torch.minimum(ratio * advantage, bounded * advantage)
 
 
+def _surrogate(x: LossInputs, config: AlgorithmConfig) -> Tensor:
+    return torch.where(x.counted, clipped(x.ratio, x.advantage[:, None], config) * x.weight, 0.0)
+
+
 def grpo(x: LossInputs, whole: Denominators, config: AlgorithmConfig) -> Tensor:
     """Mean over the tokens of each sequence, then over sequences (GRPO, arXiv 2402.03300)."""
-    token = clipped(x.ratio, x.advantage[:, None], config) * x.weight * x.mask
+    token = _surrogate(x, config)
     return (token.sum(1) / x.mask.sum(1).clamp(min=1)).sum() / max(whole.sequences, 1)
 
 
 def dr_grpo(x: LossInputs, whole: Denominators, config: AlgorithmConfig) -> Tensor:
     """Sum over tokens, divided by the number of sequences alone: a constant that does not depend on answers' lengths,
     so long wrong answers are not weighed down (Dr. GRPO, arXiv 2503.20783)."""
-    token = clipped(x.ratio, x.advantage[:, None], config) * x.weight * x.mask
+    token = _surrogate(x, config)
     return token.sum() / max(whole.sequences, 1)
 
 
 def dapo(x: LossInputs, whole: Denominators, config: AlgorithmConfig) -> Tensor:
     """Mean over all chosen tokens of the batch, upper clip bound wider than the lower (DAPO, arXiv 2503.14476)."""
-    token = clipped(x.ratio, x.advantage[:, None], config) * x.weight * x.mask
+    token = _surrogate(x, config)
     return token.sum() / max(whole.tokens, 1)
 
 
 def gspo(x: LossInputs, whole: Denominators, config: AlgorithmConfig) -> Tensor:
-    """One ratio a sequence: the geometric mean of its tokens' ratios, clipped (GSPO, arXiv 2507.18071)."""
-    difference = torch.where(x.mask > 0, x.learner_logp - x.behaviour_logp, 0.0)
+    """One ratio per sequence: the geometric mean of its tokens' ratios, clipped (GSPO, arXiv 2507.18071). Its weight is
+    the mean of the tokens' weights."""
     length = x.mask.sum(1).clamp(min=1)
-    ratio = torch.exp(difference.sum(1) / length)
+    ratio = bounded_exp(x.log_ratio.sum(1) / length)
     weight = (x.weight * x.mask).sum(1) / length
-    present = (x.mask.sum(1) > 0).to(ratio.dtype)
-    return (clipped(ratio, x.advantage, config) * weight * present).sum() / max(whole.sequences, 1)
+    sequence = torch.where(weight > 0, clipped(ratio, x.advantage, config) * weight, 0.0)
+    return sequence.sum() / max(whole.sequences, 1)
 
 
 def cispo(x: LossInputs, whole: Denominators, config: AlgorithmConfig) -> Tensor:
     """-sg(clip(r)) A log p: the bounded ratio is a weight, so no token loses its gradient (CISPO, arXiv 2506.13585)."""
-    weight = x.ratio.detach().clamp(max=1 + config.clip_high)
-    token = -weight * x.advantage[:, None] * torch.where(x.mask > 0, x.learner_logp, 0.0)
-    return (token * x.weight * x.mask).sum() / max(whole.tokens, 1)
+    weight = x.ratio.detach().clamp(max=1 + config.clip_high) * x.weight
+    logp = torch.where(x.counted, x.learner_logp, 0.0)
+    return torch.where(x.counted, -weight * x.advantage[:, None] * logp, 0.0).sum() / max(whole.tokens, 1)
 
 
 LOSSES: dict[str, Callable[[LossInputs, Denominators, AlgorithmConfig], Tensor]] = {
@@ -82,7 +113,7 @@ LOSSES: dict[str, Callable[[LossInputs, Denominators, AlgorithmConfig], Tensor]]
 
 
 def kl_to_reference(learner_logp: Tensor, reference_logp: Tensor, mask: Tensor) -> Tensor:
-    """Sum over chosen tokens of exp(d) - d - 1, d = reference - learner: an estimate of KL(learner || reference) that
-    is never negative (Schulman 2020, «Approximating KL divergence», k3)."""
-    difference = torch.where(mask > 0, reference_logp - learner_logp, 0.0)
+    """Sum over chosen tokens of exp(d) - d - 1, d = reference - learner within ±MAX_LOG_RATIO: an estimate of
+    KL(learner || reference) that is never negative (Schulman 2020, «Approximating KL divergence», k3)."""
+    difference = torch.where(mask > 0, reference_logp - learner_logp, 0.0).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
     return ((torch.exp(difference) - difference - 1) * mask).sum()

@@ -80,10 +80,10 @@ def scorer(config: TrainConfig, model: Path, samples: list[Sample]) -> Scorer:
     loaded: list[Any] = []
 
     def score(temperature: float) -> Scores:
-        from training.learner.learner import Learner
+        from training.learner.learner import Learner, LearnerSettings
 
         if not loaded:
-            loaded.append(Learner(config.model, config.optimizer, config.algorithm, config.learner, str(model)))
+            loaded.append(Learner(LearnerSettings.of(config, model)))
         loaded[0].policy.temperature = temperature
         return loaded[0].score(samples)
 

@@ -12,7 +12,8 @@ from deployments.storage.atomic import written_whole
 from training.imitation.demonstrations import dataset
 from training.rollouts.renderer import ChatRenderer
 
-Progress = Callable[[int, int, float], None]  # step, steps, loss
+Progress = Callable[[int, int, float], None]  # step, steps, loss (the mean of the last few steps)
+STEPS_PER_LOSS = 20
 
 
 def warmstart(config: TrainConfig, model_folder: Path, output: Path, progress: Progress | None = None) -> float:
@@ -32,7 +33,7 @@ def _train(config: TrainConfig, model_folder: Path, output: Path, progress: Prog
 
     settings = config.warmstart
     renderer = ChatRenderer(AutoTokenizer.from_pretrained(model_folder))
-    rows = dataset(config, renderer)
+    examples = dataset(config, renderer)
     model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
     arguments = SFTConfig(
         output_dir=str(output),
@@ -45,7 +46,8 @@ def _train(config: TrainConfig, model_folder: Path, output: Path, progress: Prog
         max_grad_norm=1.0,
         lr_scheduler_type="cosine_with_min_lr",
         lr_scheduler_kwargs={"min_lr_rate": 0.1},
-        logging_steps=20,
+        logging_first_step=True,
+        logging_steps=min(STEPS_PER_LOSS, settings.steps),  # a shorter warm start still tells its loss at the end
         save_strategy="no",
         report_to=[],
         disable_tqdm=True,
@@ -57,7 +59,7 @@ def _train(config: TrainConfig, model_folder: Path, output: Path, progress: Prog
         dataset_kwargs={"skip_prepare_dataset": True},
         dataloader_num_workers=0,
     )
-    losses = [float("nan")]
+    losses: list[float] = []
 
     class Report(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
@@ -65,22 +67,22 @@ def _train(config: TrainConfig, model_folder: Path, output: Path, progress: Prog
                 losses.append(float(logs["loss"]))
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if progress is not None:
+            if progress is not None and losses:  # the first step's loss is told after its end
                 progress(state.global_step, settings.steps, losses[-1])
 
     trainer = SFTTrainer(
         model=model,
         args=arguments,
-        train_dataset=rows,
+        train_dataset=examples,
         processing_class=renderer.tokenizer,
         callbacks=[Report()],
     )
     trainer.remove_callback(_printer())
     collate = trainer.data_collator
 
-    def without_mask(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    def without_mask(chosen: list[dict[str, Any]]) -> dict[str, Any]:
         """Padding is on the right: a causal model never looks at it, and long batches are quicker without a mask."""
-        batch = collate(rows)
+        batch = collate(chosen)
         batch["position_ids"] = torch.arange(batch["input_ids"].shape[1]).expand_as(batch["input_ids"])
         del batch["attention_mask"]
         return dict(batch)

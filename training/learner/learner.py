@@ -3,146 +3,180 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from configs.training import AlgorithmConfig, LearnerConfig, ModelConfig, OptimizerConfig
+from configs.base import UserError
+from configs.training import AlgorithmConfig, LearnerConfig, ModelConfig, OptimizerConfig, TrainConfig
 from deployments.storage.atomic import written_whole
-from training.algorithms.losses import LOSSES, LossInputs, kl_to_reference
-from training.algorithms.off_policy import off_policy_weight
-from training.learner.microbatches import MicroBatch, empty_like_one, microbatches
+from training.algorithms.losses import LossInputs
+from training.algorithms.objective import SUMS, Objective, objective
+from training.algorithms.off_policy import Behaviour, Drift, behaviour
+from training.learner.microbatches import MicroBatch, microbatches, padding_microbatch
 from training.learner.policy import PREFIX, Policy
 from training.learner.schedule import learning_rate
 from training.learner.sharding import Sharded, shard
 from training.types import Batch, Sample
 
 
+class NotFinite(UserError):
+    """Training left the finite numbers: the message says where, and what to change."""
+
+
+@dataclass(frozen=True)
+class LearnerSettings:
+    """All that the ranks of one learner have in common."""
+
+    model: ModelConfig
+    optimizer: OptimizerConfig
+    algorithm: AlgorithmConfig
+    learner: LearnerConfig
+    model_folder: str  # in Hugging Face format, with the tokenizer
+    temperature: float = 1.0  # of the sampler: logits are divided by it
+    total_steps: int = 1  # for the schedule of the learning rate
+    seed: int = 0
+
+    @classmethod
+    def of(cls, config: TrainConfig, model_folder: str | Path) -> LearnerSettings:
+        return cls(
+            config.model,
+            config.optimizer,
+            config.algorithm,
+            config.learner,
+            str(model_folder),
+            config.sampling.temperature,
+            config.steps,
+            config.seed,
+        )
+
+
 class Learner:
-    """One rank of the learner. `update` is a whole optimiser step on this rank's share of a batch."""
+    """One rank of the learner. `update` takes the optimiser steps of one batch, on this rank's share of it."""
 
-    def __init__(
-        self,
-        model: ModelConfig,
-        optimizer: OptimizerConfig,
-        algorithm: AlgorithmConfig,
-        learner: LearnerConfig,
-        model_folder: str,
-        temperature: float = 1.0,
-        total_steps: int = 1,
-        rank: int = 0,
-        world: int = 1,
-        seed: int = 0,
-    ) -> None:
-        random.seed(seed)
-        torch.manual_seed(seed)
-        self.device = torch.device("cuda", torch.cuda.current_device()) if learner.gpus_per_worker else _CPU
-        self._optimizer, self._algorithm, self._learner = optimizer, algorithm, learner
-        self._rank, self._world, self._total_steps = rank, world, total_steps
-        self._autocast = model.dtype == "bfloat16"
+    def __init__(self, settings: LearnerSettings, rank: int = 0, world: int = 1) -> None:
+        random.seed(settings.seed)
+        torch.manual_seed(settings.seed)
+        self.settings, self._rank, self._world = settings, rank, world
+        self._algorithm, self._learner = settings.algorithm, settings.learner
+        self.device = torch.device("cuda", torch.cuda.current_device()) if self._learner.gpus_per_worker else _CPU
         self.steps_done = 0
-        self.model_folder = model_folder
-        policy = self._load(model, temperature)
-        self.config = policy.model.config
-        self._reference = self._load(model, temperature).eval() if algorithm.kl_coef else None
-        if self._reference is not None:
-            self._reference.requires_grad_(False)
-        self.policy = policy
-        self._sharded: Sharded = shard(policy, policy.model.model.layers, optimizer, learner, world, self.device)
+        self._skipped_in_a_row = 0
+        self.policy = self._load()
+        self.config = self.policy.model.config
+        self._reference = self._load().requires_grad_(False) if self._algorithm.kl_coef else None
+        layers = self.policy.model.model.layers
+        self._sharded: Sharded = shard(self.policy, layers, settings.optimizer, self._learner, world, self.device)
 
-    def _load(self, model: ModelConfig, temperature: float) -> Policy:
+    def _load(self) -> Policy:
         from transformers import AutoModelForCausalLM
 
+        model = self.settings.model
         # float32 master weights; a bfloat16 model computes under autocast
         loaded = AutoModelForCausalLM.from_pretrained(
-            self.model_folder, dtype=torch.float32, attn_implementation=model.attn_implementation
+            self.settings.model_folder, dtype=torch.float32, attn_implementation=model.attn_implementation
         )
         if model.gradient_checkpointing:
             loaded.gradient_checkpointing_enable({"use_reentrant": False})
-        return Policy(loaded, temperature, self._learner.logprob_chunk_tokens).to(self.device)
+        policy = Policy(
+            loaded, self.settings.temperature, self._learner.logprob_chunk_tokens, self._algorithm.entropy_coef > 0
+        )
+        return policy.to(self.device)
 
     def update(self, batch: Batch) -> dict[str, float]:
-        """Forward, loss, backward over micro-batches, clip, step. A batch without samples changes nothing but the step
-        count. Returns metrics of the whole batch, equal on all ranks."""
-        rows = self._rows(batch.samples)
-        lr = learning_rate(self._optimizer, self.steps_done, self._total_steps)
+        """Forward, loss, backward over micro-batches, clip, step; `updates_per_batch` times. A batch without samples
+        changes nothing but the step count, an update whose gradient is not finite changes nothing at all. Returns
+        metrics of the whole batch, equal on all ranks. Raises NotFinite after `max_nonfinite_steps` of those in a row.
+        """
+        lr = learning_rate(self.settings.optimizer, self.steps_done, self.settings.total_steps)
         self.steps_done += 1
         if batch.denominators.tokens == 0:
             return {"train/lr": lr, "train/samples": 0.0, "train/tokens": 0.0}
-        self.policy.train()
-        behaviour = self._behaviour(rows)
-        sums = torch.zeros(len(_SUMS), dtype=torch.float64)
-        norm = 0.0
-        for _ in range(self._algorithm.updates_per_batch):
-            for index, row in enumerate(rows):
-                loss, parts = self._loss(row, behaviour[index], batch)
-                self._sharded.backward(loss, last=index == len(rows) - 1)
-                sums += parts
+        parts = self._microbatches(batch.samples)
+        behaviours: list[Behaviour] = []
+        sums, drift = torch.zeros(len(SUMS), dtype=torch.float64), Drift()
+        norm, skipped = 0.0, 0
+        for update in range(self._algorithm.updates_per_batch):
+            for index, part in enumerate(parts):
+                self._sharded.reduce_gradients(now=index == len(parts) - 1)
+                logp, entropy = self._forward(part)
+                if update == 0:  # no step has been taken yet: this is the policy before the batch
+                    behaviours.append(behaviour(logp, part.sampler_logp, part.mask, self._algorithm))
+                    drift = drift.with_tokens(logp, part.sampler_logp, part.mask)
+                share = self._objective(part, logp, entropy, behaviours[index], batch)
+                self._sharded.backward(share.loss)
+                sums += share.sums
             norm = self._sharded.step(lr)
-        return self._metrics(sums, batch, norm, lr)
+            skipped += self._count_skipped(norm)
+        return {
+            **self._metrics(sums, drift, batch),
+            "train/grad_norm": norm,
+            "train/skipped_updates": float(skipped),
+            "train/lr": lr,
+        }
 
-    def _rows(self, samples: tuple[Sample, ...]) -> list[MicroBatch]:
+    def _microbatches(self, samples: tuple[Sample, ...]) -> list[MicroBatch]:
         """This rank's micro-batches; as many on every rank, since each forward is a collective for some shardings."""
-        rows = microbatches(samples, self._learner.max_tokens_per_microbatch)
+        parts = microbatches(samples, self._learner.max_tokens_per_microbatch)
         if self._world > 1:
-            count = torch.tensor(len(rows), device=self.device)
+            count = torch.tensor(len(parts), device=self.device)
             dist.all_reduce(count, dist.ReduceOp.MAX)
-            rows += [empty_like_one()] * (int(count) - len(rows))
-        return [row.to(self.device) for row in rows]
+            parts += [padding_microbatch()] * (int(count) - len(parts))
+        return [part.to(self.device) for part in parts]
 
-    def _behaviour(self, rows: list[MicroBatch]) -> list[Tensor | None]:
-        """The policy that ratios are taken against. One update a batch: the sampler's own log-probabilities. More: the
-        learner's before the first of them, so that the clip bounds the change made here."""
-        if self._algorithm.updates_per_batch == 1:
-            return [None] * len(rows)
-        with torch.no_grad():
-            return [self._forward(row)[0] for row in rows]
-
-    def _forward(self, row: MicroBatch) -> tuple[Tensor, Tensor]:
-        autocast = torch.autocast(self.device.type, torch.bfloat16) if self._autocast else contextlib.nullcontext()
+    def _forward(self, part: MicroBatch) -> tuple[Tensor, Tensor]:
+        bfloat16 = self.settings.model.dtype == "bfloat16"
+        autocast = torch.autocast(self.device.type, torch.bfloat16) if bfloat16 else contextlib.nullcontext()
         with autocast:
-            return self._sharded.forward(token_ids=row.token_ids, mask=row.mask)
+            return self._sharded.forward(token_ids=part.token_ids, mask=part.mask)
 
-    def _loss(self, row: MicroBatch, behaviour: Tensor | None, batch: Batch) -> tuple[Tensor, Tensor]:
-        algorithm = self._algorithm
-        logp, entropy = self._forward(row)
-        weight = off_policy_weight(logp, row.sampler_logp, row.mask, algorithm)
-        against = row.sampler_logp if behaviour is None else behaviour
-        inputs = LossInputs(logp, against, row.advantage, row.mask, weight)
-        policy_loss = LOSSES[algorithm.loss](inputs, batch.denominators, algorithm)
-        entropy_sum = (entropy * row.mask).sum()
-        loss = policy_loss - algorithm.entropy_coef * entropy_sum / batch.denominators.tokens
-        kl = torch.zeros((), device=row.mask.device)
+    def _objective(self, part: MicroBatch, logp: Tensor, entropy: Tensor, before: Behaviour, batch: Batch) -> Objective:
+        reference_logp = None
         if self._reference is not None:
             with torch.no_grad():
-                reference_logp, _ = self._reference(token_ids=row.token_ids, mask=row.mask)
-            kl = kl_to_reference(logp, reference_logp, row.mask)
-            loss = loss + algorithm.kl_coef * kl / batch.denominators.tokens
-        with torch.no_grad():
-            difference = torch.where(row.mask > 0, logp - row.sampler_logp, 0.0)
-            ratio = inputs.ratio
-            outside = (ratio < 1 - algorithm.clip_low) | (ratio > 1 + algorithm.clip_high)
-            parts = [policy_loss, entropy_sum, difference.abs().sum(), (outside * row.mask).sum(), kl, row.mask.sum()]
-        return loss, torch.stack([part.detach().double() for part in parts]).cpu()
+                reference_logp, _ = self._reference(token_ids=part.token_ids, mask=part.mask)
+        inputs = LossInputs(logp, before.logp, part.advantage, part.mask, before.weight)
+        return objective(inputs, entropy, reference_logp, batch.denominators, self._algorithm)
 
-    def _metrics(self, sums: Tensor, batch: Batch, norm: float, lr: float) -> dict[str, float]:
+    def _count_skipped(self, norm: float) -> bool:
+        """Whether the update with this gradient norm was skipped. Norm and answer are equal on all ranks."""
+        if math.isfinite(norm):
+            self._skipped_in_a_row = 0
+            return False
+        self._skipped_in_a_row += 1
+        if self._skipped_in_a_row >= self._learner.max_nonfinite_steps:
+            raise NotFinite(
+                f"the gradient was not finite in {self._skipped_in_a_row} updates in a row (norm {norm}); none of them "
+                "changed the weights. Lower optimizer.lr, or resume from an earlier checkpoint; "
+                "learner.max_nonfinite_steps allows more of them"
+            )
+        return True
+
+    def _metrics(self, sums: Tensor, drift: Drift, batch: Batch) -> dict[str, float]:
+        """Per token and update; the difference to the sampler from before the first update."""
+        largest = torch.tensor(drift.largest, dtype=torch.float64)
+        sums = torch.cat([sums, torch.tensor([drift.total], dtype=torch.float64)])
         if self._world > 1:
-            sums = sums.to(self.device)
+            sums, largest = sums.to(self.device), largest.to(self.device)
             dist.all_reduce(sums)
-        total = dict(zip(_SUMS, (sums / self._algorithm.updates_per_batch).tolist(), strict=True))
+            dist.all_reduce(largest, dist.ReduceOp.MAX)
+        *by_name, difference = sums.tolist()
+        total = dict(zip(SUMS, by_name, strict=True))
         tokens = max(total["tokens"], 1.0)
         return {
-            "train/loss": total["loss"],
+            "train/loss": total["loss"] / self._algorithm.updates_per_batch,
             "train/entropy": total["entropy"] / tokens,
-            "train/logp_difference": total["difference"] / tokens,
+            "train/logp_difference": difference / batch.denominators.tokens,
+            "train/logp_difference_max": float(largest),
             "train/clip_fraction": total["clipped"] / tokens,
+            "train/bounded_tokens_total": total["bounded"],
             "train/kl": total["kl"] / tokens,
-            "train/grad_norm": norm,
-            "train/lr": lr,
             "train/samples": float(batch.denominators.sequences),
             "train/tokens": float(batch.denominators.tokens),
         }
@@ -150,21 +184,26 @@ class Learner:
     @torch.no_grad()
     def score(self, samples: list[Sample]) -> list[list[float]]:
         """The learner's log-probability of each chosen token, one list a sample, in the order of the samples."""
-        self.policy.eval()
         scores: list[list[float]] = [[] for _ in samples]
-        for row in microbatches(samples, self._learner.max_tokens_per_microbatch):
-            logp, _ = self._forward(row.to(self.device))
-            for values, mask, index in zip(logp.cpu(), row.mask, row.order, strict=True):
+        for part in microbatches(samples, self._learner.max_tokens_per_microbatch):
+            logp, _ = self._forward(part.to(self.device))
+            for values, mask, index in zip(logp.cpu(), part.mask, part.order, strict=True):
                 scores[index] = values[mask.bool()].tolist()
         return scores
 
     def state_dict(self) -> Iterator[tuple[str, Tensor]]:
-        """(Hugging Face name, whole tensor) of every parameter; a collective for sharded learners."""
+        """(Hugging Face name, whole tensor) of every parameter; a collective for sharded learners. Raises NotFinite
+        rather than hand out a tensor with NaN or inf: nothing of the kind is published or saved as a model."""
         tied = bool(getattr(self.config, "tie_word_embeddings", False))
         for name, tensor in self._sharded.named_tensors():
             name = name.removeprefix(PREFIX)
             if tied and name == "lm_head.weight":
                 continue
+            if not bool(tensor.isfinite().all()):
+                raise NotFinite(
+                    f"{name} holds NaN or inf: these weights are not published. Resume from an earlier checkpoint with "
+                    "a lower optimizer.lr"
+                )
             yield name, tensor.detach()
 
     def save_model(self, folder: Path) -> None:
@@ -175,39 +214,30 @@ class Learner:
         if self._rank == 0:
             with written_whole(folder) as staged:
                 self.policy.model.save_pretrained(staged, state_dict=tensors)
-                AutoTokenizer.from_pretrained(self.model_folder).save_pretrained(staged)
+                AutoTokenizer.from_pretrained(self.settings.model_folder).save_pretrained(staged)
 
     def save(self, folder: Path) -> None:
         """Everything the next update depends on, this rank's part: weights, optimiser, step count, RNG states."""
+        self._sharded.save(folder, self._rank)
         rest = {
             "steps_done": self.steps_done,
+            "skipped_in_a_row": self._skipped_in_a_row,
             "python_rng": random.getstate(),
             "torch_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
         }
-        engine = getattr(self._sharded, "engine", None)
-        if engine is not None:
-            engine.save_checkpoint(str(folder), tag="deepspeed")
-        else:
-            rest["sharded"] = self._sharded.state()
         torch.save(rest, folder / f"rank{self._rank}.pt")
 
     def load(self, folder: Path) -> None:
         """The exact state that `save` wrote with the same number of ranks."""
-        state = torch.load(folder / f"rank{self._rank}.pt", map_location="cpu", weights_only=False)
-        self.steps_done = state["steps_done"]
-        engine = getattr(self._sharded, "engine", None)
-        if engine is not None:
-            engine.load_checkpoint(str(folder), tag="deepspeed")
-        else:
-            self._sharded.load(state["sharded"])
-        random.setstate(state["python_rng"])
-        torch.set_rng_state(state["torch_rng"])
-        if state["cuda_rng"]:
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        self._sharded.load(folder, self._rank)
+        rest = torch.load(folder / f"rank{self._rank}.pt", map_location="cpu", weights_only=False)
+        self.steps_done = rest["steps_done"]
+        self._skipped_in_a_row = rest["skipped_in_a_row"]
+        random.setstate(rest["python_rng"])
+        torch.set_rng_state(rest["torch_rng"])
+        if rest["cuda_rng"]:
+            torch.cuda.set_rng_state_all(rest["cuda_rng"])
 
 
 _CPU = torch.device("cpu")
-
-
-_SUMS = ("loss", "entropy", "difference", "clipped", "kl", "tokens")

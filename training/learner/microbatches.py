@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,13 +14,22 @@ from training.types import Sample
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Right-padded: real tokens never see the padding, since attention is causal."""
+    """Some of a rank's sequences, right-padded: real tokens never see the padding, since attention is causal.
+
+    MicroBatch(
+        token_ids=[[5, 6, 8, 2], [5, 9, 0, 0]],  # the second has two tokens, then padding
+        mask=[[0, 0, 1, 1], [0, 1, 0, 0]],
+        sampler_logp=[[0, 0, -0.1, -0.2], [0, -0.7, 0, 0]],
+        advantage=[0.5, -0.5],
+        order=(3, 0),  # they are the samples 3 and 0 of the rank's share
+    )
+    """
 
     token_ids: Tensor  # [B, T] int64
     mask: Tensor  # [B, T] float32
     sampler_logp: Tensor  # [B, T] float32
     advantage: Tensor  # [B] float32
-    order: tuple[int, ...] = ()  # position of each row in the rank's samples
+    order: tuple[int, ...] = ()  # position of each sequence in the rank's samples
 
     def to(self, device: torch.device) -> MicroBatch:
         token_ids, mask, logp, advantage = (
@@ -30,8 +40,8 @@ class MicroBatch:
 
 
 def microbatches(samples: Sequence[Sample], max_tokens: int) -> list[MicroBatch]:
-    """Sequences of like length together; rows times longest row stays within `max_tokens`. Raises ValueError for a
-    sequence that does not fit alone."""
+    """Sequences of like length together; sequences times longest sequence stays within `max_tokens`. Raises ValueError
+    for a sequence that does not fit alone, and for one with a number that is not finite."""
     order = sorted(range(len(samples)), key=lambda i: len(samples[i].token_ids_T))
     batches: list[list[int]] = []
     for index in order:
@@ -44,12 +54,16 @@ def microbatches(samples: Sequence[Sample], max_tokens: int) -> list[MicroBatch]
             batches[-1].append(index)
         else:
             batches.append([index])
-    return [collate([samples[i] for i in rows], tuple(rows)) for rows in batches]
+    return [collate([samples[i] for i in members], tuple(members)) for members in batches]
 
 
 def collate(samples: Sequence[Sample], order: tuple[int, ...] = ()) -> MicroBatch:
-    def padded(rows: list[Sequence[float]], dtype: torch.dtype) -> Tensor:
-        return torch.nn.utils.rnn.pad_sequence([torch.tensor(row, dtype=dtype) for row in rows], batch_first=True)
+    """One micro-batch of all `samples`, padded to the longest. Raises ValueError for a number that is not finite."""
+    for sample in samples:
+        _check_finite(sample)
+
+    def padded(values: list[Sequence[float]], dtype: torch.dtype) -> Tensor:
+        return torch.nn.utils.rnn.pad_sequence([torch.tensor(each, dtype=dtype) for each in values], batch_first=True)
 
     return MicroBatch(
         padded([sample.token_ids_T for sample in samples], torch.int64),
@@ -60,7 +74,19 @@ def collate(samples: Sequence[Sample], order: tuple[int, ...] = ()) -> MicroBatc
     )
 
 
-def empty_like_one(token_id: int = 0) -> MicroBatch:
-    """A micro-batch without chosen tokens: a rank that has none left takes part in the others' collectives with it."""
+def padding_microbatch(token_id: int = 0) -> MicroBatch:
+    """Without chosen tokens, for a rank with fewer micro-batches than the others: every rank must run the same number
+    of forward and backward passes."""
     zeros = torch.zeros(1, 2)
     return MicroBatch(torch.full((1, 2), token_id), zeros, zeros, torch.zeros(1))
+
+
+def _check_finite(sample: Sample) -> None:
+    if not math.isfinite(sample.advantage):
+        raise ValueError(f"a sample of group {sample.group} has the advantage {sample.advantage}: it must be finite")
+    for position, logp in enumerate(sample.sampler_logp_T):
+        if not math.isfinite(logp):
+            raise ValueError(
+                f"a sample of group {sample.group} has the sampler's log-probability {logp} at token {position}: it "
+                "must be finite; the replica that sampled it is to blame"
+            )

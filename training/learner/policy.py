@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -12,15 +12,40 @@ PREFIX = "model."  # of the Hugging Face model inside Policy
 
 
 class Policy(nn.Module):
-    """A causal language model that answers with log-probability and entropy of the chosen tokens, [B, T] each."""
+    """A causal language model that answers with log-probability and entropy of the chosen tokens, [B, T] each.
 
-    def __init__(self, model: Any, temperature: float, chunk: int) -> None:
+    It has one mode, that of the sampler: no dropout, whether it scores or trains. Under dropout the learner would be
+    another policy than the one that sampled, and a different one in each forward pass.
+    """
+
+    def __init__(self, model: Any, temperature: float, chunk: int, entropy_gradient: bool = True) -> None:
         super().__init__()
         self.model = model
         self.temperature = temperature
         self.chunk = chunk
+        self.entropy_gradient = entropy_gradient
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """Evaluation mode whatever is asked for. Modules that checkpoint their gradient do so in training mode only, so
+        these stay in it, alone, and what they would drop themselves is set to 0."""
+        super().train(False)
+        for module in self.model.modules():
+            if getattr(module, "gradient_checkpointing", False):
+                module.training = True
+                _drop_nothing(module)
+        return self
 
     def forward(self, token_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         # No attention mask: padding stands on the right, where causal attention never looks.
         hidden = self.model.model(input_ids=token_ids, use_cache=False).last_hidden_state
-        return chosen_logprobs(hidden, self.model.lm_head, token_ids, mask, self.temperature, self.chunk)
+        return chosen_logprobs(
+            hidden, self.model.lm_head, token_ids, mask, self.temperature, self.chunk, self.entropy_gradient
+        )
+
+
+def _drop_nothing(module: nn.Module) -> None:
+    """Sets a module's own probabilities (dropout, layerdrop, ...) to 0; what is in its children is not touched."""
+    for name, value in vars(module).items():
+        if "drop" in name and isinstance(value, float):
+            setattr(module, name, 0.0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -12,19 +14,31 @@ from configs.training import LearnerConfig, OptimizerConfig
 
 
 class Sharded(Protocol):
-    """A model that several processes train together. Losses are shares that add up over the ranks."""
+    """A model that several processes train together. Losses are shares that add up over the ranks.
+
+    One update: for each micro-batch `reduce_gradients`, `forward`, `backward`; then `step`.
+    """
+
+    def reduce_gradients(self, now: bool) -> None:
+        """Before a forward pass: whether its backward pass sums the gradients over the ranks. Only that of an update's
+        last micro-batch has to."""
 
     def forward(self, **inputs: Any) -> tuple[Tensor, Tensor]: ...
 
-    def backward(self, loss: Tensor, last: bool) -> None: ...
+    def backward(self, loss: Tensor) -> None: ...
 
-    def step(self, lr: float) -> float: ...
+    def step(self, lr: float) -> float:
+        """Clips, steps, forgets the gradients. Returns the gradient norm before clipping, of all ranks together and
+        equal on each. Where it is not finite nothing is changed: no step, and the gradients are forgotten."""
 
-    def named_tensors(self) -> Iterator[tuple[str, Tensor]]: ...
+    def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """(name, whole tensor) of every parameter; a collective."""
 
-    def state(self) -> dict[str, Any]: ...
+    def save(self, folder: Path, rank: int) -> None:
+        """This rank's part of weights and optimiser state, exactly; every rank calls it with the same folder."""
 
-    def load(self, state: dict[str, Any]) -> None: ...
+    def load(self, folder: Path, rank: int) -> None:
+        """What `save` wrote with the same number of ranks."""
 
 
 def adamw(parameters: Any, config: OptimizerConfig) -> torch.optim.AdamW:
@@ -48,27 +62,34 @@ class Single:
     def _trained(self, module: nn.Module) -> list[nn.Parameter]:
         return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
+    def reduce_gradients(self, now: bool) -> None:
+        """One process has nothing to reduce."""
+
     def forward(self, **inputs: Any) -> tuple[Tensor, Tensor]:
         return self.module(**inputs)
 
-    def backward(self, loss: Tensor, last: bool) -> None:
+    def backward(self, loss: Tensor) -> None:
         loss.backward()
 
     def step(self, lr: float) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        norm = torch.nn.utils.clip_grad_norm_(self._trained(self.module), self.clip_norm)
-        self.optimizer.step()
+        clipped = torch.nn.utils.clip_grad_norm_(self._trained(self.module), self.clip_norm)
+        norm = float(clipped.full_tensor() if hasattr(clipped, "full_tensor") else clipped)
+        if math.isfinite(norm):
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        return norm
 
     def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
         yield from self.module.state_dict().items()
 
-    def state(self) -> dict[str, Any]:
-        return {"model": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
+    def save(self, folder: Path, rank: int) -> None:
+        state = {"model": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
+        torch.save(state, _part(folder, rank))
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, folder: Path, rank: int) -> None:
+        state = torch.load(_part(folder, rank), map_location="cpu", weights_only=False)
         self.module.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
 
@@ -83,28 +104,35 @@ class Ddp(Single):
             module, device_ids=[device.index] if device.type == "cuda" else None, find_unused_parameters=False
         )
 
+    def reduce_gradients(self, now: bool) -> None:
+        self.wrapped.require_backward_grad_sync = now  # read in forward, as by DistributedDataParallel.no_sync
+
     def forward(self, **inputs: Any) -> tuple[Tensor, Tensor]:
         return self.wrapped(**inputs)
 
-    def backward(self, loss: Tensor, last: bool) -> None:
-        self.wrapped.require_backward_grad_sync = last
+    def backward(self, loss: Tensor) -> None:
         (loss * self.world).backward()
-        self.wrapped.require_backward_grad_sync = True
 
 
 class Fsdp2(Single):
-    """Parameters, gradients and optimiser state cut over the ranks (torch's fully_shard), layer by layer."""
+    """Parameters, gradients and optimiser state cut over the ranks (torch's fully_shard), layer by layer.
+
+    Gradients are reduced once per update: between its micro-batches each rank holds a whole, unreduced gradient.
+    """
 
     def __init__(self, module: nn.Module, optimizer: OptimizerConfig, world: int, layers: Any) -> None:
         from torch.distributed.fsdp import fully_shard
 
         for layer in layers:
             fully_shard(layer)
-        fully_shard(module)
+        self.root = fully_shard(module)
         super().__init__(module, optimizer)
         self.world = world
 
-    def backward(self, loss: Tensor, last: bool) -> None:
+    def reduce_gradients(self, now: bool) -> None:
+        self.root.set_requires_gradient_sync(now)
+
+    def backward(self, loss: Tensor) -> None:
         (loss * self.world).backward()
 
     def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
@@ -118,7 +146,7 @@ class DeepSpeed:
     def __init__(self, module: nn.Module, optimizer: OptimizerConfig, learner: LearnerConfig, world: int) -> None:
         import deepspeed
 
-        self.module, self.world = module, world
+        self.module, self.world, self.stage = module, world, learner.deepspeed_stage
         settings = {
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": 1,
@@ -138,31 +166,39 @@ class DeepSpeed:
         if stage != learner.deepspeed_stage:
             raise RuntimeError(f"DeepSpeed runs ZeRO stage {stage}, not the configured {learner.deepspeed_stage}")
 
+    def reduce_gradients(self, now: bool) -> None:
+        """Stages 0 and 1 reduce at the boundary alone; 2 and 3 hold only parts of a gradient, so reduce each time."""
+        self.engine.set_gradient_accumulation_boundary(now)
+
     def forward(self, **inputs: Any) -> tuple[Tensor, Tensor]:
         return self.engine(**inputs)
 
-    def backward(self, loss: Tensor, last: bool) -> None:
-        self.engine.set_gradient_accumulation_boundary(last)
+    def backward(self, loss: Tensor) -> None:
         self.engine.backward(loss * self.world)
 
     def step(self, lr: float) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.engine.step()
-        return float(self.engine.get_global_grad_norm() or 0.0)
+        if self.stage == 0:  # clips without telling the norm, and steps whatever it is
+            norm = _norm(self.module)
+            if not math.isfinite(norm):
+                self.engine.zero_grad()
+                return norm
+        self.engine.step()  # ZeRO 1-3 skip a step whose norm is not finite, and say that it is inf
+        return norm if self.stage == 0 else float(self.engine.get_global_grad_norm())
 
     def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
         import deepspeed
 
         for name, parameter in self.module.named_parameters():  # a collective for stage 3
-            with deepspeed.zero.GatheredParameters([parameter], enabled=self.engine.zero_optimization_stage() == 3):
+            with deepspeed.zero.GatheredParameters([parameter], enabled=self.stage == 3):
                 yield name, parameter.detach().clone()
 
-    def state(self) -> dict[str, Any]:
-        raise TypeError("DeepSpeed writes its own checkpoint: use save_checkpoint")
+    def save(self, folder: Path, rank: int) -> None:
+        self.engine.save_checkpoint(str(folder), tag="deepspeed")
 
-    def load(self, state: dict[str, Any]) -> None:
-        raise TypeError("DeepSpeed reads its own checkpoint: use load_checkpoint")
+    def load(self, folder: Path, rank: int) -> None:
+        self.engine.load_checkpoint(str(folder), tag="deepspeed")
 
 
 def shard(
@@ -176,3 +212,12 @@ def shard(
     if learner.sharding == "deepspeed":
         return DeepSpeed(module, optimizer, learner, world)
     return Single(module, optimizer)
+
+
+def _part(folder: Path, rank: int) -> Path:
+    return folder / f"model-and-optimizer{rank}.pt"
+
+
+def _norm(module: nn.Module) -> float:
+    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    return float(torch.nn.utils.get_total_norm(gradients))

@@ -24,7 +24,7 @@ class TrainingProcess:
         import torch
         from ray import train as ray_train
 
-        from training.learner.learner import Learner
+        from training.learner.learner import Learner, LearnerSettings
 
         self.config = TrainConfig.model_validate(settings["config"])
         self.folder = runs.RunFolder(Path(settings["run"]))
@@ -37,18 +37,7 @@ class TrainingProcess:
         context = ray_train.get_context()
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
         torch.set_num_threads(self._threads())
-        self.learner = Learner(
-            model=self.config.model,
-            optimizer=self.config.optimizer,
-            algorithm=self.config.algorithm,
-            learner=self.config.learner,
-            model_folder=str(model),
-            temperature=self.config.sampling.temperature,
-            total_steps=self.config.steps,
-            rank=self.rank,
-            world=self.world,
-            seed=self.config.seed,
-        )
+        self.learner = Learner(LearnerSettings.of(self.config, model), self.rank, self.world)
         self.store = self.live.store
         dtype = torch.bfloat16 if self.config.model.dtype == "bfloat16" else None
         self.publisher = self._publisher(settings["app"], dtype)

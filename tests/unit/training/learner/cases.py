@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.training import AlgorithmConfig, LearnerConfig, ModelConfig, OptimizerConfig
-from training.learner.learner import Learner
+from training.learner.learner import Learner, LearnerSettings
 from training.types import Batch, Denominators, Sample
 
 
@@ -25,7 +25,7 @@ def batch(samples: list[Sample]) -> Batch:
 SAMPLES = [sample(i, 5 + 3 * i, (-1.0) ** i) for i in range(7)]
 
 
-def learner(folder: Path, **changes: Any) -> Learner:
+def learner(folder: Path, rank: int = 0, world: int = 1, **changes: Any) -> Learner:
     parts: dict[str, Any] = {
         "model": ModelConfig(),
         "optimizer": OptimizerConfig(lr=1e-2, warmup_steps=0),
@@ -34,4 +34,4 @@ def learner(folder: Path, **changes: Any) -> Learner:
         "model_folder": str(folder),
         "temperature": 0.7,
     }
-    return Learner(**parts | changes)
+    return Learner(LearnerSettings(**parts | changes), rank, world)

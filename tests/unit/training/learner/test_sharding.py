@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -11,39 +13,99 @@ import torch
 
 from configs.training import LearnerConfig
 from tests.unit.training.learner.cases import SAMPLES, batch, learner
+from training.learner.learner import Learner
 from training.rollouts.batch import split_over_ranks
 from training.types import Batch
 
-MODES: list[tuple[str, int]] = [("ddp", 2), ("fsdp2", 2), ("deepspeed", 1), ("deepspeed", 2), ("deepspeed", 3)]
+MODES: list[tuple[str, int]] = [
+    ("ddp", 2), ("fsdp2", 2), ("deepspeed", 0), ("deepspeed", 1), ("deepspeed", 2), ("deepspeed", 3),
+]  # fmt: skip
+ONCE_PER_UPDATE = MODES[:4]  # ZeRO 2 and 3 hold only parts of a gradient: they reduce every micro-batch by design
 
 
 def two_processes(rank: int, port: int, folder: str, out: str) -> None:
-    import os
-
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"LOCAL_RANK": str(rank), "DS_ACCELERATOR": "cpu"}
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
-    whole = batch(SAMPLES)
     for mode, stage in MODES:
         try:
-            config = LearnerConfig(
-                workers=2,
-                sharding=mode,
-                deepspeed_stage=stage,
-                max_tokens_per_microbatch=64,  # type: ignore[arg-type]
-            )
-            one = learner(Path(folder), learner=config, rank=rank, world=2)
-            share = Batch(tuple(split_over_ranks(SAMPLES, 2)[rank]), whole.denominators)
-            losses = [one.update(share)["train/loss"] for _ in range(2)]
-            state = {name: tensor.clone() for name, tensor in one.state_dict()}
-            result: Any = (losses, state)
+            result: Any = life(rank, mode, stage, Path(folder), Path(out))
         except Exception as error:
             result = repr(error)
-        if rank == 0:
-            torch.save(result, Path(out) / f"{mode}{stage}.pt")
+        torch.save(result, Path(out) / f"{mode}{stage}.{rank}.pt")
         torch.distributed.barrier()
     torch.distributed.destroy_process_group()
+
+
+def life(rank: int, mode: str, stage: int, folder: Path, out: Path) -> dict[str, Any]:
+    """What one rank sees: two updates, a checkpoint, an update after it, the same from the checkpoint, a spike."""
+    share = Batch(tuple(split_over_ranks(SAMPLES, 2)[rank]), batch(SAMPLES).denominators)
+
+    def new(tokens: int) -> Learner:
+        config = LearnerConfig(
+            workers=2,
+            sharding=mode,  # type: ignore[arg-type]
+            deepspeed_stage=stage,  # type: ignore[arg-type]
+            max_tokens_per_microbatch=tokens,
+        )
+        return learner(folder, learner=config, rank=rank, world=2)
+
+    one = new(tokens=32)
+    first = [one.update(share) for _ in range(2)]
+    two_updates = weights(one)
+    checkpoint = out / f"{mode}{stage}"
+    checkpoint.mkdir(exist_ok=True)
+    one.save(checkpoint)
+    torch.distributed.barrier()
+    reductions = count_reductions(one, share)
+    three_updates = weights(one)
+    with_spike(one, share, only=rank == 1)
+    after_spike, norms = weights(one), one.update(share)["train/grad_norm"]
+
+    other = new(tokens=4096)
+    other.load(checkpoint)
+    restored = weights(other)
+    single = count_reductions(other, share)
+    again = new(tokens=32)
+    again.load(checkpoint)
+    again.update(share)
+    return {
+        "losses": [metrics["train/loss"] for metrics in first],
+        "norms": [metrics["train/grad_norm"] for metrics in first],
+        "two_updates": two_updates,
+        "restored": restored,
+        "three_updates": three_updates,
+        "restored_and_updated": weights(again),
+        "after_spike": after_spike,
+        "norm_after_spike": norms,
+        "reductions": (reductions, single),
+    }
+
+
+def weights(one: Learner) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in one.state_dict()}
+
+
+def count_reductions(one: Learner, share: Batch) -> int:
+    """Gradient reductions of one update. The learner's own few all-reduces are the same for any cut."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        one.update(share)
+    names = [event.name for event in profile.events()]
+    return sum(name.startswith("c10d::") and "reduce" in name for name in names)
+
+
+def with_spike(one: Learner, share: Batch, only: bool) -> None:
+    """One update in which one rank's gradient is NaN, as after an overflow."""
+
+    def poison(module: Any, arguments: Any, output: torch.Tensor) -> None:
+        if output.requires_grad:
+            output.register_hook(lambda gradient: gradient * math.nan)
+
+    hook = one.policy.model.lm_head.register_forward_hook(poison) if only else None
+    one.update(share)
+    if hook is not None:
+        hook.remove()
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +118,43 @@ def of_two(policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return out
 
 
+def result(of_two: Path, mode: str, stage: int, rank: int = 0) -> dict[str, Any]:
+    found = torch.load(of_two / f"{mode}{stage}.{rank}.pt", weights_only=False)
+    assert not isinstance(found, str), found
+    return dict(found)
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(tensor, b[name]) for name, tensor in a.items())
+
+
 @pytest.mark.parametrize(("mode", "stage"), MODES)
 def test_two_processes_learn_what_one_learns(mode: str, stage: int, of_two: Path, policy_folder: Path) -> None:
     one = learner(policy_folder)
-    expected = [one.update(batch(SAMPLES))["train/loss"] for _ in range(2)]
-    result = torch.load(of_two / f"{mode}{stage}.pt", weights_only=False)
-    assert not isinstance(result, str), result
-    losses, state = result
-    assert losses == pytest.approx(expected, abs=1e-5)
+    expected = [one.update(batch(SAMPLES)) for _ in range(2)]
+    found = result(of_two, mode, stage)
+    assert found["losses"] == pytest.approx([metrics["train/loss"] for metrics in expected], abs=1e-5)
+    assert found["norms"] == pytest.approx([metrics["train/grad_norm"] for metrics in expected], rel=1e-3)
+    state = found["two_updates"]
     assert all(torch.allclose(tensor, state[name], atol=2e-4) for name, tensor in one.state_dict())
+
+
+@pytest.mark.parametrize(("mode", "stage"), MODES)
+def test_a_restored_sharding_goes_on_bit_for_bit(mode: str, stage: int, of_two: Path) -> None:
+    found = result(of_two, mode, stage)
+    assert equal(found["restored"], found["two_updates"])
+    assert equal(found["restored_and_updated"], found["three_updates"])
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(("mode", "stage"), MODES)
+def test_no_rank_steps_when_one_rank_s_gradient_is_not_finite(mode: str, stage: int, rank: int, of_two: Path) -> None:
+    found = result(of_two, mode, stage, rank)
+    assert equal(found["after_spike"], found["three_updates"])
+    assert math.isfinite(found["norm_after_spike"])
+
+
+@pytest.mark.parametrize(("mode", "stage"), ONCE_PER_UPDATE)
+def test_gradients_are_reduced_once_per_update_however_many_micro_batches(mode: str, stage: int, of_two: Path) -> None:
+    many, single = result(of_two, mode, stage)["reductions"]
+    assert many == single > 0
