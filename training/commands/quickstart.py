@@ -23,7 +23,7 @@ from training.evaluation.result import Evaluation
 from training.imitation import tiny
 from training.imitation.sft import warmstart
 from training.rollouts.environment import check_environment
-from training.rollouts.session import Session, session
+from training.rollouts.session import Session, open_session
 from training.run.driver import train
 from training.tracking.plots import learning_curve
 
@@ -53,7 +53,7 @@ def play(config: TrainConfig, console: Console) -> Outcome:
     console.print("[bold]1/5[/] a tiny Qwen2 with its own tokenizer and random weights")
     init = prepare(config, run, console, lap)
     console.print("[bold]3/5[/] starting Ray, Ray Serve and one vLLM replica (about half a minute)")
-    with session(config, run, init) as live:
+    with open_session(config, run, init) as live:
         lap("start")
         result = train_and_evaluate(live, console, lap)
     return Outcome(run, result, seconds)

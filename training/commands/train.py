@@ -52,7 +52,7 @@ def _train(config: TrainConfig, resumed: RunFolder | None) -> None:
     from training.commands.tables import table
     from training.evaluation.evaluate import evaluate
     from training.learner import checkpoint
-    from training.rollouts.session import session
+    from training.rollouts.session import open_session
     from training.run.driver import train as run_grpo
     from training.run.start import start_model
 
@@ -63,7 +63,7 @@ def _train(config: TrainConfig, resumed: RunFolder | None) -> None:
     run = resumed or runs.create(config)
     console.print(f"run folder {run.path}", soft_wrap=True)
     model = run.start_model if resumed and run.start_model.is_dir() else start_model(config, run)
-    with session(config, run, model) as live:
+    with open_session(config, run, model) as live:
         with bars(console) as progress:
             bar = progress.add_task("GRPO", total=config.steps)
 

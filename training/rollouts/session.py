@@ -37,7 +37,7 @@ class Session:
 
 
 @contextmanager
-def session(
+def open_session(
     config: TrainConfig, run: runs.RunFolder, model: Path, name: str = APPLICATION, route: str = "/"
 ) -> Iterator[Session]:
     """Starts the application `name` around `model` (or joins the configured one) and the run's coordinator; ends both.
@@ -55,11 +55,11 @@ def session(
             stack.enter_context(
                 application.application(application.serve_config(config, str(model), root, name, route))
             )
-        yield stack.enter_context(another_run(config, run, model, root, app))
+        yield stack.enter_context(join_session(config, run, model, root, app))
 
 
 @contextmanager
-def another_run(
+def join_session(
     config: TrainConfig, run: runs.RunFolder, model: Path, weights_root: str, app: str = APPLICATION
 ) -> Iterator[Session]:
     """A run with a coordinator of its own on replicas that are up. Its policy has the architecture that they serve;
