@@ -42,7 +42,7 @@ def serve_config(
 
 @contextmanager
 def application(config: ServeConfig) -> Iterator[Any]:
-    """The Serve application, ready; deleted at the end. Yields the ingress handle.
+    """The Serve application, ready; deleted at the end: after Ctrl-C without waiting for it. Yields the ingress handle.
 
     Raises ClusterError when it does not get ready, or not within the longest `start_deadline_s` of its policies.
     """
@@ -52,10 +52,14 @@ def application(config: ServeConfig) -> Iterator[Any]:
 
     app = bind(config)
     start_serve(config.http)
+    wait = True
     try:
         yield _run(app, config)
+    except KeyboardInterrupt:
+        wait = False
+        raise
     finally:
-        serve.delete(config.name, _blocking=True)
+        serve.delete(config.name, _blocking=wait)
 
 
 def _run(app: Any, config: ServeConfig) -> Any:

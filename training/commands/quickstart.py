@@ -15,6 +15,7 @@ from rich.console import Console
 
 from configs.training import TrainConfig
 from deployments.storage import runs
+from deployments.storage.ownership import owned_by_us
 from training.cluster.quiet import quiet_libraries
 from training.commands.progress import bars
 from training.commands.tables import table
@@ -42,6 +43,11 @@ class Outcome:
 def play(config: TrainConfig, console: Console) -> Outcome:
     """The whole job for one configuration, with progress on the console."""
     run = runs.create(config)
+    with owned_by_us(run.path):
+        return _play_in(run, config, console)
+
+
+def _play_in(run: runs.RunFolder, config: TrainConfig, console: Console) -> Outcome:
     seconds: dict[str, float] = {}
     began = time.perf_counter()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -46,10 +47,8 @@ def command() -> Iterator[tuple[subprocess.Popen[str], int]]:
     process.kill()
     process.communicate()
     for left in (grandchild,):
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(left, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
 
 def ended(pid: int, deadline_s: float = 20.0) -> bool:
