@@ -102,6 +102,36 @@ def start_serve(http: HttpConfig) -> None:
     )
 
 
+def served_policy(app: str, policy: str, deadline_s: float = 30.0) -> PolicyConfig:
+    """How the policy of a running application is served. Raises ClusterError when there is none, or no replica answers
+    within `deadline_s`."""
+    from ray import serve
+    from ray.exceptions import RayError
+    from ray.serve.exceptions import RayServeException
+
+    running = sorted(serve.status().applications)
+    if app not in running:
+        raise ClusterError(
+            f"serving.connect names the application {app!r}; running on this cluster: {', '.join(running) or 'none'}"
+        )
+    try:
+        found: PolicyConfig = serve.get_deployment_handle(policy, app).served.remote().result(timeout_s=deadline_s)
+    except (TimeoutError, RayError, RayServeException) as error:
+        raise ClusterError(
+            f"the application {app!r} does not say how it serves {policy!r} within {deadline_s:g} s "
+            f"({type(error).__name__}): is there a policy of that name (serving.policy), and is it healthy?"
+        ) from error
+    return found
+
+
+def delete_application(name: str) -> None:
+    """Deletes the application, if there is one."""
+    from ray import serve
+
+    if name in serve.status().applications:
+        serve.delete(name, _blocking=True)
+
+
 def delete_applications(prefix: str) -> None:
     """Deletes the applications whose name begins so, if any are left."""
     from ray import serve
