@@ -17,7 +17,7 @@ from deployments.storage import runs
 from training.commands.quickstart import CONFIGS, prepare, train_and_evaluate
 from training.commands.tables import table
 from training.evaluation.result import Evaluation
-from training.rollouts.session import Session, another_run, session
+from training.rollouts.session import Session, join_session, open_session
 
 LONGER = {"tictactoe": "configs/train/tictactoe_long.yaml", "key_door": "configs/train/key_door_long.yaml"}
 BARS = {"tictactoe": 0.80, "key_door": 0.70}
@@ -34,9 +34,9 @@ def play(env: str, seeds: int, longer: bool, overrides: list[str]) -> list[Figur
             run, began = runs.create(config), time.perf_counter()
             init = prepare(config, run, console, lambda _: None)
             if replica is None:
-                replica = live = stack.enter_context(session(config, run, init))
+                replica = live = stack.enter_context(open_session(config, run, init))
             else:
-                live = stack.enter_context(another_run(config, run, init, replica.weights_root))
+                live = stack.enter_context(join_session(config, run, init, replica.weights_root))
             _, warm, trained = train_and_evaluate(live, console, lambda _: None)
             console.print(table([warm, trained], f"{env}, seed {seed}, {run.path}"))
             figures += judge(env, seed, longer, warm, trained)

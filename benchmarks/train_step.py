@@ -26,7 +26,7 @@ from deployments.storage import runs
 from training.learner.microbatches import collate
 from training.rollouts.records import turns
 from training.rollouts.samples import sample, sequences
-from training.rollouts.session import Session, session
+from training.rollouts.session import Session, open_session
 from training.run.driver import train
 from training.run.start import start_model
 from training.types import Turn, prompts
@@ -136,7 +136,7 @@ def main() -> None:
         config = TrainConfig.load(CONFIG, [f"storage_path={folder}", f"steps={total}", *settings])
         run = runs.create(config)
         model = start_model(config, run)
-        with session(config, run, model) as live:
+        with open_session(config, run, model) as live:
             asyncio.run(play(live, chosen.blocks, chosen.steps, rows))
     medians = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
     figures = [Figure(name, value, "s") for name, value in medians.items()]

@@ -28,7 +28,7 @@ from envs.registry import make as make_env
 from training.rollouts.buffer import task_at
 from training.rollouts.conversation import Conversation
 from training.rollouts.renderer import ChatRenderer
-from training.rollouts.session import Session, session
+from training.rollouts.session import Session, open_session
 from training.run.driver import train
 from training.run.start import start_model
 
@@ -235,7 +235,7 @@ def measure(name: str, blocks: int, steps: int) -> list[Figure]:
         config = TrainConfig.load(case.config, [*case.overrides, f"storage_path={folder}", f"steps={blocks * steps}"])
         run = runs.create(config)
         model = start_model(config, run)
-        with session(config, run, model) as live:
+        with open_session(config, run, model) as live:
             for block in range(blocks):
                 for side in (0, 1) if block % 2 else (1, 0):
                     if side == 0:

@@ -186,6 +186,10 @@ class PolicyReplica:
             "device": "cuda" if on_gpu(self.config.engine) else "cpu",
         }
 
+    async def served(self) -> PolicyConfig:
+        """How this policy is served: what a run asks that joins."""
+        return self.config
+
     async def check_health(self) -> None:
         """Serve replaces the replica when this raises."""
         await self.engine.health()

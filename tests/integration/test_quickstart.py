@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -10,8 +12,9 @@ import uuid
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.integration.conftest import ROOT
+from tests.integration.conftest import ROOT, TINY
 from tests.integration.processes import MARK, Process, marked, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(420)]
@@ -40,6 +43,12 @@ def quickstart(storage: Path, mark: str, *overrides: str) -> Process:
     return Process(command, env, ROOT)
 
 
+def grpo(storage: Path, mark: str, *options: str, **more: str) -> Process:
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("RAY", "PYTEST_"))}
+    env = {**ours, **more, MARK: mark, "PYTHONPATH": str(ROOT)}
+    return Process([sys.executable, "-m", "training.grpo", *options], env, ROOT)
+
+
 def haproxy_folders() -> set[Path]:
     return set(Path(tempfile.gettempdir()).glob("rayward-haproxy-*"))
 
@@ -59,13 +68,40 @@ def test_it_shows_three_policies_a_picture_and_what_to_try_next(tmp_path: Path) 
     assert haproxy_folders() <= before
 
 
+def test_a_killed_run_leaves_no_process_and_goes_on_with_resume(tmp_path: Path) -> None:
+    """The driver dies by SIGKILL: training must not go on without it, and nothing of it may be in the way of a resume,
+    the address file of its dead Ray included."""
+    mark, own = uuid.uuid4().hex, {"RAY_TMPDIR": tempfile.mkdtemp(prefix="ray-")}  # short: it holds Unix sockets
+    settings = [f"storage_path={tmp_path}", "env.name=tictactoe", "steps=100000"]
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(TINY))
+    options = ["--config", str(tmp_path / "train.yaml"), *(f"--set={setting}" for setting in settings)]
+    process = grpo(tmp_path, mark, *options, **own)
+    checkpoints = "runs/default/default/*/checkpoints/step-*"
+    wait_until(lambda: len(list(tmp_path.glob(checkpoints))) > 1, 240, lambda: process.printed[-3000:])
+
+    process.end(signal.SIGKILL, deadline_s=10)
+
+    wait_until(lambda: not marked(mark), 30, lambda: f"left behind: {marked(mark)}")
+    (run,) = (tmp_path / "runs" / "default" / "default").iterdir()
+    assert (Path(own["RAY_TMPDIR"]) / "ray" / "ray_current_cluster").is_file(), "no dead address: the test says less"
+    done = max(int(checkpoint.name.partition("-")[2]) for checkpoint in (run / "checkpoints").glob("step-*"))
+    resumed = grpo(tmp_path, mark, "--resume", str(run), f"--set=steps={done + 1}", **own)
+    try:
+        assert resumed.popen.wait(180) == 0, resumed.printed[-3000:]
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        assert [row["step"] for row in rows] == list(range(done + 1))
+        wait_until(lambda: not marked(mark), 30, lambda: f"left behind: {marked(mark)}")
+    finally:
+        shutil.rmtree(own["RAY_TMPDIR"], ignore_errors=True)
+
+
 def test_ctrl_c_ends_it_and_leaves_no_process(tmp_path: Path) -> None:
     mark = uuid.uuid4().hex
     process = quickstart(tmp_path, mark, "steps=100000")
     rows = "runs/default/tictactoe/*/metrics.jsonl"
     wait_until(lambda: any(file.stat().st_size for file in tmp_path.glob(rows)), 240, lambda: process.printed[-3000:])
 
-    assert process.end(signal.SIGINT, deadline_s=90) == 130, process.printed[-3000:]
+    assert process.end(signal.SIGINT, deadline_s=20) == 130, process.printed[-3000:]
 
     process.wait_for("stopped by Ctrl-C", deadline_s=10)
     wait_until(lambda: not marked(mark), 30, lambda: f"left behind: {marked(mark)}")

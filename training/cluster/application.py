@@ -42,7 +42,7 @@ def serve_config(
 
 @contextmanager
 def application(config: ServeConfig) -> Iterator[Any]:
-    """The Serve application, ready; deleted at the end. Yields the ingress handle.
+    """The Serve application, ready; deleted at the end: after Ctrl-C without waiting for it. Yields the ingress handle.
 
     Raises ClusterError when it does not get ready, or not within the longest `start_deadline_s` of its policies.
     """
@@ -52,10 +52,14 @@ def application(config: ServeConfig) -> Iterator[Any]:
 
     app = bind(config)
     start_serve(config.http)
+    wait = True
     try:
         yield _run(app, config)
+    except KeyboardInterrupt:
+        wait = False
+        raise
     finally:
-        serve.delete(config.name, _blocking=True)
+        serve.delete(config.name, _blocking=wait)
 
 
 def _run(app: Any, config: ServeConfig) -> Any:
@@ -96,6 +100,36 @@ def start_serve(http: HttpConfig) -> None:
         http_options=HTTPOptions(host=http.host, port=port),
         logging_config={"log_level": "ERROR", "enable_access_log": False},
     )
+
+
+def served_policy(app: str, policy: str, deadline_s: float = 30.0) -> PolicyConfig:
+    """How the policy of a running application is served. Raises ClusterError when there is none, or no replica answers
+    within `deadline_s`."""
+    from ray import serve
+    from ray.exceptions import RayError
+    from ray.serve.exceptions import RayServeException
+
+    running = sorted(serve.status().applications)
+    if app not in running:
+        raise ClusterError(
+            f"serving.connect names the application {app!r}; running on this cluster: {', '.join(running) or 'none'}"
+        )
+    try:
+        found: PolicyConfig = serve.get_deployment_handle(policy, app).served.remote().result(timeout_s=deadline_s)
+    except (TimeoutError, RayError, RayServeException) as error:
+        raise ClusterError(
+            f"the application {app!r} does not say how it serves {policy!r} within {deadline_s:g} s "
+            f"({type(error).__name__}): is there a policy of that name (serving.policy), and is it healthy?"
+        ) from error
+    return found
+
+
+def delete_application(name: str) -> None:
+    """Deletes the application, if there is one."""
+    from ray import serve
+
+    if name in serve.status().applications:
+        serve.delete(name, _blocking=True)
 
 
 def delete_applications(prefix: str) -> None:

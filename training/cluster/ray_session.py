@@ -6,51 +6,48 @@ import contextlib
 import io
 import logging
 import os
-import shutil
 import signal
 import socket
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from training.cluster import quiet
+from deployments.storage.owned import OwnedFolder, Owner
+from training.cluster import quiet, started, watcher
 from training.cluster.errors import ClusterError
 from training.cluster.loopback import haproxy_settings
 from training.cluster.ports import free_port
 
 logger = logging.getLogger("rayward")
 
-
 ADMIN_SOCKET = "admin.sock"
+LOCAL = "local"  # Ray's address for: start one, whatever runs already or is written in an address file
+SHUTDOWN_S = 4.0  # for an orderly end of Serve and Ray; with END_GRACE_S below the 10 s that a user waits for Ctrl-C
+END_GRACE_S = 2.0  # between SIGTERM and SIGKILL for what is left
 
 
 @contextmanager
 def _own_environment() -> Iterator[None]:
-    """What Ray's processes read when they start; a value that is already there stays. At the end it is taken back."""
-    folder = Path(tempfile.mkdtemp(prefix="rayward-haproxy-"))
-    ours = {name: value for name, value in process_settings(folder).items() if name not in os.environ}
-    os.environ.update(ours)
-    try:
-        yield
-    finally:
-        _end_haproxy(folder / ADMIN_SOCKET)
-        shutil.rmtree(folder, ignore_errors=True)
-        for name in ours:
-            os.environ.pop(name, None)
-
-
-def _end_haproxy(admin: Path) -> None:
-    """Ends the HAProxy that answers at this socket: Serve leaves it behind when its manager is killed first."""
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(2.0)
-        client.connect(str(admin))
-        client.sendall(b"show info\n")
-        answer = client.makefile("r").read()
-        pids = [int(line.partition(":")[2]) for line in answer.splitlines() if line.startswith("Pid:")]
-        for pid in pids:
-            os.kill(pid, signal.SIGTERM)
+    """What Ray's processes read when they start; a value that is already there stays, but for the mark. At the end, or
+    when this process is killed, whatever carries the mark ends, too: Serve leaves HAProxy behind when its manager is
+    killed first, and a replica its engine."""
+    started.end_orphans()
+    folder = OwnedFolder("haproxy")
+    ours = {name: value for name, value in process_settings(folder.path).items() if name not in os.environ}
+    me = Owner.current()
+    before = os.environ.get(started.MARK)
+    with watcher.watched():
+        os.environ.update({**ours, started.MARK: started.mark(me)})
+        try:
+            yield
+        finally:
+            started.end(lambda owner: owner == me, grace_s=END_GRACE_S)
+            folder.remove()
+            for name in (*ours, started.MARK):
+                os.environ.pop(name, None)
+            if before is not None:
+                os.environ[started.MARK] = before
 
 
 def process_settings(folder: Path) -> dict[str, str]:
@@ -77,41 +74,75 @@ def process_settings(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def ray_session(address: str | None = None) -> Iterator[bool]:
-    """Joins the cluster at `address` (or RAY_ADDRESS), or starts Ray on this machine and stops it at the end. Yields
-    whether it was started here: then it has this machine's resources, and no more will come."""
+    """Joins the cluster at `address` (or RAY_ADDRESS), or starts Ray on this machine and stops it at the end, whatever
+    other Ray runs there. Yields whether it was started here: then it has this machine's resources, and no more will
+    come. Raises ClusterError."""
     import ray
 
     if ray.is_initialized():
         yield False
         return
-    address = address or os.environ.get("RAY_ADDRESS")
+    address = address or os.environ.get("RAY_ADDRESS") or LOCAL
+    own = address == LOCAL
     with ExitStack() as stack:
-        if address is None:
+        if own:
             stack.enter_context(_own_environment())
+            stack.enter_context(_on_loopback())
+        else:
+            check_reachable(address)
         _init(address)
         try:
-            yield address is None
+            yield own
         finally:
-            _shut_down(started=address is None)
+            _shut_down(own)
 
 
-def _init(address: str | None) -> None:
+def check_reachable(address: str, timeout_s: float = 5.0) -> None:
+    """Ray itself tries for a minute and a half in silence. Raises ClusterError when nothing listens there."""
+    host, separator, port = address.rpartition("://")[2].rpartition(":")
+    if not separator or not port.isdigit():
+        return  # "auto" and other names that Ray resolves
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=timeout_s).close()
+    except OSError as error:
+        raise ClusterError(
+            f"no Ray answers at {address} ({error}): correct RAY_ADDRESS, start the cluster, or unset RAY_ADDRESS to "
+            "start Ray on this machine"
+        ) from error
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Ray takes the machine's outward address for itself and listens on all interfaces, and some of its ports accept
+    pickles. With this switch, made for other systems, its own address is 127.0.0.1, and its servers listen there.
+    `_node_ip_address="127.0.0.1"` does not do it: ray.init resolves it to the outward address."""
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False  # read from the environment when Ray was imported
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _init(address: str) -> None:
     import ray
 
-    started = address is None
+    own = address == LOCAL
     try:
         ray.init(
             address=address,
             # Logical CPUs: the processes of one machine take turns, and the defaults reserve little.
-            num_cpus=max(8, os.cpu_count() or 1) if started else None,
-            include_dashboard=False if started else None,
+            num_cpus=max(8, os.cpu_count() or 1) if own else None,
+            include_dashboard=False if own else None,
             log_to_driver=os.environ.get("RAYWARD_WORKER_LOGS", "0") == "1",
             logging_level=logging.ERROR,
-            object_store_memory=512 * 1024 * 1024 if started else None,
+            object_store_memory=512 * 1024 * 1024 if own else None,
             configure_logging=True,
         )
-    except (ConnectionError, RuntimeError, OSError) as error:
-        raise ClusterError(f"Ray could not be {'started' if started else f'reached at {address}'}: {error}") from error
+    except (ConnectionError, RuntimeError, OSError, ValueError) as error:
+        raise ClusterError(f"Ray could not be {'started' if own else f'reached at {address}'}: {error}") from error
     for name in ("ray", "ray.serve", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if threading.current_thread() is threading.main_thread():
@@ -119,12 +150,25 @@ def _init(address: str | None) -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def _shut_down(started: bool) -> None:
+def _shut_down(own: bool) -> None:
+    """Leaves the cluster. Ray of our own gets SHUTDOWN_S for an orderly end: what is left then is killed."""
     import ray
     from ray import serve
 
-    # Serve kills its controller while calls to it are open, and Ray reports each of them as an error on stdout.
-    with contextlib.redirect_stdout(io.StringIO()):
-        if started:
+    def orderly() -> None:
+        if own:
             serve.shutdown()
         ray.shutdown()
+
+    # Serve kills its controller while calls to it are open, and Ray reports each of them as an error on stdout.
+    with contextlib.redirect_stdout(io.StringIO()):
+        if not own:
+            orderly()
+            return
+        thread = threading.Thread(target=orderly, name="ray-shutdown", daemon=True)
+        thread.start()
+        thread.join(SHUTDOWN_S)
+        if thread.is_alive():
+            me = Owner.current()
+            started.end(lambda owner: owner == me)
+            thread.join(SHUTDOWN_S)

@@ -40,7 +40,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in given  # wherever it stands
     quiet_libraries()
     try:
-        app([argument for argument in given if argument != "--debug"], standalone_mode=False)
+        # typer returns the code of an Exit and of Ctrl-C; what a command returns is no code
+        code = app([argument for argument in given if argument != "--debug"], standalone_mode=False)
     except KeyboardInterrupt:
         return 130
     except ModuleNotFoundError as error:
@@ -48,8 +49,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"{error.name} is not installed: pip install 'rayward[cpu,train]'", file=sys.stderr)
         return 1
-    except typer.Exit as done:
-        return done.exit_code
     except (UserError, EnvUsageError) as error:
         if debug:
             traceback.print_exception(error)
@@ -60,7 +59,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             raise
         error.show()  # a usage error of the command line
         return 2
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def main() -> None:

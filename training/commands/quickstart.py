@@ -15,6 +15,7 @@ from rich.console import Console
 
 from configs.training import TrainConfig
 from deployments.storage import runs
+from deployments.storage.ownership import owned_by_us
 from training.cluster.quiet import quiet_libraries
 from training.commands.progress import bars
 from training.commands.tables import table
@@ -23,7 +24,7 @@ from training.evaluation.result import Evaluation
 from training.imitation import tiny
 from training.imitation.sft import warmstart
 from training.rollouts.environment import check_environment
-from training.rollouts.session import Session, session
+from training.rollouts.session import Session, open_session
 from training.run.driver import train
 from training.tracking.plots import learning_curve
 
@@ -42,6 +43,11 @@ class Outcome:
 def play(config: TrainConfig, console: Console) -> Outcome:
     """The whole job for one configuration, with progress on the console."""
     run = runs.create(config)
+    with owned_by_us(run.path):
+        return _play_in(run, config, console)
+
+
+def _play_in(run: runs.RunFolder, config: TrainConfig, console: Console) -> Outcome:
     seconds: dict[str, float] = {}
     began = time.perf_counter()
 
@@ -53,7 +59,7 @@ def play(config: TrainConfig, console: Console) -> Outcome:
     console.print("[bold]1/5[/] a tiny Qwen2 with its own tokenizer and random weights")
     init = prepare(config, run, console, lap)
     console.print("[bold]3/5[/] starting Ray, Ray Serve and one vLLM replica (about half a minute)")
-    with session(config, run, init) as live:
+    with open_session(config, run, init) as live:
         lap("start")
         result = train_and_evaluate(live, console, lap)
     return Outcome(run, result, seconds)

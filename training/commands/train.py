@@ -47,23 +47,31 @@ def train(
 
 
 def _train(config: TrainConfig, resumed: RunFolder | None) -> None:
+    """In a run folder that is ours alone: a resume waits for the end of the run that it goes on with."""
     from deployments.storage import runs
+    from deployments.storage.ownership import owned_by_us
+
+    run = resumed or runs.create(config)
+    with owned_by_us(run.path):
+        _train_in(run, config, resumed is not None)
+
+
+def _train_in(run: RunFolder, config: TrainConfig, resumed: bool) -> None:
     from training.commands.progress import bars
     from training.commands.tables import table
     from training.evaluation.evaluate import evaluate
     from training.learner import checkpoint
-    from training.rollouts.session import session
+    from training.rollouts.session import open_session
     from training.run.driver import train as run_grpo
     from training.run.start import start_model
 
-    if resumed is not None:
-        done = checkpoint.steps(resumed.checkpoints)
+    if resumed:
+        done = checkpoint.steps(run.checkpoints)
         if done and done[-1] >= config.steps:
-            raise ConfigError(f"{resumed.path} has done all its {done[-1]} steps: name more with --set steps=N")
-    run = resumed or runs.create(config)
+            raise ConfigError(f"{run.path} has done all its {done[-1]} steps: name more with --set steps=N")
     console.print(f"run folder {run.path}", soft_wrap=True)
     model = run.start_model if resumed and run.start_model.is_dir() else start_model(config, run)
-    with session(config, run, model) as live:
+    with open_session(config, run, model) as live:
         with bars(console) as progress:
             bar = progress.add_task("GRPO", total=config.steps)
 

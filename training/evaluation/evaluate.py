@@ -16,7 +16,7 @@ from deployments.storage import atomic, runs
 from envs import registry
 from envs.history import make_history
 from training.evaluation.result import Evaluation, summarize
-from training.rollouts.session import Session, session
+from training.rollouts.session import Session, open_session
 
 
 def evaluate(live: Session, name: str, min_weight_version: int = 0, history: str = "") -> Evaluation:
@@ -41,7 +41,7 @@ def evaluate_all(
     check_histories(config, histories)
     first, *_ = models.values()
     results: list[Evaluation] = []
-    with session(apart(config, run), run, first) as live:
+    with open_session(apart(config, run), run, first) as live:
         for index, (name, folder) in enumerate(models.items()):
             version = publish_folder(live, folder) if index else 0
             results += [evaluate(live, name, version, history) for history in histories]

@@ -27,14 +27,14 @@ from training.evaluation.evaluate import apart
 from training.rollouts.conversation import Conversation
 from training.rollouts.renderer import ChatRenderer
 from training.rollouts.samples import episode_samples
-from training.rollouts.session import Session, session
+from training.rollouts.session import Session, open_session
 from training.types import Episode, Sample, prompts
 
 
 def examine(config: TrainConfig, model: Path, turns: int, others: Sequence[Path] = ()) -> Report:
     """The doctor on a model folder: plays held-out situations through a replica, scores them with the learner."""
     run = runs.create(config, "doctor")
-    with session(apart(config, run), run, model) as live:
+    with open_session(apart(config, run), run, model) as live:
         return examine_live(live, model, turns, others=others)
 
 

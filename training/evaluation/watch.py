@@ -19,7 +19,7 @@ from training.evaluation.play import Show, Watched
 from training.rollouts.episode import Player, PlaySettings, run_episode
 from training.rollouts.group import RolloutFailed
 from training.rollouts.renderer import ChatRenderer
-from training.rollouts.session import Session, session
+from training.rollouts.session import Session, open_session
 from training.types import Episode, Task, Truncation
 
 CUT_OFF: dict[Truncation, str] = {
@@ -36,7 +36,7 @@ def watch(
     """One held-out episode of a model through a replica, shown turn by turn as it happens; None when it was stopped by
     Ctrl-C. Raises RolloutFailed."""
     run = runs.create(config, "play")
-    with session(apart(config, run), run, model) as live:
+    with open_session(apart(config, run), run, model) as live:
         show(f"replica of {model} is ready\n")
         return _watched(live, seed, show, pause)
 

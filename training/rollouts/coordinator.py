@@ -38,7 +38,7 @@ class Coordinator:
         self._running: dict[int, asyncio.Task[None]] = {}
         self._failure: BaseException | None = None
         self._batches: dict[int, list[Batch]] = {}
-        self._history: list[dict[str, float]] = []
+        self._finished: dict[int, dict[str, float]] = {}  # step -> its metrics
         self._watch: asyncio.Task[None] | None = None
         self._episodes: str | None = None
         self._asked: tuple[int, float] | None = None  # (step that the learner waits for, since, monotonic s)
@@ -61,7 +61,6 @@ class Coordinator:
         )
         for group in waiting:
             self._buffer.add(group)
-        self._history = self._history[:first_step]
         if self._watch is None:
             self._watch = asyncio.create_task(self._pool.watch())
         self._launch()
@@ -129,12 +128,15 @@ class Coordinator:
         shares = split_over_ranks(samples, world)
         return [Batch(tuple(share), denominators, step, metrics) for share in shares]
 
-    async def published(self, version: int, metrics: dict[str, float]) -> None:
+    async def published(self, version: int) -> None:
         """The learner made a new version: rollouts that waited for it may start."""
         assert self._buffer is not None
         self._buffer.version = max(self._buffer.version, version)
-        self._history.append(metrics)
         self._launch()
+
+    async def finished(self, step: int, metrics: dict[str, float]) -> None:
+        """The learner is done with a step: `progress` tells it to the driver."""
+        self._finished[step] = metrics
 
     async def evaluate(self, seeds: Sequence[int], min_weight_version: int, history: str = "") -> list[Episode]:
         """One episode a seed in the evaluation's situations; `history`: another strategy than the configured one.
@@ -158,9 +160,9 @@ class Coordinator:
         from their task, which is derived from the step."""
         return {"waiting": self._buffer.waiting() if self._buffer else []}
 
-    async def progress(self, since: int = 0) -> list[dict[str, float]]:
-        """Metrics of the steps from `since` on."""
-        return self._history[since:]
+    async def progress(self, since: int = 0) -> list[tuple[int, dict[str, float]]]:
+        """(step, metrics) of the finished steps from `since` on."""
+        return sorted((step, metrics) for step, metrics in self._finished.items() if step >= since)
 
     async def counts(self) -> dict[str, int]:
         return await self._pool.total_counts()

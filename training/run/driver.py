@@ -13,49 +13,45 @@ import ray
 from configs.base import UserError
 from training.rollouts.session import Session
 from training.run.loop import train_loop
+from training.run.process import RunSettings
 
 logger = logging.getLogger("rayward")
+
+
+Report = Callable[[int, dict[str, float]], None]  # called with (step, metrics)
 
 
 class TrainingFailed(UserError):
     """The run ended before its last step; the message names the cause and how to resume."""
 
 
-def train(live: Session, report: Callable[[int, dict[str, float]], None] | None = None, base_version: int = 0) -> None:
+def train(session: Session, report: Report | None = None, base_version: int = 0) -> None:
     """Runs GRPO to the last step. `report(step, metrics)` is called for each finished step. Raises TrainingFailed."""
-    for step, metrics in train_steps(live, base_version):
+    for step, metrics in train_steps(session, base_version):
         if report is not None:
             report(step, metrics)
 
 
-def train_steps(live: Session, base_version: int = 0) -> Iterator[tuple[int, dict[str, float]]]:
+def train_steps(session: Session, base_version: int = 0) -> Iterator[tuple[int, dict[str, float]]]:
     """GRPO to the last step, in processes that do not wait for the caller: yields (step, metrics) of each finished one.
     Raises TrainingFailed."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    config = live.config
+    config = session.config
     learner = config.learner
     on_gpu = learner.gpus_per_worker > 0
     resources = {"CPU": learner.cpus_per_worker, **learner.resources}
     if on_gpu:
         resources["GPU"] = learner.gpus_per_worker
     trainer = TorchTrainer(
-        train_loop,
-        train_loop_config={
-            "config": config.dump(),
-            "run": str(live.run.path),
-            "model": str(live.model),
-            "weights_root": live.weights_root,
-            "base_version": base_version,
-            "coordinator": live.coordinator,
-            "app": live.app,
-        },
+        _train_in_process,
+        train_loop_config={"settings": RunSettings(session, base_version)},
         scaling_config=ScalingConfig(num_workers=learner.workers, use_gpu=on_gpu, resources_per_worker=resources),
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
         run_config=RunConfig(
             name="ray_train",
-            storage_path=str(live.run.path),
+            storage_path=str(session.run.path),
             failure_config=FailureConfig(max_failures=learner.restarts),
         ),
     )
@@ -69,25 +65,30 @@ def train_steps(live: Session, base_version: int = 0) -> Iterator[tuple[int, dic
 
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
     thread.start()
-    done, heard = 0, time.monotonic()
+    following, heard = 0, time.monotonic()  # the first step that was not yielded
     while True:
         thread.join(timeout=0.3)
         ended = not thread.is_alive()
-        rows = ray.get(live.coordinator.progress.remote(done))
-        yield from enumerate(rows, start=done)
-        done += len(rows)
-        if rows:
+        finished = ray.get(session.coordinator.progress.remote(following))
+        yield from finished
+        if finished:
+            following = finished[-1][0] + 1
             heard = time.monotonic()
         elif time.monotonic() - heard > config.tracking.stalled_after_s:
             heard = time.monotonic()
-            waits = _waits(live.coordinator)
+            waits = _waits(session.coordinator)
             logger.warning("no step for %g s: %s", config.tracking.stalled_after_s, waits)
         if ended:
             break
     if outcome:
         raise TrainingFailed(
-            f"training stopped: {root_cause(outcome[0])}\nresume with: rayward train --resume {live.run.path}"
+            f"training stopped: {root_cause(outcome[0])}\nresume with: rayward train --resume {session.run.path}"
         ) from outcome[0]
+
+
+def _train_in_process(config: dict[str, RunSettings]) -> None:
+    """Ray Train hands over nothing but a dict."""
+    train_loop(config["settings"])
 
 
 def _waits(coordinator: Any) -> str:

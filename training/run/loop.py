@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
-from training.run.process import TrainingProcess
+from training.run.process import RunSettings, TrainingProcess
 
 
-def train_loop(settings: dict[str, Any]) -> None:
+def train_loop(settings: RunSettings) -> None:
     """One training process. Consumes: batches of the coordinator. Waits for: the step's groups. Unblocked by: their
     completion or RolloutFailed. Stops when: `steps` are done; a checkpoint lets another process go on from there."""
     run = TrainingProcess(settings)
@@ -18,6 +17,7 @@ def train_loop(settings: dict[str, Any]) -> None:
         metrics = run.update(batch)
         metrics |= run.publish(step + 1)
         metrics |= run.maybe_evaluate(step + 1)
+        run.announce(step + 1)
         run.log(step, metrics | {"train/step_s": time.perf_counter() - began})
         run.maybe_checkpoint(step + 1)
     run.finish()

@@ -4,43 +4,64 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 
-from configs.training import TrainConfig
-from deployments.storage import runs
 from training.cluster import ports
 from training.rollouts.group import RolloutFailed
 from training.rollouts.session import Session
 from training.tracking.monitors import Monitors
 
 
-class TrainingProcess:
-    """What `train_loop` needs, one named step a method. One per rank; rank 0 publishes, logs and commits."""
+@dataclass(frozen=True)
+class RunSettings:
+    """What each training process is given. It travels to other machines: all of it pickles."""
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    session: Session
+    base_version: int = 0  # weight version of the start model, where the replicas hold one already
+
+
+@dataclass(frozen=True)
+class FirstVersion:
+    """With which weight version a run (re)starts its stream of steps."""
+
+    base: int  # the version of step 0: step n is version base + n
+    publish: bool  # whether the replicas must be given this step's weights before anything is played
+
+
+def first_version(step: int, base: int, latest: int | None, replicas_hold_start: bool) -> FirstVersion:
+    """`latest`: the newest version in the store. Versions only grow: what is played again after a restart, or by
+    another run on the same replicas, gets numbers above all that were published before. Nothing need be published only
+    at the first step of a run whose replicas were started with its start model and were given nothing since: replicas
+    that were joined serve some other weights."""
+    expected = base + step
+    if expected == 0 and latest is None and replicas_hold_start:
+        return FirstVersion(base, publish=False)
+    return FirstVersion(max(expected, (latest or 0) + 1) - step, publish=True)
+
+
+class TrainingProcess:
+    """What `train_loop` needs: each step of the loop is a method. One per rank; rank 0 publishes, logs and commits."""
+
+    def __init__(self, settings: RunSettings) -> None:
         import torch
         from ray import train as ray_train
 
         from training.learner.learner import Learner, LearnerSettings
 
-        self.config = TrainConfig.model_validate(settings["config"])
-        self.folder = runs.RunFolder(Path(settings["run"]))
-        self.base_version: int = settings["base_version"]
-        self.coordinator = settings["coordinator"]
-        model = Path(settings["model"])
-        self.live = Session(
-            self.config, self.folder, model, settings["weights_root"], self.coordinator, settings["app"]
-        )
+        self.session = settings.session
+        self.config, self.folder = self.session.config, self.session.run
+        self.coordinator = self.session.coordinator
+        self.base_version = settings.base_version
         context = ray_train.get_context()
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
         torch.set_num_threads(self._threads())
-        self.learner = Learner(LearnerSettings.of(self.config, model), self.rank, self.world)
-        self.store = self.live.store
+        self.learner = Learner(LearnerSettings.of(self.config, self.session.model), self.rank, self.world)
+        self.store = self.session.store
         dtype = torch.bfloat16 if self.config.model.dtype == "bfloat16" else None
-        self.publisher = self._publisher(settings["app"], dtype)
+        self.publisher = self._publisher(self.session.app, dtype)
         self.monitors: Monitors | None = None
 
     def _threads(self) -> int:
@@ -81,8 +102,9 @@ class TrainingProcess:
         if latest is not None:
             state = checkpoint.restore(latest, self.learner, rank=self.rank)
             step, waiting = state["step"], state["waiting"]
-        self.base_version, fresh = self._versions(step)
-        if not fresh:
+        first = self._agreed(first_version(step, self.base_version, self.store.latest(), self.session.holds_start))
+        self.base_version = first.base
+        if first.publish:
             self.publisher.publish(self.base_version + step, self.learner.state_dict())
         if self.rank == 0:
             self.monitors = Monitors(self.config, self.folder.path, step)
@@ -90,20 +112,14 @@ class TrainingProcess:
         self._barrier()
         return step
 
-    def _versions(self, step: int) -> tuple[int, bool]:
-        """(version of step 0, whether the replicas surely hold this step's weights: only those that nobody published to
-        yet do). Versions only grow: what is played again after a restart, or by another run on the same replicas, gets
-        numbers above all that were published before. Agreed by rank 0."""
+    def _agreed(self, first: FirstVersion) -> FirstVersion:
+        """Rank 0's: another rank may read the store when rank 0 has published already."""
         import torch.distributed as dist
 
-        latest, expected = self.store.latest(), self.base_version + step
-        if expected == 0 and latest is None:
-            agreed: list[Any] = [self.base_version, True]
-        else:
-            agreed = [max(expected, (latest or 0) + 1) - step, False]
+        agreed = [first]
         if self.world > 1:
             dist.broadcast_object_list(agreed, src=0)
-        return agreed[0], agreed[1]
+        return agreed[0]
 
     def _barrier(self) -> None:
         import torch.distributed as dist
@@ -134,13 +150,18 @@ class TrainingProcess:
             return {}
         from training.evaluation.evaluate import evaluate
 
-        result = evaluate(self.live, f"step {step}", self.base_version + step)
+        result = evaluate(self.session, f"step {step}", self.base_version + step)
         return {"eval/success": result.success.value, "eval/return": result.mean_return.value}
+
+    def announce(self, step: int) -> None:
+        """Lets those rollouts start that waited for this step's weights."""
+        if self.rank == 0:
+            ray.get(self.coordinator.published.remote(self.base_version + step))
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         if self.monitors is not None:
-            ray.get(self.coordinator.published.remote(self.base_version + step + 1, metrics))
             self.monitors.log(step, metrics)
+            ray.get(self.coordinator.finished.remote(step, metrics))
 
     def maybe_checkpoint(self, step: int) -> None:
         every = self.config.checkpoint.every_steps

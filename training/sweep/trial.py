@@ -12,7 +12,8 @@ from ray import tune
 from configs.sweep import varied
 from configs.training import TrainConfig
 from deployments.storage import runs
-from training.rollouts.session import session
+from deployments.storage.ownership import owned_by_us
+from training.rollouts.session import open_session
 from training.run.driver import train_steps
 from training.run.start import start_model
 
@@ -49,9 +50,10 @@ class Trial(tune.Trainable):
     def _start(self) -> Iterator[tuple[int, dict[str, float]]]:
         self._run_config = trial_config(self._base, self._values, self._name)
         self._run = runs.create(self._run_config, self._name)
+        self._owned.enter_context(owned_by_us(self._run.path))
         model = Path(self._model) if self._model else start_model(self._run_config, self._run)
         live = self._owned.enter_context(
-            session(self._run_config, self._run, model, self._name, route=f"/{self._name}")
+            open_session(self._run_config, self._run, model, self._name, route=f"/{self._name}")
         )
         return train_steps(live)
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import typer
 
 from configs.training import TrainConfig
 from training.cluster import placement, ports
@@ -121,3 +122,19 @@ def test_what_a_run_reserves_is_summed_over_learner_and_replicas() -> None:
 
     assert reserved["GPU"] == learner.workers * learner.gpus_per_worker + 2 * replicas.min_replicas
     assert placement.needed(TrainConfig.load(TINY)) == {}
+
+
+@pytest.mark.parametrize(("raised", "code"), [(KeyboardInterrupt(), 130), (typer.Exit(1), 1), (None, 0)])
+def test_the_exit_code_is_what_ended_the_command(
+    raised: BaseException | None, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this mode typer returns both codes and raises neither: `rayward serve` ended with 0 after Ctrl-C."""
+
+    def command() -> None:
+        if raised is not None:
+            raise raised
+
+    monkeypatch.setattr(app.app, "registered_commands", list(app.app.registered_commands))
+    app.app.command("ends")(command)
+
+    assert app.run(["ends"]) == code
