@@ -26,8 +26,7 @@ from training.types import Episode, Group, Task
 logger = logging.getLogger("rayward")
 
 
-@ray.remote
-class Coordinator:
+class CoordinatorActor:
     """Owns the task stream and the buffer of a run. It holds summaries of groups and references to their tokens, never
     the tokens.
 
@@ -37,14 +36,18 @@ class Coordinator:
 
     def __init__(self, config: dict[str, Any], model_folder: str, app: str) -> None:
         self._config = TrainConfig.model_validate(config)
-        self._pool = WorkerPool(self._config, lambda: start_worker(self._config, model_folder, app))
+        self._pool = WorkerPool(self._config, lambda: self._start_worker(model_folder, app))
         self._stream = GroupStream(self._config, self._play, self._writes)
         self._steps: dict[int, asyncio.Task[list[Share]]] = {}
         self._taken: list[PlayedGroup] = []  # of the newest step
         self._history: list[dict[str, float]] = []
         self._watch: asyncio.Task[None] | None = None
         self._episodes: str | None = None
+        self._given_up: str | None = None
         self._given: tuple[int, float] | None = None  # (step that the learner was given last, when, monotonic s)
+
+    def _start_worker(self, model_folder: str, app: str) -> Any:
+        return start_worker(self._config, model_folder, app)
 
     async def begin(
         self,
@@ -58,7 +61,7 @@ class Coordinator:
         self._episodes = episodes_folder
         for step in self._steps.values():
             step.cancel()
-        self._steps, self._taken, self._given = {}, [], None
+        self._steps, self._taken, self._given, self._given_up = {}, [], None, None
         self._history = self._history[:first_step]
         if self._watch is None:
             self._watch = asyncio.create_task(self._pool.watch())
@@ -172,6 +175,17 @@ class Coordinator:
                 self._stream.replay([], [group.task.index])
         return {"waiting": waiting}
 
+    async def give_up(self, reason: str) -> None:
+        """The learner ends the run for a reason that no restart can mend; the driver asks for it with `given_up`."""
+        self._given_up = reason
+
+    async def begun(self) -> int:
+        """How often the stream has begun: once for each start of the learner."""
+        return self._stream.generation
+
+    async def given_up(self) -> str | None:
+        return self._given_up
+
     async def progress(self, since: int = 0) -> list[dict[str, float]]:
         """Metrics of the steps from `since` on."""
         return self._history[since:]
@@ -203,3 +217,6 @@ class Coordinator:
 
 async def _fetched(value: Any) -> Any:
     return await value if isinstance(value, ray.ObjectRef) else value
+
+
+Coordinator = ray.remote(CoordinatorActor)

@@ -32,7 +32,7 @@ class GroupStream:
         """`keeps(step)`: whether the episodes of a step's groups will be read (else only their samples are kept)."""
         self._config, self._play, self._keeps = config, play, keeps
         self._buffer: GroupBuffer[PlayedGroup] | None = None
-        self._generation = 0
+        self.generation = 0  # how often it has begun
         self._running: dict[int, asyncio.Task[PlayedGroup]] = {}
         self._failure: RolloutFailed | None = None
         self._changed = asyncio.Event()
@@ -56,8 +56,8 @@ class GroupStream:
 
     async def begin(self, first_step: int, base_version: int, waiting: Sequence[PlayedGroup] = ()) -> None:
         """(Re)starts the stream at a step, with finished groups of a checkpoint."""
-        self._generation += 1
-        generation, stale, self._running = self._generation, list(self._running.values()), {}
+        self.generation += 1
+        generation, stale, self._running = self.generation, list(self._running.values()), {}
         self._failure = self.asked = None
         rollout = self._config.rollout
         self._buffer = GroupBuffer(
@@ -68,7 +68,7 @@ class GroupStream:
             task.cancel()
         await asyncio.gather(*stale, return_exceptions=True)
         self._wake()
-        if generation == self._generation:  # else another `begin` came while this one waited
+        if generation == self.generation:  # else another `begin` came while this one waited
             self._launch(self._buffer.startable())
 
     def published(self, version: int) -> None:
@@ -79,13 +79,13 @@ class GroupStream:
     async def groups(self, step: int) -> list[PlayedGroup]:
         """The groups of a step, taken out of the buffer. Raises RolloutFailed when one cannot be completed, and for a
         caller that a later `begin` has left behind."""
-        generation, buffer = self._generation, self.buffer
+        generation, buffer = self.generation, self.buffer
         self.asked = self.asked or (step, time.monotonic())
         while not buffer.ready(step):
             if self._failure is not None:
                 raise self._failure
             await self._changed.wait()
-            if generation != self._generation:
+            if generation != self.generation:
                 raise RolloutFailed(f"step {step} was asked for by a learner that has been replaced")
         self.asked = None
         return buffer.take(step)
@@ -110,14 +110,14 @@ class GroupStream:
             keep = self._keeps(self.buffer.step_of(index))
             playing = asyncio.create_task(self._play(task, self.buffer.min_version(index), keep))
             self._running[index] = playing
-            playing.add_done_callback(partial(self._ended, self._generation, index))
+            playing.add_done_callback(partial(self._ended, self.generation, index))
 
     def _ended(self, generation: int, index: int, play: asyncio.Task[PlayedGroup]) -> None:
         """A play has ended, in whatever way: no task dies unseen."""
         if self._running.get(index) is play:
             del self._running[index]
         error = asyncio.CancelledError("the play was cancelled") if play.cancelled() else play.exception()
-        if generation != self._generation:
+        if generation != self.generation:
             return
         if error is not None:
             self.fail(error if isinstance(error, RolloutFailed) else _named(index, error))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from configs.training import TrainConfig
 from deployments.storage import runs
 from training.cluster import ports
 from training.rollouts.batch import Share, assemble
-from training.rollouts.group import RolloutFailed
+from training.rollouts.group import EnvironmentFailed, RolloutFailed
 from training.rollouts.session import Session
 from training.tracking.monitors import Monitors
 
@@ -133,6 +135,16 @@ class TrainingProcess:
 
         if dist.is_available() and dist.is_initialized() and self.world > 1:
             dist.barrier()
+
+    @contextmanager
+    def told_once(self) -> Iterator[None]:
+        """An environment that fails is told to the driver, not raised: Ray Train would start every process again, only
+        to play the same seeds to the same failure."""
+        try:
+            yield
+        except EnvironmentFailed as error:
+            cause = getattr(error, "cause", error)  # Ray's error of an evaluation has the environment's inside
+            ray.get(self.coordinator.give_up.remote(f"EnvironmentFailed: {cause}"))
 
     def next_batch(self, step: int) -> Any:
         """This rank's batch. Tokens that were lost with a node are played again; with several ranks, which have agreed
