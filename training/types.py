@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 EndReason = Literal["completed", "truncated", "env_failed", "infra_failed"]
 Truncation = Literal["turn_cap", "context_full", "environment"]
 
@@ -123,6 +125,44 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class EpisodeSummary:
+    """What the coordinator knows of an episode: numbers, no tokens."""
+
+    episode_return: float
+    end: EndReason
+    truncation: Truncation | None
+    success: bool
+    turns: int
+    illegal_turns: int
+    completion_tokens: int  # tokens that the policy chose
+    sequence_tokens: tuple[int, ...]  # length of each of its training sequences
+    oldest_version: int
+    episode_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSummary:
+    """A finished group without its tokens. `counts`: what went wrong while it was played, by reason."""
+
+    task: Task
+    episodes: tuple[EpisodeSummary, ...]
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def returns_G(self) -> list[float]:
+        return [episode.episode_return for episode in self.episodes]
+
+    @property
+    def uniform(self) -> bool:
+        """No spread in the returns: no sibling was better than another."""
+        return len(set(self.returns_G)) == 1
+
+    @property
+    def oldest_version(self) -> int:
+        return min(episode.oldest_version for episode in self.episodes)
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One training sequence of T tokens, as tuples or numpy arrays. `mask_T[t]` is 1 where the policy chose token t;
     `sampler_logp_T[t]` is its log-probability at sampling (0 elsewhere); `advantage` holds for every chosen token.
@@ -150,7 +190,7 @@ class Sample:
 
     @property
     def chosen(self) -> int:
-        return int(sum(self.mask_T))
+        return int(np.count_nonzero(self.mask_T))
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,11 +110,12 @@ def test_a_hung_environment_ends_in_a_named_error(stack: Any, caplog: pytest.Log
     assert "the learner waits for the groups of step 0" in caplog.text, "the watchdog was silent"
 
 
-def test_a_raising_environment_ends_in_an_error_that_names_it(stack: Any) -> None:
+def test_a_raising_environment_ends_in_an_error_that_names_it_without_another_start(stack: Any) -> None:
     name = "tests.integration.odd_envs:Raising"
-    live = stack.open_run(tiny_config(stack.storage, f"env.name={name}", "steps=1", "learner.restarts=0"))
-    with pytest.raises(TrainingFailed, match="broken level"):
+    live = stack.open_run(tiny_config(stack.storage, f"env.name={name}", "steps=1", "learner.restarts=2"))
+    with pytest.raises(TrainingFailed, match=r"EnvironmentFailed: .*reset, seed \d+: ValueError: broken level"):
         train(live, base_version=base_version(stack))
+    assert ray.get(live.coordinator.begun.remote()) == 1, "the learner was started again to fail again"
 
 
 def test_an_evaluation_repeats_exactly(stack: Any) -> None:

@@ -2,17 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from training.types import Sample
+from configs.training import AlgorithmConfig
+from training.algorithms.advantages import ADVANTAGES
+from training.rollouts.packed import GroupSamples
+from training.types import Batch, Denominators, GroupSummary, Sample
+
+T = TypeVar("T")
 
 
-def split_over_ranks(samples: Sequence[Sample], world: int) -> list[list[Sample]]:
-    """Each sample to exactly one rank, longest first to the rank with the fewest tokens so far."""
-    shares: list[list[Sample]] = [[] for _ in range(world)]
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One training sequence: where its tokens are, and what it is trained with."""
+
+    group: int  # position among the step's groups
+    sequence: int  # position among the group's samples
+    tokens: int
+    advantage: float
+    kept: int  # position of its group among those that train
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which rank trains on which sequences, and what the whole loss is divided by."""
+
+    shares: tuple[tuple[Place, ...], ...]  # one a rank
+    denominators: Denominators
+    dropped_groups: int
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One rank's part of a step as it travels: places, and references to the samples of the groups they name."""
+
+    places: tuple[Place, ...]
+    samples: Mapping[int, Any]  # group -> reference to its GroupSamples
+    denominators: Denominators
+    step: int
+    metrics: Mapping[str, float]
+
+
+def plan(groups: Sequence[GroupSummary], algorithm: AlgorithmConfig, world: int) -> Plan:
+    """Advantages within each group, groups without spread left out, every sequence to exactly one rank.
+
+    The denominators count what is trained on: a step in which few groups have spread has the full step size. The share
+    of dropped groups is a metric.
+    """
+    advantage = ADVANTAGES[algorithm.advantage]
+    places: list[Place] = []
+    tokens = kept = 0
+    for index, group in enumerate(groups):
+        if algorithm.drop_uniform_groups and group.uniform:
+            continue
+        places += _places(group, index, advantage(group.returns_G), kept)
+        tokens += sum(episode.completion_tokens for episode in group.episodes)
+        kept += 1
+    shares = tuple(tuple(share) for share in split_over_ranks(places, world, lambda place: place.tokens))
+    return Plan(shares, Denominators(tokens, len(places), kept), len(groups) - kept)
+
+
+def _places(group: GroupSummary, index: int, advantages_G: Sequence[float], kept: int) -> list[Place]:
+    lengths = [
+        (tokens, advantage)
+        for episode, advantage in zip(group.episodes, advantages_G, strict=True)
+        for tokens in episode.sequence_tokens
+    ]
+    return [Place(index, sequence, tokens, advantage, kept) for sequence, (tokens, advantage) in enumerate(lengths)]
+
+
+def _length(sample: Sample) -> int:
+    return len(sample.token_ids_T)
+
+
+def split_over_ranks(sequences: Sequence[T], world: int, tokens: Callable[[Any], int] = _length) -> list[list[T]]:
+    """Each sequence to exactly one rank, longest first to the rank with the fewest tokens so far."""
+    shares: list[list[T]] = [[] for _ in range(world)]
     loads = [0] * world
-    for sample in sorted(samples, key=lambda sample: -len(sample.token_ids_T)):
+    for sequence in sorted(sequences, key=lambda sequence: -tokens(sequence)):
         rank = loads.index(min(loads))
-        shares[rank].append(sample)
-        loads[rank] += len(sample.token_ids_T)
+        shares[rank].append(sequence)
+        loads[rank] += tokens(sequence)
     return shares
+
+
+def share_of(rank: int, planned: Plan, samples: Sequence[Any], step: int, metrics: Mapping[str, float]) -> Share:
+    """What a rank is sent: only references to groups that it has sequences of. `samples`: one reference a group."""
+    places = planned.shares[rank]
+    needed = sorted({place.group for place in places})
+    return Share(places, {group: samples[group] for group in needed}, planned.denominators, step, metrics)
+
+
+def assemble(share: Share, fetch: Callable[[list[Any]], Sequence[GroupSamples]]) -> Batch:
+    """The batch of a rank. `fetch`: references to what they refer to, in one call (`ray.get`)."""
+    packed = dict(zip(share.samples, fetch(list(share.samples.values())), strict=True))
+    samples: tuple[Sample, ...] = tuple(
+        packed[place.group].sample(place.sequence, place.advantage, place.kept) for place in share.places
+    )
+    return Batch(samples, share.denominators, share.step, share.metrics)

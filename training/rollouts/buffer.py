@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
 
-from training.types import Group, Task
+from training.types import Task
 
 
 def task_at(env: str, run_seed: int, index: int) -> Task:
@@ -20,8 +21,21 @@ def task_at(env: str, run_seed: int, index: int) -> Task:
     return Task(env, int.from_bytes(digest, "little") & 0x7FFFFFFF, index)
 
 
+class Finished(Protocol):
+    """What the buffer asks of a finished group."""
+
+    @property
+    def task(self) -> Task: ...
+
+    @property
+    def oldest_version(self) -> int: ...
+
+
+G = TypeVar("G", bound=Finished)
+
+
 @dataclass
-class GroupBuffer:
+class GroupBuffer(Generic[G]):
     """Finished groups that wait for their step, and what may be played next.
 
     `base_version` is the weight version that step 0 starts from.
@@ -33,7 +47,7 @@ class GroupBuffer:
     first_step: int = 0
     base_version: int = 0
     version: int = 0  # the newest that the learner published
-    _done: dict[int, Group] = field(default_factory=dict)
+    _done: dict[int, G] = field(default_factory=dict)
     _cursor: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -54,28 +68,37 @@ class GroupBuffer:
             if index not in self._done:
                 yield index
 
-    def add(self, group: Group) -> None:
+    def add(self, group: G) -> None:
         """A finished group. Raises ValueError when its position is filled already: a group counts once."""
         index = group.task.index
         if index in self._done:
             raise ValueError(f"group {index} was delivered twice")
         self._done[index] = group
 
+    def put_back(self, groups: Iterable[G]) -> None:
+        """Groups of a step that was taken and must be taken again."""
+        for group in groups:
+            self.add(group)
+
+    def remove(self, index: int) -> None:
+        """Forgets a finished group, whose tokens are lost: it is to be played again."""
+        self._done.pop(index, None)
+
     def ready(self, step: int) -> bool:
         return all(index in self._done for index in self._indices(step))
 
-    def take(self, step: int) -> list[Group]:
+    def take(self, step: int) -> list[G]:
         """The groups of a step in the order of the stream, removed from the buffer."""
         return [self._done.pop(index) for index in self._indices(step)]
 
     def missing(self, step: int) -> list[int]:
         return [index for index in self._indices(step) if index not in self._done]
 
-    def lag(self, groups: Iterable[Group], step: int) -> int:
+    def lag(self, groups: Iterable[Finished], step: int) -> int:
         """Learner version at `step` minus the oldest version in the groups, steps."""
         return max(self.base_version + step - group.oldest_version for group in groups)
 
-    def waiting(self) -> list[Group]:
+    def waiting(self) -> list[G]:
         """Finished groups not yet trained on: part of a checkpoint."""
         return [self._done[index] for index in sorted(self._done)]
 

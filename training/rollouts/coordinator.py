@@ -3,136 +3,139 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from configs.training import TrainConfig
-from training.algorithms.advantages import ADVANTAGES
 from training.rollouts import records
-from training.rollouts.batch import split_over_ranks
-from training.rollouts.buffer import GroupBuffer, task_at
-from training.rollouts.group import RolloutFailed
+from training.rollouts.batch import Share, plan, share_of
+from training.rollouts.packed import PlayedGroup
 from training.rollouts.pool import WorkerPool
-from training.rollouts.samples import group_samples
+from training.rollouts.stream import GroupStream
+from training.rollouts.worker import start_worker
 from training.tracking.metrics import rollout_metrics
-from training.types import Batch, Denominators, Episode, Group, Sample, Task
+from training.types import Episode, Group, Task
+
+logger = logging.getLogger("rayward")
 
 
-@ray.remote
-class Coordinator:
-    """Owns the task stream and the buffer of a run.
+class CoordinatorActor:
+    """Owns the task stream and the buffer of a run. It holds summaries of groups and references to their tokens, never
+    the tokens.
 
     Consumes: groups from the pool, `published` from the learner. Waits for: the groups of the step that the learner
-    asks for. Unblocked by: their completion, or the first RolloutFailed, which ends the run with its message.
+    asks for. Unblocked by: their completion, or the first failure, which ends the run with its message.
     """
 
     def __init__(self, config: dict[str, Any], model_folder: str, app: str) -> None:
         self._config = TrainConfig.model_validate(config)
-        self._pool = WorkerPool(self._config, model_folder, app)
-        self._buffer: GroupBuffer | None = None
-        self._changed = asyncio.Condition()
-        self._running: dict[int, asyncio.Task[None]] = {}
-        self._failure: BaseException | None = None
-        self._batches: dict[int, list[Batch]] = {}
+        self._pool = WorkerPool(self._config, lambda: self._start_worker(model_folder, app))
+        self._stream = GroupStream(self._config, self._play, self._writes)
+        self._steps: dict[int, asyncio.Task[list[Share]]] = {}
+        self._taken: list[PlayedGroup] = []  # of the newest step
         self._finished: dict[int, dict[str, float]] = {}  # step -> its metrics
         self._watch: asyncio.Task[None] | None = None
         self._episodes: str | None = None
-        self._asked: tuple[int, float] | None = None  # (step that the learner waits for, since, monotonic s)
-        self._given: tuple[int, float] | None = None  # (step that the learner was given last, when)
+        self._given_up: str | None = None
+        self._given: tuple[int, float] | None = None  # (step that the learner was given last, when, monotonic s)
+
+    def _start_worker(self, model_folder: str, app: str) -> Any:
+        return start_worker(self._config, model_folder, app)
 
     async def begin(
-        self, first_step: int, base_version: int, waiting: Sequence[Group] = (), episodes_folder: str | None = None
+        self,
+        first_step: int,
+        base_version: int,
+        waiting: Sequence[PlayedGroup] = (),
+        episodes_folder: str | None = None,
     ) -> None:
         """(Re)starts the stream at a step: at the start of a run, after a resume, after a restart of the learner.
-        `episodes_folder`: where every n-th step's episodes are written."""
+        `waiting`: finished groups of a checkpoint; `episodes_folder`: where every n-th step's episodes are written."""
         self._episodes = episodes_folder
-        for task in self._running.values():
-            task.cancel()
-        self._running.clear()
-        self._batches.clear()
-        self._failure = self._asked = self._given = None
-        rollout = self._config.rollout
-        self._buffer = GroupBuffer(
-            rollout.groups_per_step, rollout.max_policy_lag_steps, self._config.steps, first_step, base_version
-        )
-        for group in waiting:
-            self._buffer.add(group)
+        for step in self._steps.values():
+            step.cancel()
+        self._steps, self._taken, self._given, self._given_up = {}, [], None, None
         if self._watch is None:
             self._watch = asyncio.create_task(self._pool.watch())
-        self._launch()
+            self._watch.add_done_callback(self._watch_ended)
+        referenced = [replace(group, samples=ray.put(group.samples)) for group in waiting]
+        await self._stream.begin(first_step, base_version, referenced)
 
-    def _launch(self) -> None:
-        assert self._buffer is not None
-        for index in self._buffer.startable():
-            task = task_at(self._config.env.name, self._config.seed, index)
-            self._running[index] = asyncio.create_task(self._play(task, self._buffer.min_version(index)))
+    def _watch_ended(self, watch: asyncio.Task[None]) -> None:
+        error = None if watch.cancelled() else watch.exception()
+        if error is not None:
+            self._stream.fail(error)
 
-    async def _play(self, task: Task, min_version: int) -> None:
-        try:
-            group = await self._pool.play(task, self._config.rollout.group_size, min_version)
-        except RolloutFailed as error:
-            self._failure = self._failure or error
-        else:
-            assert self._buffer is not None
-            self._buffer.add(group)
-        finally:
-            self._running.pop(task.index, None)
-        async with self._changed:
-            self._changed.notify_all()
+    async def _play(self, task: Task, min_version: int, keep_episodes: bool) -> PlayedGroup:
+        size = self._config.rollout.group_size
+        return await self._pool.play(task, size, min_version, keep_episodes=keep_episodes)
 
-    async def next_batch(self, step: int, rank: int = 0, world: int = 1) -> Batch:
-        """This rank's share of the step's batch. Raises RolloutFailed when a group of it cannot be completed."""
-        buffer = self._buffer
-        if buffer is None:
-            raise RolloutFailed("next_batch before begin")
-        began = time.perf_counter()
-        self._asked = self._asked or (step, time.monotonic())
-        async with self._changed:
-            await self._changed.wait_for(
-                lambda: step in self._batches or buffer.ready(step) or self._failure is not None
-            )
-            self._asked, self._given = None, (step, time.monotonic())
-            if step not in self._batches:
-                if self._failure is not None and not buffer.ready(step):
-                    raise self._failure
-                groups = buffer.take(step)
-                await self._record(groups, step)
-                self._batches = {step: self._build(groups, step, world, time.perf_counter() - began)}
-        return self._batches[step][rank]
-
-    async def _record(self, groups: list[Group], step: int) -> None:
+    def _writes(self, step: int) -> bool:
         every = self._config.tracking.episodes_every_steps
-        if every and self._episodes and step % every == 0:
-            await asyncio.to_thread(records.write, groups, step, Path(self._episodes))
+        return bool(every and self._episodes and step % every == 0)
 
-    def _build(self, groups: list[Group], step: int, world: int, wait_s: float) -> list[Batch]:
-        assert self._buffer is not None
-        algorithm = self._config.algorithm
-        advantage = ADVANTAGES[algorithm.advantage]
-        samples: list[Sample] = []
-        kept = 0
-        for group in groups:
-            if algorithm.drop_uniform_groups and len(set(group.returns_G)) == 1:
-                continue
-            samples += group_samples(group, advantage(group.returns_G), kept)
-            kept += 1
-        denominators = Denominators(sum(sample.chosen for sample in samples), len(samples), kept)
-        metrics = rollout_metrics(groups) | {
-            "rollout/lag_max": float(self._buffer.lag(groups, step)),
+    async def next_batch(self, step: int, rank: int = 0, world: int = 1) -> Share:
+        """This rank's share of the step's batch. Raises RolloutFailed when a group of it cannot be completed."""
+        if step not in self._steps:
+            self._steps = {step: asyncio.create_task(self._make(step, world))}
+        making = self._steps[step]
+        try:
+            shares = await asyncio.shield(making)  # one rank that leaves does not take the batch from the others
+        except Exception:
+            self._steps.pop(step, None)
+            raise
+        self._given = (step, time.monotonic())
+        return shares[rank]
+
+    async def _make(self, step: int, world: int) -> list[Share]:
+        began = time.perf_counter()
+        groups = await self._stream.groups(step)
+        wait_s = time.perf_counter() - began
+        self._taken = groups
+        await self._record(groups, step)
+        summaries = [group.summary for group in groups]
+        planned = plan(summaries, self._config.algorithm, world)
+        metrics = rollout_metrics(summaries) | {
+            "rollout/dropped_groups": planned.dropped_groups / len(groups),
+            "rollout/lag_max": float(self._stream.buffer.lag(groups, step)),
             "rollout/wait_s": wait_s,
         }
-        shares = split_over_ranks(samples, world)
-        return [Batch(tuple(share), denominators, step, metrics) for share in shares]
+        samples = [group.samples for group in groups]
+        return [share_of(rank, planned, samples, step, metrics) for rank in range(world)]
+
+    async def replay(self, step: int, lost: Sequence[int]) -> None:
+        """Plays groups of a step again whose tokens are lost (`lost`: positions in the step); the step is to be asked
+        for again."""
+        self._steps.pop(step, None)
+        kept = [group for position, group in enumerate(self._taken) if position not in lost]
+        self._stream.replay(kept, [self._taken[position].task.index for position in lost])
+        self._pool.counts["groups_replayed_tokens_lost"] += len(lost)
+
+    async def _record(self, groups: list[PlayedGroup], step: int) -> None:
+        """A group whose episodes are lost with a node is left out of the file."""
+        if not self._writes(step):
+            return
+        whole: list[Group] = []
+        for group in groups:
+            try:
+                episodes = None if group.episodes is None else await _fetched(group.episodes)
+            except RayError as error:
+                logger.warning("the episodes of group %d are lost: %s", group.task.index, error)
+                continue
+            if episodes:
+                whole.append(Group(group.task, episodes))
+        await asyncio.to_thread(records.write, whole, step, Path(str(self._episodes)))
 
     async def published(self, version: int) -> None:
         """The learner made a new version: rollouts that waited for it may start."""
-        assert self._buffer is not None
-        self._buffer.version = max(self._buffer.version, version)
-        self._launch()
+        self._stream.published(version)
 
     async def finished(self, step: int, metrics: dict[str, float]) -> None:
         """The learner is done with a step: `progress` tells it to the driver."""
@@ -142,23 +145,48 @@ class Coordinator:
         """One episode a seed in the evaluation's situations; `history`: another strategy than the configured one.
         Raises RolloutFailed."""
         name = self._config.env.name
-        tasks = [Task(name, seed, index) for index, seed in enumerate(seeds)]
-        watch = None
-        if self._watch is None:
-            watch = asyncio.create_task(self._pool.watch())
+        watch = asyncio.create_task(self._pool.watch()) if self._watch is None else None
         try:
-            groups = await asyncio.gather(
-                *(self._pool.play(task, 1, min_weight_version, evaluation=True, history=history) for task in tasks)
-            )
+            async with asyncio.TaskGroup() as plays:
+                played = [
+                    plays.create_task(self._evaluated(Task(name, seed, index), min_weight_version, history))
+                    for index, seed in enumerate(seeds)
+                ]
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
         finally:
             if watch is not None:
                 watch.cancel()
-        return [group.episodes[0] for group in groups]
+        return [play.result() for play in played]
+
+    async def _evaluated(self, task: Task, min_weight_version: int, history: str) -> Episode:
+        group = await self._pool.play(task, 1, min_weight_version, evaluation=True, history=history, keep_episodes=True)
+        episodes: tuple[Episode, ...] = await _fetched(group.episodes)
+        return episodes[0]
 
     async def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold of the rollouts: finished groups that wait. Groups in flight are played again
-        from their task, which is derived from the step."""
-        return {"waiting": self._buffer.waiting() if self._buffer else []}
+        """What a checkpoint must hold of the rollouts: finished groups that wait, with their tokens. Groups in flight
+        are played again from their task, which is derived from the step; so are those whose tokens are lost."""
+        waiting = []
+        for group in self._stream.buffer.waiting() if self._stream.begun else []:
+            try:
+                episodes = await _fetched(group.episodes)
+                waiting.append(replace(group, samples=await _fetched(group.samples), episodes=episodes))
+            except RayError as error:
+                logger.warning("group %d is lost and played again: %s", group.task.index, error)
+                self._stream.replay([], [group.task.index])
+        return {"waiting": waiting}
+
+    async def give_up(self, reason: str) -> None:
+        """The learner ends the run for a reason that no restart can mend; the driver asks for it with `given_up`."""
+        self._given_up = reason
+
+    async def begun(self) -> int:
+        """How often the stream has begun: once for each start of the learner."""
+        return self._stream.generation
+
+    async def given_up(self) -> str | None:
+        return self._given_up
 
     async def progress(self, since: int = 0) -> list[tuple[int, dict[str, float]]]:
         """(step, metrics) of the finished steps from `since` on."""
@@ -173,16 +201,24 @@ class Coordinator:
     async def waits_for(self) -> str:
         """For the watchdog: who waits for what, since when."""
         now = time.monotonic()
-        if self._buffer is None:
+        if not self._stream.begun:
             return "the learner has not started"
-        if self._asked is not None:
-            step, since = self._asked
+        if self._stream.asked is not None:
+            step, since = self._stream.asked
+            running = self._stream.running
             return (
                 f"the learner waits for the groups of step {step} since {now - since:.0f} s; in flight: "
-                f"{len(self._running)} groups (first {sorted(self._running)[:4]}), asking for weight version "
-                f"{self._buffer.version} or newer; counters {dict(self._pool.counts)}"
+                f"{len(running)} groups (first {running[:4]}), asking for weight version "
+                f"{self._stream.buffer.version} or newer; counters {dict(self._pool.counts)}"
             )
         if self._given is not None:
             step, since = self._given
             return f"the coordinator waits for the learner, which was given step {step} {now - since:.0f} s ago"
         return "the coordinator waits for the learner's first question"
+
+
+async def _fetched(value: Any) -> Any:
+    return await value if isinstance(value, ray.ObjectRef) else value
+
+
+Coordinator = ray.remote(CoordinatorActor)

@@ -10,12 +10,14 @@ import ray
 
 from configs.training import TrainConfig
 from deployments.client.handle import ServeGenerate
+from envs.registry import load as load_env
 from envs.registry import make as make_env
 from training.rollouts.env_calls import Hooks
 from training.rollouts.episode import Player, PlaySettings
 from training.rollouts.group import run_group
+from training.rollouts.packed import GroupSamples, pack
 from training.rollouts.renderer import ChatRenderer
-from training.types import Group, Task
+from training.types import Episode, GroupSummary, Task
 
 
 def serve_generate(config: TrainConfig, app: str) -> ServeGenerate:
@@ -29,6 +31,14 @@ def serve_generate(config: TrainConfig, app: str) -> ServeGenerate:
         window_s=rollout.batch_window_s,
         max_batch=rollout.max_batch,
     )
+
+
+def start_worker(config: TrainConfig, model_folder: str, app: str) -> Any:
+    """A new RolloutWorker's handle."""
+    options = RolloutWorker.options(  # type: ignore[attr-defined]
+        num_cpus=config.rollout.worker_cpus, max_concurrency=4096
+    )
+    return options.remote(config.dump(), model_folder, app)
 
 
 @ray.remote(concurrency_groups={"watch": 1})
@@ -47,10 +57,12 @@ class RolloutWorker:
         self._hooks = Hooks()
         self._room = asyncio.Semaphore(max(1, rollout.max_concurrent_episodes // rollout.group_size))
 
+    @ray.method(num_returns=3)
     async def play(
-        self, task: Task, group_size: int, min_weight_version: int, evaluation: bool, history: str = ""
-    ) -> Group:
-        """One complete group; `history`: another strategy than the configured one. Raises RolloutFailed."""
+        self, task: Task, group_size: int, min_weight_version: int, evaluation: bool, history: str, keep_episodes: bool
+    ) -> tuple[GroupSummary, GroupSamples, tuple[Episode, ...] | None]:
+        """One complete group as (its summary, its samples, its episodes if asked for): three objects, of which the
+        caller fetches what it needs. `history`: another strategy than the configured one. Raises RolloutFailed."""
         make = PlaySettings.for_evaluation if evaluation else PlaySettings.for_training
         settings = make(self._config, min_weight_version)
         if history:
@@ -60,10 +72,12 @@ class RolloutWorker:
             generate=self._generate,
             renderer=self._renderer,
             settings=settings,
-            hooks=self._hooks,
+            hooks=Hooks(env_call=self._hooks.env_call, total=self._hooks.counts),
+            blocking=load_env(settings.env.name).blocking,
         )
         async with self._room:
-            return await run_group(player, task, group_size)
+            group = await run_group(player, task, group_size)
+        return *pack(group, player.hooks.counts), group.episodes if keep_episodes else None
 
     async def counts(self) -> dict[str, int]:
         """Counters by reason since the start: episodes_*, retries_*, truncated_*."""

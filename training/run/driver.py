@@ -80,10 +80,12 @@ def train_steps(session: Session, base_version: int = 0) -> Iterator[tuple[int, 
             logger.warning("no step for %g s: %s", config.tracking.stalled_after_s, waits)
         if ended:
             break
-    if outcome:
+    given_up = ray.get(session.coordinator.given_up.remote())
+    if outcome or given_up:
+        cause = given_up or root_cause(outcome[0])
         raise TrainingFailed(
-            f"training stopped: {root_cause(outcome[0])}\nresume with: rayward train --resume {session.run.path}"
-        ) from outcome[0]
+            f"training stopped: {cause}\nresume with: rayward train --resume {session.run.path}"
+        ) from next(iter(outcome), None)
 
 
 def _train_in_process(config: dict[str, RunSettings]) -> None:

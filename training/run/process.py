@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 
 from training.cluster import ports
-from training.rollouts.group import RolloutFailed
+from training.rollouts.batch import Share, assemble
+from training.rollouts.group import EnvironmentFailed, RolloutFailed
 from training.rollouts.session import Session
 from training.tracking.monitors import Monitors
+
+
+def lost_groups(share: Share) -> list[int]:
+    """The groups of a share whose tokens cannot be fetched any more."""
+    lost = []
+    for group, reference in share.samples.items():
+        try:
+            ray.get(reference)
+        except ray.exceptions.ObjectLostError:
+            lost.append(group)
+    return lost
 
 
 @dataclass(frozen=True)
@@ -127,11 +141,35 @@ class TrainingProcess:
         if dist.is_available() and dist.is_initialized() and self.world > 1:
             dist.barrier()
 
-    def next_batch(self, step: int) -> Any:
+    @contextmanager
+    def told_once(self) -> Iterator[None]:
+        """An environment that fails is told to the driver, not raised: Ray Train would start every process again, only
+        to play the same seeds to the same failure."""
         try:
-            return ray.get(self.coordinator.next_batch.remote(step, self.rank, self.world))
+            yield
+        except EnvironmentFailed as error:
+            cause = getattr(error, "cause", error)  # Ray's error of an evaluation has the environment's inside
+            ray.get(self.coordinator.give_up.remote(f"EnvironmentFailed: {cause}"))
+
+    def next_batch(self, step: int) -> Any:
+        """This rank's batch. Tokens that were lost with a node are played again; with several ranks, which have agreed
+        on the batch already, the loss ends the processes and the newest checkpoint is taken up."""
+        for _ in range(self.config.rollout.max_retries):
+            share = self._share(step)
+            try:
+                return assemble(share, ray.get)
+            except ray.exceptions.ObjectLostError:
+                if self.world > 1:
+                    raise
+                ray.get(self.coordinator.replay.remote(step, lost_groups(share)))
+        return assemble(self._share(step), ray.get)
+
+    def _share(self, step: int) -> Share:
+        try:
+            share: Share = ray.get(self.coordinator.next_batch.remote(step, self.rank, self.world))
         except ray.exceptions.RayTaskError as error:
             raise (error.cause if isinstance(error.cause, RolloutFailed) else error) from None
+        return share
 
     def update(self, batch: Any) -> dict[str, float]:
         began = time.perf_counter()

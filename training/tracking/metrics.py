@@ -6,8 +6,9 @@ Names are `area/quantity[_unit]`; each is a mean over the step unless its name e
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
-from training.types import Episode, Group
+from training.types import EpisodeSummary, GroupSummary, Truncation
 
 MEANING: dict[str, str] = {
     "rollout/return": "mean return of the step's episodes",
@@ -16,10 +17,20 @@ MEANING: dict[str, str] = {
     "rollout/turns": "mean number of turns",
     "rollout/illegal": "share of turns whose action was malformed or illegal",
     "rollout/truncated": "share of episodes ended by a limit",
+    "rollout/truncated_turn_cap": "share of episodes ended by env.max_turns",
+    "rollout/truncated_context_full": "share of episodes whose chat outgrew engine.max_model_len",
+    "rollout/truncated_environment": "share of episodes ended by the environment's own limit",
     "rollout/completion_tokens": "mean tokens of an answer",
     "rollout/tokens_total": "tokens that the policy chose, of all episodes of the step",
     "rollout/episode_s": "mean duration of an episode",
     "rollout/uniform_groups": "share of groups without spread (no gradient)",
+    "rollout/dropped_groups": "share of groups left out of the batch: the step's gradient is a mean over the others",
+    "rollout/retries_infra_total": "episodes played again after a failure of a replica or the network",
+    "rollout/retries_env_total": "episodes played again after a failure of the environment",
+    "rollout/nonfinite_answers_total": "answers refused for log-probabilities that were not finite",
+    "rollout/env_calls_hung_total": "environment calls given up after env.step_timeout_s",
+    "rollout/env_close_failed_total": "environments whose close() raised",
+    "rollout/groups_replayed_total": "groups played again because their worker or its objects were lost",
     "rollout/lag_max": "learner version minus the oldest version in the batch",
     "rollout/wait_s": "time that the learner waited for the batch",
     "train/loss": "policy loss",
@@ -46,26 +57,46 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    """What the groups of one step say about the policy."""
+def rollout_metrics(groups: Sequence[GroupSummary]) -> dict[str, float]:
+    """What the groups of one step say about the policy, and what went wrong while they were played."""
     episodes = [episode for group in groups for episode in group.episodes]
-    return episode_metrics(episodes) | {
-        "rollout/uniform_groups": mean([float(len(set(group.returns_G)) == 1) for group in groups])
-    }
+    uniform = mean([float(group.uniform) for group in groups])
+    return episode_metrics(episodes) | {"rollout/uniform_groups": uniform} | failure_metrics(groups)
 
 
-def episode_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
-    turns = [turn for episode in episodes for turn in episode.turns]
+def episode_metrics(episodes: Sequence[EpisodeSummary]) -> dict[str, float]:
     returns = [episode.episode_return for episode in episodes]
+    turns = sum(episode.turns for episode in episodes)
+    tokens = sum(episode.completion_tokens for episode in episodes)
     center = mean(returns)
-    return {
+    metrics = {
         "rollout/return": center,
         "rollout/return_std": mean([(value - center) ** 2 for value in returns]) ** 0.5,
         "rollout/success": mean([float(episode.success) for episode in episodes]),
-        "rollout/turns": mean([float(len(episode.turns)) for episode in episodes]),
-        "rollout/illegal": mean([float(turn.illegal) for turn in turns]),
+        "rollout/turns": mean([float(episode.turns) for episode in episodes]),
+        "rollout/illegal": sum(episode.illegal_turns for episode in episodes) / max(turns, 1),
         "rollout/truncated": mean([float(episode.end == "truncated") for episode in episodes]),
-        "rollout/completion_tokens": mean([float(len(turn.completion_ids)) for turn in turns]),
-        "rollout/tokens_total": float(sum(len(turn.completion_ids) for turn in turns)),
+        "rollout/completion_tokens": tokens / max(turns, 1),
+        "rollout/tokens_total": float(tokens),
         "rollout/episode_s": mean([episode.episode_s for episode in episodes]),
+    }
+    for limit in get_args(Truncation):
+        metrics[f"rollout/truncated_{limit}"] = mean([float(e.truncation == limit) for e in episodes])
+    return metrics
+
+
+COUNTED = {  # metric -> the counters that it adds up, by the beginning of their names
+    "rollout/retries_infra_total": "retries_infra_failed",
+    "rollout/retries_env_total": "retries_env_failed",
+    "rollout/nonfinite_answers_total": "answers_nonfinite_logprobs",
+    "rollout/env_calls_hung_total": "env_calls_hung",
+    "rollout/env_close_failed_total": "env_close_failed",
+    "rollout/groups_replayed_total": "groups_replayed_",
+}
+
+
+def failure_metrics(groups: Sequence[GroupSummary]) -> dict[str, float]:
+    return {
+        metric: float(sum(n for group in groups for reason, n in group.counts.items() if reason.startswith(prefix)))
+        for metric, prefix in COUNTED.items()
     }

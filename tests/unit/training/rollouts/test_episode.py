@@ -130,14 +130,16 @@ async def test_an_environment_that_cannot_be_closed_does_not_undo_its_episode(re
 
 
 async def test_an_environment_that_blocks_leaves_the_other_episodes_their_turn(renderer: ChatRenderer) -> None:
-    go_on = threading.Event()
+    stepping, go_on = threading.Event(), threading.Event()
 
     class Waiting(TicTacToe):
         def step(self, action: str) -> StepResult:
+            stepping.set()
             assert go_on.wait(60)
             return super().step(action)
 
     waiting = asyncio.create_task(run_episode(player(renderer, make=Waiting, blocking=True), TASK, 0))
+    assert await asyncio.to_thread(stepping.wait, 60)
     other = await run_episode(player(renderer), TASK, 1)  # ends, although the first waits
     assert other.ok
     assert not waiting.done()

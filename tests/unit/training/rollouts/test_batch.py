@@ -1,0 +1,125 @@
+"""What of a step is trained on, by which rank, and what the loss is divided by."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from configs.training import AlgorithmConfig
+from training.rollouts.batch import assemble, plan, share_of
+from training.rollouts.packed import pack
+from training.rollouts.samples import group_samples
+from training.tracking.metrics import MEANING, rollout_metrics
+from training.types import Episode, Group, Task, Turn
+
+CENTERED = AlgorithmConfig(advantage="group_centered")
+
+
+def group(index: int, *rewards: float, turns: int = 1) -> Group:
+    """Siblings with one training sequence a turn (no history), three tokens each, two of them chosen."""
+    task = Task("e", 0, index)
+    return Group(
+        task,
+        tuple(
+            Episode(
+                task,
+                sibling,
+                tuple(
+                    Turn((10 + sibling,), (20 + n, 2), (-0.5, -0.25), 3, reward if n == turns - 1 else 0.0)
+                    for n in range(turns)
+                ),
+                "completed",
+            )
+            for sibling, reward in enumerate(rewards)
+        ),
+    )
+
+
+def packed(*groups: Group) -> tuple[list, list]:
+    both = [pack(group, {}) for group in groups]
+    return [summary for summary, _ in both], [samples for _, samples in both]
+
+
+def test_groups_without_spread_are_left_out_and_counted() -> None:
+    summaries, _ = packed(group(0, 1.0, 1.0), group(1, 1.0, 0.0), group(2, 0.0, 0.0))
+    planned = plan(summaries, CENTERED, 1)
+    assert planned.dropped_groups == 2
+    # one group of two episodes, one sequence each, two chosen tokens each
+    assert (planned.denominators.groups, planned.denominators.sequences, planned.denominators.tokens) == (1, 2, 4)
+    assert [place.advantage for place in planned.shares[0]] == [0.5, -0.5]
+
+
+@given(
+    st.lists(st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=3, max_size=3), min_size=1, max_size=5),
+    st.integers(1, 3),
+    st.integers(1, 3),
+)
+def test_every_sequence_goes_to_one_rank_and_the_denominators_count_them_all(
+    rewards: list[list[float]], turns: int, world: int
+) -> None:
+    groups = [group(index, *values, turns=turns) for index, values in enumerate(rewards)]
+    summaries, samples = packed(*groups)
+    planned = plan(summaries, CENTERED, world)
+    batches = [assemble(share_of(rank, planned, samples, 0, {}), lambda refs: refs) for rank in range(world)]
+    trained = [sample for batch in batches for sample in batch.samples]
+    assert planned.denominators.sequences == len(trained)
+    assert planned.denominators.tokens == sum(sample.chosen for sample in trained)
+    assert planned.denominators.groups == sum(len(set(values)) > 1 for values in rewards)
+
+
+def test_packed_samples_are_those_of_the_episodes() -> None:
+    whole = group(0, 1.0, 0.0, 0.5, turns=2)
+    summaries, samples = packed(whole)
+    (share,) = [share_of(0, plan(summaries, CENTERED, 1), samples, 4, {"a": 1.0})]
+    batch = assemble(share, lambda refs: refs)
+    expected = group_samples(whole, [0.5, -0.5, 0.0], 0)
+    assert [tuple(s.token_ids_T) for s in batch.samples] == [tuple(s.token_ids_T) for s in expected]
+    assert [tuple(s.mask_T) for s in batch.samples] == [tuple(s.mask_T) for s in expected]
+    assert [tuple(s.sampler_logp_T) for s in batch.samples] == [tuple(s.sampler_logp_T) for s in expected]
+    assert [(s.advantage, s.weight_version) for s in batch.samples] == [
+        (s.advantage, s.weight_version) for s in expected
+    ]
+    assert (batch.step, batch.metrics) == (4, {"a": 1.0})
+
+
+def test_a_rank_is_sent_only_the_groups_it_trains_on() -> None:
+    summaries, _ = packed(group(0, 1.0, 0.0), group(1, 1.0, 1.0))
+    planned = plan(summaries, CENTERED, 1)
+    assert list(share_of(0, planned, ["first", "second"], 0, {}).samples.values()) == ["first"]
+
+
+def test_a_long_sequence_counts_its_chosen_tokens_whatever_the_type_of_its_mask() -> None:
+    task = Task("e", 0, 0)
+    turn = Turn((1,), (2,) * 300, (-0.1,) * 300, 0, 1.0)
+    _, samples = pack(Group(task, (Episode(task, 0, (turn,), "completed"),)), {})
+    assert samples.sample(0, 1.0, 0).chosen == 300  # int8 would wrap at 127
+    assert isinstance(pickle.loads(pickle.dumps(samples)).token_ids_N, np.ndarray)
+
+
+def test_what_went_wrong_is_in_the_steps_metrics_and_explained() -> None:
+    task = Task("e", 0, 0)
+    turn = Turn((1,), (2,), (-0.1,), 0, 0.0)
+    episodes = (
+        Episode(task, 0, (turn,), "truncated", truncation="context_full"),
+        Episode(task, 1, (turn,), "completed"),
+    )
+    counts = {"retries_infra_failed": 3, "groups_replayed_OwnerDiedError": 1, "groups_replayed_NodeDiedError": 1}
+    metrics = rollout_metrics([pack(Group(task, episodes), counts)[0]])
+    assert metrics["rollout/truncated_context_full"] == 0.5
+    assert metrics["rollout/truncated_turn_cap"] == 0.0
+    assert metrics["rollout/retries_infra_total"] == 3
+    assert metrics["rollout/groups_replayed_total"] == 2
+    assert set(metrics) <= set(MEANING)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_batch_of_uniform_groups_is_empty_on_every_rank(world: int) -> None:
+    summaries, samples = packed(group(0, 1.0, 1.0))
+    planned = plan(summaries, CENTERED, world)
+    assert [assemble(share_of(r, planned, samples, 0, {}), lambda refs: refs).samples for r in range(world)] == (
+        [()] * world
+    )
