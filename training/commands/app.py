@@ -40,16 +40,17 @@ def run(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in given  # wherever it stands
     quiet_libraries()
     try:
-        app([argument for argument in given if argument != "--debug"], standalone_mode=False)
+        # Without standalone mode typer.Exit and Ctrl-C do not arrive here: their code is what the call returns.
+        code = app([argument for argument in given if argument != "--debug"], standalone_mode=False)
     except KeyboardInterrupt:
         return 130
+    except typer.Abort:  # a question that was left without an answer
+        return 1
     except ModuleNotFoundError as error:
         if debug:
             raise
         print(f"{error.name} is not installed: pip install 'rayward[cpu,train]'", file=sys.stderr)
         return 1
-    except typer.Exit as done:
-        return done.exit_code
     except (UserError, EnvUsageError) as error:
         if debug:
             traceback.print_exception(error)
@@ -60,7 +61,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             raise
         error.show()  # a usage error of the command line
         return 2
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def main() -> None:

@@ -98,7 +98,8 @@ def doctor(
     mistaken = [folder.start_model, folder.path / "models" / "init"] if folder else []
     report = examine(settings, path, turns, [m for m in mistaken if m != path and (m / "config.json").is_file()])
     console.print(tables.differences(report))
-    console.print(f"max {report.max_difference:.2e}  mean {report.mean_difference:.2e}")
+    fit = report.fit
+    console.print(f"max {fit.largest:.2e}  mean {fit.mean:.2e}  bias {fit.bias:+.2e}  ({report.tolerance.dtypes})")
     if not report.healthy:
         print(f"rayward: {report.cause}", file=sys.stderr)
         raise typer.Exit(1)
