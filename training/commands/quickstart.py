@@ -16,6 +16,7 @@ from rich.console import Console
 from configs.training import TrainConfig
 from deployments.storage import runs
 from training.cluster.quiet import quiet_libraries
+from training.commands.options import check_memory, peak_memory
 from training.commands.progress import bars
 from training.commands.tables import table
 from training.evaluation.evaluate import evaluate, publish_folder
@@ -106,7 +107,9 @@ def main(env: str = "tictactoe", overrides: tuple[str, ...] = ()) -> Outcome:
     console = Console()
     config = TrainConfig.load(CONFIGS[env], overrides)
     check_environment(config, console.print)
-    outcome = play(config, console)
+    check_memory(config)
+    with peak_memory():
+        outcome = play(config, console)
     run = outcome.run
     picture = run.path / "learning_curve.png"
     marks = {e.name: e.success for e in outcome.evaluations}

@@ -15,7 +15,7 @@ from deployments.storage import owned, runs
 from deployments.storage.tensors import weight_bytes
 from deployments.weights.space import check_room
 from deployments.weights.store import WeightStore
-from training.cluster import application, placement, ray_session
+from training.cluster import application, memory, placement, ray_session
 from training.cluster.application import APPLICATION
 from training.rollouts.coordinator import Coordinator
 
@@ -45,6 +45,8 @@ def session(
     owned.take_back()
     root = run.weights_root(config)
     readers = config.serving.replicas.max_replicas
+    if config.check_memory and ray_session.starts_here():
+        memory.check(memory.of_training(config, model, learns=False))
     check_room(root, weight_bytes(model, config.model.dtype), config.weights.keep, readers)
     with ExitStack() as stack:
         if stack.enter_context(ray_session.ray_session()):
