@@ -33,7 +33,7 @@ class EngineConfig(Strict):
     gpu_memory_utilization: float = Field(
         0.85, gt=0, le=1, description="Share of a GPU's memory that the engine takes for weights and KV cache."
     )
-    cpu_kv_cache_gib: int = Field(1, ge=1, description="Size of the KV cache on a CPU, in GiB.")
+    cpu_kv_cache_gib: float = Field(1.0, gt=0, description="Size of the KV cache on a CPU, in GiB.")
     quantization: str | None = Field(
         None, description="Quantisation method by vLLM's name, e.g. fp8 or awq; None: as the model says."
     )
@@ -130,6 +130,9 @@ class ServeConfig(YamlConfig):
     name: str = Field("rayward", description="Name of the Serve application.")
     http: HttpConfig = Field(default_factory=HttpConfig, description="Where the HTTP routes listen.")
     policies: list[PolicyConfig] = Field(min_length=1, description="The policies, each with a name of its own.")
+    check_memory: bool = Field(
+        True, description="Refuse to start on this machine when the estimated memory is not available."
+    )
     ingress_replicas: int = Field(1, ge=1, description="Number of ingress replicas.")
     ingress_cpus: float = Field(0.1, ge=0, description="Logical CPUs that each ingress replica reserves.")
     max_body_bytes: int = Field(

@@ -228,6 +228,9 @@ class TrainConfig(YamlConfig):
     deterministic: bool = Field(
         False, description="Synchronous, and every request seeded: runs on a CPU repeat bit for bit."
     )
+    check_memory: bool = Field(
+        True, description="Refuse to start a run on this machine when its estimated memory is not available."
+    )
     model: ModelConfig = Field(default_factory=ModelConfig, description="The policy's model.")
     env: EnvConfig = Field(default_factory=EnvConfig, description="The environment.")
     sampling: SamplingConfig = Field(default_factory=SamplingConfig, description="How answers are drawn.")

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from configs.serving import EngineConfig
 from configs.training import TrainConfig
 from training.cluster.errors import ClusterError
 
@@ -48,6 +49,15 @@ def placement(config: TrainConfig) -> list[Role]:
         Role("rollout worker", config.rollout.workers, config.rollout.workers, config.rollout.worker_cpus),
         Role("coordinator", 1, 1, COORDINATOR_CPUS),
     ]
+
+
+def engine_dtype(engine: EngineConfig) -> str:
+    """The type that a replica computes in. "auto" is float32 on a CPU, and counts as bfloat16 on a GPU."""
+    from deployments.engines.vllm.settings import on_gpu
+
+    if engine.dtype != "auto":
+        return engine.dtype
+    return "bfloat16" if on_gpu(engine) else "float32"
 
 
 def needed(config: TrainConfig) -> dict[str, float]:

@@ -72,6 +72,13 @@ def process_settings(folder: Path) -> dict[str, str]:
     }
 
 
+def starts_here(address: str | None = None) -> bool:
+    """Whether `ray_session` would start Ray on this machine, rather than join one."""
+    import ray
+
+    return not ray.is_initialized() and (address or os.environ.get("RAY_ADDRESS")) is None
+
+
 @contextmanager
 def ray_session(address: str | None = None) -> Iterator[bool]:
     """Joins the cluster at `address` (or RAY_ADDRESS), or starts Ray on this machine and stops it at the end, whatever

@@ -40,10 +40,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in given  # wherever it stands
     quiet_libraries()
     try:
-        # typer returns the code of an Exit and of Ctrl-C; what a command returns is no code
+        # Without standalone mode typer.Exit and Ctrl-C do not arrive here: their code is what the call returns.
         code = app([argument for argument in given if argument != "--debug"], standalone_mode=False)
     except KeyboardInterrupt:
         return 130
+    except typer.Abort:  # a question that was left without an answer
+        return 1
     except ModuleNotFoundError as error:
         if debug:
             raise

@@ -23,6 +23,7 @@ from training.commands.options import (
     console,
     find_model,
     find_models,
+    peak_memory,
 )
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ def _evaluate(config: TrainConfig, models: list[Path], histories: list[str]) -> 
     run, named = runs.create(config, "eval"), labels(models)
     for name, path in named.items():
         console.print(f"{name}: {path}", soft_wrap=True, markup=False)
-    results = evaluate_all(config, run, named, histories)
+    with peak_memory():
+        results = evaluate_all(config, run, named, histories)
     console.print(table(results, f"{config.env.name}: {config.evaluation.episodes} held-out situations"))
     console.print(f"results in {run.evaluations}", soft_wrap=True)
     return results
@@ -98,7 +100,8 @@ def doctor(
     mistaken = [folder.start_model, folder.path / "models" / "init"] if folder else []
     report = examine(settings, path, turns, [m for m in mistaken if m != path and (m / "config.json").is_file()])
     console.print(tables.differences(report))
-    console.print(f"max {report.max_difference:.2e}  mean {report.mean_difference:.2e}")
+    fit = report.fit
+    console.print(f"max {fit.largest:.2e}  mean {fit.mean:.2e}  bias {fit.bias:+.2e}  ({report.tolerance.dtypes})")
     if not report.healthy:
         print(f"rayward: {report.cause}", file=sys.stderr)
         raise typer.Exit(1)

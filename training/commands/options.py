@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,6 +49,24 @@ def with_checked_environment(config: TrainConfig) -> TrainConfig:
 
     check_environment(config, lambda text: console.print(text, soft_wrap=True, markup=False))
     return config
+
+
+def check_memory(config: TrainConfig) -> None:
+    """Before the warm start: whether this machine has the memory that the run will need. Raises ClusterError."""
+    from training.cluster import memory, ray_session
+
+    if config.check_memory and ray_session.starts_here():
+        memory.check(memory.of_training(config))
+
+
+@contextmanager
+def peak_memory() -> Iterator[None]:
+    """Says at the end how much memory the command took with all that it started."""
+    from training.cluster.machine import PeakMemory
+
+    with PeakMemory() as memory:
+        yield
+    console.print(str(memory))
 
 
 def find_models(given: Sequence[str], run: RunFolder | None) -> list[Path]:

@@ -17,6 +17,7 @@ from configs.training import TrainConfig
 from deployments.storage import runs
 from deployments.storage.ownership import owned_by_us
 from training.cluster.quiet import quiet_libraries
+from training.commands.options import check_memory, peak_memory
 from training.commands.progress import bars
 from training.commands.tables import table
 from training.evaluation.evaluate import evaluate, publish_folder
@@ -112,7 +113,9 @@ def main(env: str = "tictactoe", overrides: tuple[str, ...] = ()) -> Outcome:
     console = Console()
     config = TrainConfig.load(CONFIGS[env], overrides)
     check_environment(config, console.print)
-    outcome = play(config, console)
+    check_memory(config)
+    with peak_memory():
+        outcome = play(config, console)
     run = outcome.run
     picture = run.path / "learning_curve.png"
     marks = {e.name: e.success for e in outcome.evaluations}

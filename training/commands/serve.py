@@ -19,9 +19,11 @@ def serve(config: ConfigOption, overrides: SetOption = []) -> None:  # noqa: B00
     """Starts the Serve application and blocks until Ctrl-C."""
     import threading
 
-    from training.cluster import application, ray_session
+    from training.cluster import application, memory, ray_session
 
     settings = ServeConfig.load(config, overrides)
+    if settings.check_memory and ray_session.starts_here():
+        memory.check(memory.of_serving(settings))
     with ray_session.ray_session(), application.application(settings):
         host, port = settings.http.host, settings.http.port
         console.print(f"ready: http://{host}:{port}  policies: {', '.join(p.name for p in settings.policies)}")

@@ -13,8 +13,10 @@ from configs.training import TrainConfig
 from training.commands.options import (
     ConfigOption,
     SetOption,
+    check_memory,
     chosen,
     console,
+    peak_memory,
     with_checked_environment,
 )
 
@@ -37,13 +39,16 @@ def train(
         raise ConfigError("name a configuration with --config, or a run with --resume")
     settings, run = chosen(config, resume, overrides)
     if dry_run:
-        from training.cluster import placement
+        from training.cluster import memory, placement
         from training.commands import tables
 
         console.print(settings.to_yaml(), markup=False, highlight=False)
         console.print(tables.placement(placement.placement(settings)))
+        console.print(f"memory, all on one machine: {memory.of_training(settings)}", markup=False, soft_wrap=True)
         return
-    _train(settings, run)
+    check_memory(settings)
+    with peak_memory():
+        _train(settings, run)
 
 
 def _train(config: TrainConfig, resumed: RunFolder | None) -> None:
@@ -126,4 +131,6 @@ def sweep(
         return
     from training.sweep.tuner import run_sweep
 
-    run_sweep(settings, base, lambda shown: console.print(shown, markup=False, soft_wrap=isinstance(shown, str)))
+    check_memory(base)
+    with peak_memory():
+        run_sweep(settings, base, lambda shown: console.print(shown, markup=False, soft_wrap=isinstance(shown, str)))

@@ -13,13 +13,13 @@ from configs.training import TrainConfig
 from deployments.storage import runs
 from envs.registry import evaluation_settings
 from envs.registry import make as make_env
+from training.cluster import placement
 from training.evaluation.doctor import (
-    TOLERANCE,
-    TOLERANCE_BFLOAT16,
     Prompt,
     Report,
     Scorer,
     Scores,
+    Tolerance,
     diagnose,
     template_drift,
 )
@@ -61,14 +61,13 @@ def check_episodes(
     Template drift stands beside the other causes: sampler and learner see the same ids and may well agree on them.
     """
     samples = [sample for episode in episodes for sample in episode_samples(episode, 0.0, 0)][:turns]
-    narrow = "bfloat16" in (config.model.dtype, config.serving.engine.dtype)
     report = diagnose(
         [[logp for logp, chosen in zip(s.sampler_logp_T, s.mask_T, strict=True) if chosen] for s in samples],
         scorer(config, model, samples),
         config.evaluation.temperature,
         [sample.weight_version for sample in samples],
         version,
-        TOLERANCE_BFLOAT16 if narrow else TOLERANCE,
+        Tolerance.between(placement.engine_dtype(config.serving.engine), config.model.dtype),
         {str(folder): scorer(config, folder, samples) for folder in others},
     )
     drift = template_drift(list(rendered_again(config, ChatRenderer.load(str(model)), episodes)))

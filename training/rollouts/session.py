@@ -17,7 +17,7 @@ from deployments.storage.ownership import owned_by_us
 from deployments.storage.tensors import weight_bytes
 from deployments.weights.space import check_room
 from deployments.weights.store import WeightStore
-from training.cluster import application, placement, ray_session
+from training.cluster import application, memory, placement, ray_session
 from training.cluster.application import APPLICATION
 from training.cluster.errors import ClusterError
 from training.rollouts.coordinator import Coordinator
@@ -52,6 +52,8 @@ def open_session(
     owned.take_back()
     root = run.weights_root(config)
     readers = config.serving.replicas.max_replicas
+    if config.check_memory and ray_session.starts_here():
+        memory.check(memory.of_training(config, model, learns=False))
     check_room(root, weight_bytes(model, config.model.dtype), config.weights.keep, readers)
     with ExitStack() as stack:
         own_ray = stack.enter_context(ray_session.ray_session())

@@ -33,7 +33,6 @@ def process_environment(config: EngineConfig) -> dict[str, str]:
     variables = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING")}
     if not on_gpu(config):
         variables |= {
-            "VLLM_CPU_KVCACHE_SPACE": str(config.cpu_kv_cache_gib),
             # "auto" pins every engine of a machine to the same first core
             "VLLM_CPU_OMP_THREADS_BIND": os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "nobind"),
         }
@@ -64,6 +63,7 @@ def engine_arguments(config: EngineConfig, model: str, weight_updates: bool) -> 
         # A seeded request whose prompt is prefilled in chunks kills the CPU engine: whole prompts only.
         arguments["enable_chunked_prefill"] = False
         arguments.setdefault("max_num_batched_tokens", max(4096, config.max_model_len))
+        arguments["kv_cache_memory_bytes"] = int(config.cpu_kv_cache_gib * 1024**3)
         if config.gpus == 1:
             arguments["distributed_executor_backend"] = CPU_EXECUTOR
     else:

@@ -65,6 +65,39 @@ def test_a_wrong_call_is_answered_with_what_to_do(
     assert "Traceback" not in error
 
 
+def test_a_doctor_that_finds_a_fault_exits_with_1(
+    policy_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It printed «unhealthy» and exited with 0: scripts took it for healthy."""
+    from training.evaluation import examine
+    from training.evaluation.doctor import diagnose
+
+    sampled = [[-1.0, -2.0]]
+    for learner, expected in ((sampled, 0), ([[-0.5, -2.5]], 1)):
+        report = diagnose(sampled, lambda temperature, scores=learner: scores, 1.0, [0], 0)  # type: ignore[misc]
+        monkeypatch.setattr(examine, "examine", lambda *_, found=report: found)
+
+        code, error = said(capsys, "doctor", "--config", TINY, "--model", str(policy_folder))
+
+        assert code == expected
+        assert ("stale weights or another model" in error) == bool(expected)
+
+
+@pytest.mark.parametrize(("raised", "code"), [(typer.Exit(3), 3), (KeyboardInterrupt(), 130), (typer.Abort(), 1)])
+def test_the_way_a_command_ends_is_its_exit_code(
+    raised: BaseException, code: int, policy_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C exited with 0."""
+    from training.evaluation import examine
+
+    def end(*_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(examine, "examine", end)
+
+    assert app.run(["doctor", "--config", TINY, "--model", str(policy_folder)]) == code
+
+
 def test_an_unknown_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     code, error = said(capsys, "train", "--confg", TINY)
 
