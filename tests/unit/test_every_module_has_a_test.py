@@ -28,6 +28,7 @@ ELSEWHERE = {
     "training/commands/serve.py": "integration/test_serving.py",
     "training/commands/train.py": "integration/test_training.py",
     "training/grpo.py": "integration/test_cluster_way.py",
+    "training/rollouts/batch.py": "integration/test_training.py",
     "training/rollouts/env_calls.py": "unit/training/rollouts/test_episode.py",
     "training/rollouts/packed.py": "unit/training/rollouts/test_samples.py",
     "training/rollouts/tokenizer.py": "unit/training/rollouts/test_renderer.py",
