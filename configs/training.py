@@ -144,9 +144,9 @@ class AlgorithmConfig(Strict):
     off_policy: Literal["none", "tis", "icepop", "sequence_mask"] = Field(
         "none", description="Correction for a sampler whose probabilities differ from the learner's."
     )
-    off_policy_high: float = Field(2.0, gt=0, description="Upper bound of the ratio learner / sampler.")
+    off_policy_high: float = Field(2.0, gt=0, description="Upper bound of the ratio behaviour / sampler.")
     off_policy_low: float = Field(
-        0.5, ge=0, description="Lower bound of the ratio learner / sampler, for icepop and sequence_mask."
+        0.5, ge=0, description="Lower bound of the ratio behaviour / sampler, for icepop and sequence_mask."
     )
     drop_uniform_groups: bool = Field(
         True, description="Leave out groups whose returns are all equal: they give no gradient."
