@@ -1,4 +1,4 @@
-"""How many steps a second does an environment make on one core?"""
+"""How many steps per second does an environment take on one core?"""
 
 from __future__ import annotations
 

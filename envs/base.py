@@ -22,7 +22,8 @@ class EpisodeOver(RuntimeError):
 
 
 class EnvUsageError(ValueError):
-    """Base of what a user can mend: an environment cannot be made or played as asked; the message says what to do."""
+    """Base of the errors that a user can mend: an environment cannot be made or played as asked. The message says what
+    to do."""
 
 
 class SettingError(EnvUsageError):
@@ -90,15 +91,15 @@ class Env(ABC):
 
     @abstractmethod
     def expert_action(self, rng: random.Random, noise: float = 0.0, illegal_noise: float = 0.0) -> str:
-        """The scripted expert's next answer. `noise`: share of uniformly random allowed actions; `illegal_noise`:
-        share of uniformly random actions whether allowed or not."""
+        """The scripted expert's next answer. `noise` is the share of actions drawn from the allowed ones,
+        `illegal_noise` the share drawn from all actions, allowed or not."""
 
     def render(self) -> np.ndarray | None:
-        """The whole state as an HxWx3 uint8 image, None where there is none."""
+        """The whole state as an HxWx3 uint8 image; None for an environment without pictures."""
         return None
 
     def close(self) -> None:
-        """Frees what the environment holds; most hold nothing."""
+        """Frees what the environment holds. Most environments hold nothing."""
         return
 
 

@@ -45,14 +45,14 @@ class History(ABC):
 
 
 class NoHistory(History):
-    """System prompt and the present observation."""
+    """Each prompt holds the system prompt and the current observation, nothing else."""
 
     def next(self, answer: str, observation: Observation) -> list[Message]:
         return [*self._system, self._user(observation)]
 
 
 class FullHistory(History):
-    """The whole chat."""
+    """Each prompt holds the whole chat so far."""
 
     append_only = True
 
@@ -66,7 +66,7 @@ class FullHistory(History):
 
 
 class Scratchpad(History):
-    """The policy's own note is carried to the next turn; it is kept when the answer has none."""
+    """Each prompt holds the policy's last note and the current observation. An answer without a note keeps the old one."""
 
     def start(self, system_prompt: str, observation: Observation) -> list[Message]:
         self._note = ""
@@ -79,7 +79,7 @@ class Scratchpad(History):
 
 
 class OptimalScratchpad(History):
-    """The environment writes the perfect note: an upper bound for what memory can give."""
+    """As Scratchpad, but the environment writes a perfect note: an upper bound for what a memory can give."""
 
     def start(self, system_prompt: str, observation: Observation) -> list[Message]:
         super().start(system_prompt, observation)

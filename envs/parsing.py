@@ -25,7 +25,7 @@ def tag_content(text: str, tag: str) -> str | None:
 
 
 def raw_tag_content(text: str, tag: str) -> str | None:
-    """Like `tag_content`, but as it was written."""
+    """Like `tag_content`, but upper and lower case stay as they were written."""
     matches = _tag(tag).findall(text)
     return matches[-1].strip() if matches else None
 

@@ -41,8 +41,8 @@ class _View(_Base):
         max_text: int = 4096,
         alphabet: str = string.printable,
     ) -> None:
-        """`max_text`: most characters of an observation or an answer. `alphabet`: the characters of both; a space
-        holds no text outside of it. Raises ValueError for a render mode that the game does not have."""
+        """`max_text` is the longest observation or answer in characters, `alphabet` the characters that both may hold.
+        Raises ValueError for a render mode that the game does not have."""
         from gymnasium import spaces
 
         self.game = game
@@ -78,7 +78,7 @@ class _View(_Base):
 
 
 def _shown(observation: Observation) -> Any:
-    """The observation as its space has it. The image is a copy: a game may go on drawing into its own."""
+    """The observation in the form of its space. The image is copied, because a game may continue to draw into its own."""
     if observation.image is None:
         return observation.text
     return {"text": observation.text, "image": observation.image.copy()}
@@ -99,12 +99,12 @@ def __getattr__(name: str) -> Any:
 
 
 def view(game: Env, **options: Any) -> gymnasium.Env[Any, str]:
-    """A game that exists already; `options` are those of GymnasiumView."""
+    """The view of a game that was made already. `options` are those of GymnasiumView."""
     return _view_class()(game, **options)
 
 
 def make(name: str, render_mode: str | None = None, **settings: Any) -> gymnasium.Env[Any, str]:
-    """A fresh environment by its name in the registry, with its own settings."""
+    """The view of a fresh environment, by its name in the registry and with its settings."""
     return view(registry.make(name, **settings), render_mode=render_mode)
 
 

@@ -104,14 +104,15 @@ class KeyDoor(Env):
         return Observation(text, note=self._note())
 
     def _note(self) -> str:
-        """All that a perfect memory holds: cells seen, and where key and door were found."""
+        """The note of a perfect memory: the cells seen so far, and where key and door are once they were found."""
         places = [f"{what} {_shown(cell)}" for cell, what in self._seen.items() if what != "nothing"]
         visited = " ".join(_shown(cell) for cell in self._seen)
         return f"seen: {visited}; found: {', '.join(places) or 'nothing'}"
 
     def expert_action(self, rng: random.Random, noise: float = 0.0, illegal_noise: float = 0.0) -> str:
-        """Looks at all cells in turn until it knows where to go, from what was seen alone; with noise any of the five
-        actions. On a grid of even size it walks a loop, which takes no memory (a small policy can imitate it)."""
+        """Visits cell after cell until it has seen what it looks for; it knows no more than the policy does. With `noise`
+        any of the five actions. On a grid of even size it walks a loop, which a small policy can imitate without a
+        memory."""
         if rng.random() < noise + illegal_noise:
             return _answer(rng.choice(ACTIONS))
         here = self._here()
@@ -121,8 +122,8 @@ class KeyDoor(Env):
         return _answer(self._way(goals) if goals or self._size % 2 else self._along_the_loop())
 
     def _along_the_loop(self) -> str:
-        """The next move of a closed walk through all cells of an even grid: right in even rows, left in odd ones,
-        and up the first column, which the rows leave free."""
+        """The next move of a closed walk through all cells of an even grid: right in even rows, left in odd rows, and
+        back up the first column, which the walk through the rows leaves out."""
         row, column = self._agent
         last = self._size - 1
         if column == 0:
@@ -132,7 +133,7 @@ class KeyDoor(Env):
         return "right" if column < last else "down"
 
     def _way(self, goals: set[Cell]) -> str:
-        """First move of a shortest way to a goal, or without goals to the nearest cell not seen yet."""
+        """The first move of a shortest path to a goal; without goals, to the nearest cell that was not seen yet."""
         start = self._agent
         queue: deque[tuple[Cell, str]] = deque([(start, "")])
         reached = {start}

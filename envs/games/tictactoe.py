@@ -43,7 +43,7 @@ def play(board: str, cell: int, mark: str) -> str:
 
 @cache
 def minimax(board: str, mark: str) -> int:
-    """Value for `mark`, who is to move: 1 win, 0 draw, -1 loss, both sides perfect."""
+    """Value of the board for `mark`, whose turn it is, when both sides play perfectly: 1 win, 0 draw, -1 loss."""
     if winner(board):
         return -1
     free = free_cells(board)
@@ -55,7 +55,7 @@ def minimax(board: str, mark: str) -> int:
 
 @cache
 def against_random(board: str, mark: str) -> float:
-    """Expected reward for `mark`, who is to move and plays best, against a uniformly random opponent."""
+    """Expected reward for `mark`, whose turn it is, with best play against a uniformly random opponent."""
     return max(_after(play(board, cell, mark), mark) for cell in free_cells(board))
 
 
@@ -160,7 +160,7 @@ class TicTacToe(Env):
 
     def _opponent_moves(self) -> None:
         free = free_cells(self._board)
-        # Both draws happen always, so that the stream of random numbers depends on the number of moves alone.
+        # Both numbers are always drawn, so that the random stream depends only on the number of moves.
         perfect, cell = self._rng.random() < self._minimax_share, self._rng.choice(free)
         if perfect:
             values = {c: -minimax(play(self._board, c, self._other), self._mark) for c in free}
@@ -189,7 +189,7 @@ class TicTacToe(Env):
 
 
 def _seed_in_split(seed: int, split: Split) -> int:
-    """The seed itself, or for a split the first of a fixed chain of seeds that belongs to it."""
+    """The seed itself for `all`; for a split, the first seed of a fixed chain that begins at `seed` and belongs to it."""
     if split == "all":
         return seed
     candidate = seed

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from deployments.storage.runs import RunFolder
 from tests.integration.conftest import tiny_config
 from training.evaluation.evaluate import evaluate
-from training.evaluation.examine import examine_live
+from training.evaluation.examine import examine_session
 from training.run.driver import TrainingFailed, train
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -55,7 +55,7 @@ def test_sampler_and_learner_agree_on_every_token(stack: Any) -> None:
     train(live, base_version=base_version(stack))
     assert max(row["train/logp_difference"] for row in rows(live.run)) < 1e-4
     assert [file.name for file in live.run.episodes.iterdir()] == ["step-00000000.parquet"]
-    report = examine_live(live, live.run.final_model, turns=24, version=base_version(stack))
+    report = examine_session(live, live.run.final_model, turns=24, version=base_version(stack))
     assert report.healthy, report.cause
     assert report.max_difference < 1e-4
     print("doctor, largest difference:", report.max_difference)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def table(evaluations: Sequence[Evaluation], title: str) -> Table:
-    """A rich table of evaluations; the first row is what the others are compared with."""
+    """A rich table of evaluations; all are compared with the first."""
     shown = Table(title=title)
     with_history = len({evaluation.history for evaluation in evaluations}) > 1
     played_out = any(evaluation.outcomes for evaluation in evaluations)
@@ -50,8 +50,8 @@ def table(evaluations: Sequence[Evaluation], title: str) -> Table:
 
 
 def paired_table(evaluations: Sequence[Evaluation]) -> Table:
-    """What each row did better than its baseline, situation by situation: the first model with the same history
-    strategy; for the first model itself its first strategy."""
+    """Compares each evaluation with a baseline in the same situations. The baseline is the first model with the same
+    history strategy; for the first model itself, its first strategy."""
     shown = Table(title="paired differences in the same situations")
     for column in ("policy", "against", "success [95 %]", "return [95 %]", "better / equal / worse"):
         shown.add_column(column, justify="left" if column in ("policy", "against") else "right", overflow="fold")

@@ -19,16 +19,16 @@ from training.evaluation.result import Evaluation, summarize
 from training.rollouts.session import Session, open_session
 
 
-def evaluate(live: Session, name: str, min_weight_version: int = 0, history: str = "") -> Evaluation:
-    """Plays the configured evaluation on the live replicas, with weights of `min_weight_version` or newer and the
+def evaluate(session: Session, name: str, min_weight_version: int = 0, history: str = "") -> Evaluation:
+    """Plays the configured evaluation on the running replicas, with weights of `min_weight_version` or newer and the
     configured history strategy or another one."""
-    settings = live.config.evaluation
+    settings = session.config.evaluation
     seeds = list(range(settings.first_seed, settings.first_seed + settings.episodes))
-    episodes = ray.get(live.coordinator.evaluate.remote(seeds, min_weight_version, history))
-    result = summarize(name, live.config.env.name, history or live.config.env.history, episodes)
-    live.run.evaluations.mkdir(parents=True, exist_ok=True)
+    episodes = ray.get(session.coordinator.evaluate.remote(seeds, min_weight_version, history))
+    result = summarize(name, session.config.env.name, history or session.config.env.history, episodes)
+    session.run.evaluations.mkdir(parents=True, exist_ok=True)
     file = re.sub(r"[^\w.-]+", "_", f"{name} {history}".strip()) + ".json"
-    atomic.write_text(live.run.evaluations / file, json.dumps(result.to_json(), indent=2))
+    atomic.write_text(session.run.evaluations / file, json.dumps(result.to_json(), indent=2))
     return result
 
 
@@ -41,10 +41,10 @@ def evaluate_all(
     check_histories(config, histories)
     first, *_ = models.values()
     results: list[Evaluation] = []
-    with open_session(apart(config, run), run, first) as live:
+    with open_session(apart(config, run), run, first) as session:
         for index, (name, folder) in enumerate(models.items()):
-            version = publish_folder(live, folder) if index else 0
-            results += [evaluate(live, name, version, history) for history in histories]
+            version = publish_folder(session, folder) if index else 0
+            results += [evaluate(session, name, version, history) for history in histories]
     return results
 
 
@@ -69,11 +69,11 @@ def apart(config: TrainConfig, run: runs.RunFolder) -> TrainConfig:
     return TrainConfig.parse(config.dump(), [f"weights.root={config.weights.root.rstrip('/')}/{run.path.name}"])
 
 
-def publish_folder(live: Session, folder: Path) -> int:
-    """Makes a model folder of the same architecture the newest version of the live replicas; returns its number."""
+def publish_folder(session: Session, folder: Path) -> int:
+    """Makes a model folder of the same architecture the newest version of the running replicas; returns its number."""
     from safetensors import safe_open
 
-    version = (live.store.latest() or 0) + 1
+    version = (session.store.latest() or 0) + 1
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise FileNotFoundError(f"{folder} holds no *.safetensors: it is no model folder")
@@ -84,5 +84,5 @@ def publish_folder(live: Session, folder: Path) -> int:
                 for name in opened.keys():  # noqa: SIM118 - no mapping
                     yield name, opened.get_tensor(name)
 
-    live.store.publish(version, tensors())
+    session.store.publish(version, tensors())
     return version

@@ -34,17 +34,17 @@ from training.types import Episode, Sample, prompts
 def examine(config: TrainConfig, model: Path, turns: int, others: Sequence[Path] = ()) -> Report:
     """The doctor on a model folder: plays held-out situations through a replica, scores them with the learner."""
     run = runs.create(config, "doctor")
-    with open_session(apart(config, run), run, model) as live:
-        return examine_live(live, model, turns, others=others)
+    with open_session(apart(config, run), run, model) as session:
+        return examine_session(session, model, turns, others=others)
 
 
-def examine_live(live: Session, model: Path, turns: int, version: int = 0, others: Sequence[Path] = ()) -> Report:
-    """The doctor on live replicas that should hold the weights of `model`, published as `version`, and might hold those
+def examine_session(session: Session, model: Path, turns: int, version: int = 0, others: Sequence[Path] = ()) -> Report:
+    """The doctor on running replicas that should hold the weights of `model`, published as `version`, and might hold those
     of one of the `others`."""
-    first = live.config.evaluation.first_seed
+    first = session.config.evaluation.first_seed
     seeds = list(range(first, first + max(1, turns // 2)))
-    episodes = ray.get(live.coordinator.evaluate.remote(seeds, version))
-    return check_episodes(live.config, model, episodes, turns, version, others)
+    episodes = ray.get(session.coordinator.evaluate.remote(seeds, version))
+    return check_episodes(session.config, model, episodes, turns, version, others)
 
 
 def check_episodes(
@@ -90,7 +90,7 @@ def scorer(config: TrainConfig, model: Path, samples: list[Sample]) -> Scorer:
 
 
 def rendered_again(config: TrainConfig, renderer: ChatRenderer, episodes: Sequence[Episode]) -> Iterator[Prompt]:
-    """Plays each episode again from its seed and its answers, and renders every prompt anew.
+    """Plays each episode again from its seed and its answers, and renders every prompt again.
 
     Where the history only grows, answers stay the ids that were sampled: only what the template adds is compared.
     """

@@ -36,18 +36,18 @@ def watch(
     """One held-out episode of a model through a replica, shown turn by turn as it happens; None when it was stopped by
     Ctrl-C. Raises RolloutFailed."""
     run = runs.create(config, "play")
-    with open_session(apart(config, run), run, model) as live:
+    with open_session(apart(config, run), run, model) as session:
         show(f"replica of {model} is ready\n")
-        return _watched(live, seed, show, pause)
+        return _watched(session, seed, show, pause)
 
 
-def _watched(live: Session, seed: int, show: Show, pause: Callable[[], object] | None) -> Episode | None:
-    settings = PlaySettings.for_evaluation(live.config)
+def _watched(session: Session, seed: int, show: Show, pause: Callable[[], object] | None) -> Episode | None:
+    settings = PlaySettings.for_evaluation(session.config)
     patient = settings.rollout.model_copy(update={"episode_deadline_s": WATCHING_DEADLINE_S})
     player = Player(
         make_env=lambda: Watched(registry.make(settings.env.name, **settings.env.kwargs), show, pause),
-        generate=ServeGenerate(serve.get_deployment_handle(live.config.serving.policy, APPLICATION)),
-        renderer=ChatRenderer.load(str(live.model)),
+        generate=ServeGenerate(serve.get_deployment_handle(session.config.serving.policy, APPLICATION)),
+        renderer=ChatRenderer.load(str(session.model)),
         settings=replace(settings, rollout=patient),
         blocking=registry.load(settings.env.name).blocking,
     )

@@ -20,7 +20,7 @@ Say = Callable[[Any], None]
 
 
 class Progress(tune.Callback):
-    """A line a report; frees the replicas of a trial whose process died before it could."""
+    """Prints one line per report; frees the replicas of a trial whose process died before it could."""
 
     def __init__(self, sweep: SweepConfig, name: str, say: Say) -> None:
         self._sweep, self._name, self._say = sweep, name, say
@@ -53,7 +53,7 @@ def write(outcome: SweepOutcome, sweep: SweepConfig, base: TrainConfig) -> None:
 
 
 def show(outcome: SweepOutcome, sweep: SweepConfig, say: Say) -> None:
-    """A row a trial, best first; then where the results are and how to run the best one again."""
+    """A table with one row per trial, the best first; then where the results are and how to run the best trial again."""
     from rich.table import Table
 
     shown = Table(title=f"{sweep.name}: {len(outcome.trials)} trials, best {sweep.metric} first")

@@ -22,7 +22,7 @@ START_SECTIONS = ("model", "env", "warmstart", "seed")
 
 
 class Trial(tune.Trainable):
-    """One run. `step` goes on to the next evaluation.
+    """One run. `step` trains until the next evaluation.
 
     Consumes: steps of its run. Waits for: the next evaluated step. Unblocked by: that step, or TrainingFailed. Stops
     when: the last step is done, or Tune calls `cleanup` (ASHA, an error, Ctrl-C), which ends application and workers.
@@ -52,10 +52,10 @@ class Trial(tune.Trainable):
         self._run = runs.create(self._run_config, self._name)
         self._owned.enter_context(owned_by_us(self._run.path))
         model = Path(self._model) if self._model else start_model(self._run_config, self._run)
-        live = self._owned.enter_context(
+        session = self._owned.enter_context(
             open_session(self._run_config, self._run, model, self._name, route=f"/{self._name}")
         )
-        return train_steps(live)
+        return train_steps(session)
 
     def cleanup(self) -> None:
         self._owned.close()

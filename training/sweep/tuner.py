@@ -4,12 +4,12 @@
 What a trial owns, and what trials share:
 
 - **Own**: the policy replicas (a Serve application with a name and an HTTP route of its own), weight store,
-  coordinator, rollout workers, learner, run folder. A trial publishes a weight version a step, and a version is a
+  coordinator, rollout workers, learner, run folder. A trial publishes one weight version per step, and a version is a
   number in one store: replicas that two trials shared would answer one of them with the other's weights.
 - **Shared**: the Ray cluster, Serve's controller and HTTP port, and the start policy (built and warm-started once,
   before the first trial) unless the space varies something that it is made from; then each trial makes its own.
 
-A trial that fails is a row of the table; the others go on. Ctrl-C and SIGTERM end the running trials in order, show
+A failed trial is a row of the table and does not stop the others. Ctrl-C and SIGTERM end the running trials in order, show
 what there is, and exit with 130; a second one ends at once.
 """
 

@@ -23,7 +23,7 @@ class Estimate:
 
 
 def proportion(successes: int, trials: int) -> Estimate:
-    """Share with the Wilson score interval (Wilson 1927), right also near 0 and 1.
+    """Share with the Wilson score interval (Wilson 1927), which also holds near 0 and 1.
 
     >>> str(proportion(50, 100))
     '0.500 [0.404, 0.596]'
@@ -44,7 +44,7 @@ def mean(values: Sequence[float]) -> Estimate:
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
-    """Mean of second - first over the same situations: pairing takes the situations' own spread out."""
+    """Mean of second - first over the same situations. Pairing removes the spread between the situations."""
     if len(first) != len(second):
         raise ValueError(f"pairs need equal lengths, got {len(first)} and {len(second)}")
     return mean([b - a for a, b in zip(first, second, strict=True)])

@@ -10,7 +10,10 @@ from training.tracking.json_lines import read_rows
 
 
 def learning_curve(metrics: Path, target: Path, title: str, marks: Mapping[str, Estimate]) -> None:
-    """Success of the rollouts a step, smoothed, with the evaluations as bands. `metrics`: a run's metrics.jsonl."""
+    """Draws the success of the rollouts per step, raw and smoothed, and each evaluation as a line with its interval.
+
+    `metrics` is a run's metrics.jsonl, `target` the PNG to write.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
