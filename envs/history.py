@@ -66,7 +66,7 @@ class FullHistory(History):
 
 
 class Scratchpad(History):
-    """Each prompt holds the policy's last note and the current observation. An answer without a note keeps the old one."""
+    """Each prompt holds the policy's last note and the current observation. An answer without a note changes none."""
 
     def start(self, system_prompt: str, observation: Observation) -> list[Message]:
         self._note = ""

@@ -78,7 +78,7 @@ class _View(_Base):
 
 
 def _shown(observation: Observation) -> Any:
-    """The observation in the form of its space. The image is copied, because a game may continue to draw into its own."""
+    """The observation in the form of its space. The image is a copy: a game may draw into its own later."""
     if observation.image is None:
         return observation.text
     return {"text": observation.text, "image": observation.image.copy()}

@@ -110,9 +110,9 @@ class KeyDoor(Env):
         return f"seen: {visited}; found: {', '.join(places) or 'nothing'}"
 
     def expert_action(self, rng: random.Random, noise: float = 0.0, illegal_noise: float = 0.0) -> str:
-        """Visits cell after cell until it has seen what it looks for; it knows no more than the policy does. With `noise`
-        any of the five actions. On a grid of even size it walks a loop, which a small policy can imitate without a
-        memory."""
+        """Visits cell after cell until it has seen what it looks for; it knows no more than the policy does. `noise`
+        draws from all five actions. On a grid of even size it walks a loop, which a small policy can imitate without
+        a memory."""
         if rng.random() < noise + illegal_noise:
             return _answer(rng.choice(ACTIONS))
         here = self._here()

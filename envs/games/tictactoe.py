@@ -189,7 +189,7 @@ class TicTacToe(Env):
 
 
 def _seed_in_split(seed: int, split: Split) -> int:
-    """The seed itself for `all`; for a split, the first seed of a fixed chain that begins at `seed` and belongs to it."""
+    """The seed itself for `all`; for a split, the first seed that belongs to it on a fixed chain from `seed`."""
     if split == "all":
         return seed
     candidate = seed

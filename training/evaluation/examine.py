@@ -39,8 +39,8 @@ def examine(config: TrainConfig, model: Path, turns: int, others: Sequence[Path]
 
 
 def examine_session(session: Session, model: Path, turns: int, version: int = 0, others: Sequence[Path] = ()) -> Report:
-    """The doctor on running replicas that should hold the weights of `model`, published as `version`, and might hold those
-    of one of the `others`."""
+    """The doctor on running replicas that should hold the weights of `model`, published as `version`, and might hold
+    those of one of the `others`."""
     first = session.config.evaluation.first_seed
     seeds = list(range(first, first + max(1, turns // 2)))
     episodes = ray.get(session.coordinator.evaluate.remote(seeds, version))

@@ -53,7 +53,7 @@ def write(outcome: SweepOutcome, sweep: SweepConfig, base: TrainConfig) -> None:
 
 
 def show(outcome: SweepOutcome, sweep: SweepConfig, say: Say) -> None:
-    """A table with one row per trial, the best first; then where the results are and how to run the best trial again."""
+    """A table with one row per trial, the best first; then where the results are and how to repeat the best trial."""
     from rich.table import Table
 
     shown = Table(title=f"{sweep.name}: {len(outcome.trials)} trials, best {sweep.metric} first")

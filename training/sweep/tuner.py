@@ -9,8 +9,8 @@ What a trial owns, and what trials share:
 - **Shared**: the Ray cluster, Serve's controller and HTTP port, and the start policy (built and warm-started once,
   before the first trial) unless the space varies something that it is made from; then each trial makes its own.
 
-A failed trial is a row of the table and does not stop the others. Ctrl-C and SIGTERM end the running trials in order, show
-what there is, and exit with 130; a second one ends at once.
+A failed trial is a row of the table and does not stop the others. Ctrl-C and SIGTERM end the running trials in order,
+show what there is, and exit with 130; a second one ends at once.
 """
 
 from __future__ import annotations
