@@ -9,7 +9,6 @@ import pytest
 
 from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult, Sampling
 
-
 WRONG = [
     ("ignore_eos", None), ("ignore_eos", 1), ("logprobs", "yes"), ("max_tokens", 4.0), ("max_tokens", True),
     ("max_tokens", 0), ("max_tokens", -1), ("temperature", "1"), ("temperature", None), ("temperature", float("nan")),
