@@ -54,6 +54,10 @@ class Sampling:
         for name in ("ignore_eos", "logprobs"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
+        if not (self.regex is None or isinstance(self.regex, str)):
+            raise ValueError(f"regex must be None or text, got {self.regex!r}")
+        if not (self.json_schema is None or isinstance(self.json_schema, dict)):
+            raise ValueError(f"json_schema must be None or a JSON object, got {self.json_schema!r}")
         for name in ("stop_token_ids", "banned_token_ids"):
             if not all(map(_integer, getattr(self, name))):
                 raise ValueError(f"{name} must hold integers")

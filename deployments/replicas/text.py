@@ -1,4 +1,4 @@
-"""The policy deployment: one vLLM engine a replica, gated by weight version."""
+"""The policy deployment: each replica runs one engine and never answers with older weights than a request asks for."""
 
 from __future__ import annotations
 

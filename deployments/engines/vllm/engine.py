@@ -90,10 +90,10 @@ class VllmEngine:
             return GenerateFailure(request.request_id, error.kind, error.message)
 
     async def _generate_one(self, request: GenerateRequest) -> GenerateResult:
+        self._check(request)
         from vllm.exceptions import VLLMClientError
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-        self._check(request)
         arrival = time.perf_counter()
         first_version = self.version
         final: Any = None
@@ -126,6 +126,8 @@ class VllmEngine:
     def _check(self, request: GenerateRequest) -> None:
         if not request.token_ids:
             raise PolicyError("invalid_request", "the prompt is empty: send at least one token")
+        if not set(map(type, request.token_ids)) <= {int}:
+            raise PolicyError("invalid_request", "token ids must be integers")
         total = len(request.token_ids) + request.sampling.max_tokens
         if total > self._max_model_len:
             raise PolicyError(

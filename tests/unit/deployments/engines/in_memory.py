@@ -73,6 +73,9 @@ class InMemoryEngine:
     def held(self) -> Mapping[str, int]:
         return self.progress
 
+    def unfinished(self) -> int:
+        return len(self.progress)
+
     async def health(self) -> None:
         pass
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 
 from configs.serving import PolicyConfig
 from deployments.engines.base import EngineUnhealthy
+from deployments.protocol.exchange import HttpCall, HttpHead
 from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult, Sampling
 from deployments.replicas import text
 from deployments.replicas.text import PolicyReplica
@@ -117,7 +119,7 @@ async def test_making_the_openai_application_waits_for_no_update_of_the_weights(
     publish(store, 1)
     updating = asyncio.create_task(replica.ensure_version(1))
     await engine.update_began.wait()
-    pieces = [piece async for piece in replica.openai("POST", "/v1/chat/completions", "", [], b"{}")]
-    assert pieces == [{"status": 200, "headers": []}, b"0"]
+    call = HttpCall("c", "POST", "/v1/chat/completions", "", (), b"{}", deadline_unix_s=time.time() + 60.0)
+    assert [piece async for piece in replica.openai(call)] == [HttpHead(200, (), weight_version=0), b"0"]
     engine.updating.set()
     assert await updating == 1

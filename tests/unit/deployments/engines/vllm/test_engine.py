@@ -9,7 +9,7 @@ import pytest
 from configs.serving import PolicyConfig
 from deployments.engines.base import EngineUnhealthy
 from deployments.engines.vllm.engine import CACHED_PARAMETERS, CACHED_WITH_BANS, VllmEngine
-from deployments.protocol.generate import Sampling
+from deployments.protocol.generate import GenerateFailure, GenerateRequest, Sampling
 from deployments.weights.push_steps import FinishPush, StartPush
 
 
@@ -81,6 +81,17 @@ async def test_an_idle_engine_whose_process_answers_nothing_is_unhealthy(attache
 
     with pytest.raises(EngineUnhealthy, match="has not answered"):
         await asyncio.wait_for(until_unhealthy(), 30.0)
+
+
+@pytest.mark.parametrize("token", [None, 1.0, True, "1"])
+async def test_a_token_id_of_another_type_is_refused_before_it_reaches_the_engine(
+    attached: tuple[Llm, VllmEngine], token: Any
+) -> None:
+    """vLLM decodes requests in a thread that one wrong type ends, and with it all requests of everybody."""
+    _, engine = attached
+    [answer] = await engine.generate([GenerateRequest("r", [5, token])])
+    assert isinstance(answer, GenerateFailure)
+    assert (answer.kind, answer.message) == ("invalid_request", "token ids must be integers")
 
 
 async def test_sampling_parameters_are_kept_for_a_bounded_number_of_settings(monkeypatch: pytest.MonkeyPatch) -> None:

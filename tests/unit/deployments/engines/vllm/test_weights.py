@@ -202,14 +202,14 @@ async def test_a_step_whose_caller_is_cancelled_is_done_to_its_end() -> None:
     worker, weights = engine()
     worker.gate.clear()
     await weights.push(StartPush(3, deadline_s=300.0))
-    part = asyncio.create_task(weights.push(PushPart(3, {})))
+    part = asyncio.create_task(weights.push(PushPart(3, {"names": ["w"]})))
     await worker.receiving.wait()
     part.cancel()
     with pytest.raises(asyncio.CancelledError):
         await part
     worker.gate.set()
     await weights.push(FinishPush(3))
-    assert (weights.version, worker.version) == (3, 3)
+    assert (weights.version, worker.version, worker.weights) == (3, 3, [{"names": ["w"]}])
 
 
 async def test_a_part_of_a_push_that_nobody_started_is_an_error_of_the_caller() -> None:
