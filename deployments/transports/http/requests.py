@@ -58,15 +58,16 @@ class SampledBody(BaseModel):
     frequency_penalty: Penalty | None = None
     repetition_penalty: Annotated[float, Field(gt=0)] | None = None
     length_penalty: float = 1.0
-    logit_bias: dict[str, float] | None = None
+    logit_bias: Annotated[dict[str, float], Field(max_length=1024)] | None = None
     logprobs: bool | Annotated[int, Field(ge=-1, lt=2**31)] | None = None
     top_logprobs: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
     prompt_logprobs: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
-    logprob_token_ids: list[TokenId] | None = None
-    stop: str | list[str] | None = None
-    stop_token_ids: list[TokenId] | None = None
-    allowed_token_ids: list[TokenId] | None = None
-    bad_words: list[str] = []
+    # The sizes are those of the GPU worker's own tables: it raises when one overflows, which ends the engine.
+    logprob_token_ids: Annotated[list[TokenId], Field(max_length=128)] | None = None
+    stop: str | Annotated[list[str], Field(max_length=64)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=64)] | None = None  # the model's own join them
+    allowed_token_ids: Annotated[list[TokenId], Field(max_length=1024)] | None = None
+    bad_words: Annotated[list[str], Field(max_length=64)] = []
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     skip_special_tokens: bool = True
@@ -156,6 +157,16 @@ class ChatBody(SampledBody):
         return "max_completion_tokens"
 
 
+class ChatBatchBody(ChatBody):
+    """`/v1/chat/completions/batch`: several conversations in one request."""
+
+    messages: list[Any] = []
+
+    @property
+    def sequences(self) -> int:
+        return super().sequences * max(1, len(self.messages))
+
+
 class ResponsesBody(SampledBody):
     """`/v1/responses`; vLLM's default is to fill the context."""
 
@@ -166,6 +177,7 @@ class ResponsesBody(SampledBody):
 BODIES: dict[str, type[SampledBody]] = {
     "/v1/completions": CompletionBody,
     "/v1/chat/completions": ChatBody,
+    "/v1/chat/completions/batch": ChatBatchBody,
     "/v1/responses": ResponsesBody,
 }
 

@@ -66,6 +66,12 @@ WRONG = [
     ("bad_words", "no list"),
     ("kv_transfer_params", {"do_remote_decode": "no"}),
     ("priority", 2**63),
+    ("allowed_token_ids", list(range(1025))),
+    ("logit_bias", {str(token): 0.0 for token in range(1025)}),
+    ("stop_token_ids", list(range(65))),
+    ("logprob_token_ids", list(range(129))),
+    ("stop", ["x"] * 65),
+    ("bad_words", ["x"] * 65),
 ]
 
 
@@ -151,6 +157,7 @@ def test_unknown_fields_are_left_to_vllm() -> None:
         typed(ChatBody, {"max_tokens": 101}),
         typed(ChatBody, {"max_completion_tokens": 101, "max_tokens": 1}),
         typed(ChatBody, {"n": 101}),
+        typed(BODIES["/v1/chat/completions/batch"], {"messages": [[], []], "max_tokens": 51}),
         typed(ResponsesBody, {"max_output_tokens": 101}),
         typed(SampledBody, {"max_tokens": 101}),
     ],

@@ -1,0 +1,80 @@
+"""Text prompts: refused by length before they are encoded, and encoded beside the replica's loop."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from deployments.protocol.completion import CompletionRequest
+from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult
+from deployments.replicas.completions import ENCODED_INLINE, TextCompletions
+
+
+class Recorded(PreTrainedTokenizerFast):  # type: ignore[misc]
+    """Knows which threads it encoded in; copies share the list."""
+
+    threads: list[str]
+
+    def encode(self, *args: Any, **kwargs: Any) -> Any:
+        self.threads.append(threading.current_thread().name)
+        return super().encode(*args, **kwargs)
+
+    def __deepcopy__(self, memo: Any) -> Recorded:
+        copied = tokenizer()
+        copied.threads = self.threads
+        return copied
+
+
+def tokenizer() -> Recorded:
+    words = Tokenizer(models.WordLevel({"[UNK]": 0, "play": 1, "X": 2}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    made = Recorded(tokenizer_object=words, unk_token="[UNK]")
+    made.threads = []
+    return made
+
+
+@pytest.fixture
+def words() -> Recorded:
+    return tokenizer()
+
+
+async def tokens(words: Recorded, prompt: str | list[int], max_model_len: int) -> GenerateRequest | GenerateFailure:
+    return await TextCompletions(words, max_model_len).tokens_of(
+        CompletionRequest("r", prompt, min_weight_version=3, deadline_s=7.0, deadline_unix_s=9.0)
+    )
+
+
+async def test_a_prompt_that_cannot_fit_is_refused_before_it_is_encoded(words: Recorded) -> None:
+    # The longest token has 5 characters ("[UNK]"): 4 tokens are at most 20 characters.
+    refused = await tokens(words, "x" * 21, max_model_len=4)
+    assert isinstance(refused, GenerateFailure)
+    assert refused.kind == "too_large"
+    assert words.threads == []
+    assert isinstance(await tokens(words, "x" * 20, max_model_len=4), GenerateRequest)
+
+
+async def test_a_long_prompt_is_encoded_in_a_thread_and_a_short_one_at_once(words: Recorded) -> None:
+    await tokens(words, "play X", max_model_len=10_000)
+    assert words.threads == ["MainThread"]
+    long = await tokens(words, "play " * ENCODED_INLINE, max_model_len=10_000)
+    assert isinstance(long, GenerateRequest)
+    assert list(long.token_ids) == [1] * ENCODED_INLINE
+    assert words.threads[1].startswith("encode")
+
+
+async def test_version_and_deadlines_go_along_and_token_ids_stay_as_they_are(words: Recorded) -> None:
+    request = await tokens(words, [2, 1], max_model_len=4)
+    assert isinstance(request, GenerateRequest)
+    assert request.token_ids == [2, 1]
+    assert (request.min_weight_version, request.deadline_s, request.deadline_unix_s) == (3, 7.0, 9.0)
+
+
+def test_an_answer_is_decoded_and_counted(words: Recorded) -> None:
+    request, result = GenerateRequest("r", [1, 2, 1]), GenerateResult("r", [1, 2], [], 5, "stop")
+    answer = TextCompletions(words, 4).text_of(request, result)
+    assert (answer.text, answer.prompt_tokens, answer.completion_tokens) == ("play X", 3, 2)
+    assert (answer.weight_version, answer.finish_reason) == (5, "stop")
