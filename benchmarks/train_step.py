@@ -1,7 +1,8 @@
 """What a GRPO step costs above its bare parts: `python -m benchmarks.train_step [--check]`.
 
 A synchronous step (rollouts through Serve, update, publish) against the engine generating the same tokens plus forward
-and backward of the same tokens in plain torch. Blocks of steps and of bare parts take turns.
+and backward of the same tokens in plain torch, with the learner's own micro-batches and chosen positions only. Blocks
+of steps and of bare parts take turns.
 
 Two bounds for the engine: `turns in order` asks for a turn when the one before has been answered, as an episode must;
 `all at once` gives the engine every turn of the step at the same moment, which no player of episodes could do.
@@ -23,7 +24,7 @@ from benchmarks.common import Figure, options, report
 from configs.training import TrainConfig
 from deployments.engines.vllm.settings import engine_arguments, process_environment
 from deployments.storage import runs
-from training.learner.microbatches import collate
+from training.learner.microbatches import MicroBatch, microbatches
 from training.rollouts.records import turns
 from training.rollouts.samples import sample, sequences
 from training.rollouts.session import Session, open_session
@@ -96,13 +97,19 @@ class BareEngine:
 
 
 class BareLearner:
-    """The model in plain torch: forward, policy-gradient loss, backward, AdamW."""
+    """The model in plain torch: forward, policy-gradient loss, backward, clip, AdamW.
 
-    def __init__(self, model: Path) -> None:
+    It does no more than an update must: the learner's own micro-batches, and only the positions before a chosen token
+    go through the head. Left out are what the learner adds: chunks that are computed again, entropy, ratios, metrics.
+    """
+
+    def __init__(self, config: TrainConfig, model: Path) -> None:
         import torch
         from transformers import AutoModelForCausalLM
 
         torch.set_num_threads(len(os.sched_getaffinity(0)))
+        self._max_tokens = config.learner.max_tokens_per_microbatch
+        self._clip_norm = config.optimizer.clip_norm
         self._model = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
         self._optimizer = torch.optim.AdamW(self._model.parameters(), lr=1e-6)
 
@@ -113,14 +120,21 @@ class BareLearner:
         samples = [sample(run, 1.0, 0) for turns in episodes for run in sequences(turns)]
         if not samples:
             return 0.0
-        batch = collate(samples)
-        logits = self._model(input_ids=batch.token_ids, use_cache=False).logits[:, :-1]
-        logp = torch.log_softmax(logits, -1).gather(-1, batch.token_ids[:, 1:, None])[..., 0]
-        loss = -(logp * batch.mask[:, 1:]).sum() / batch.mask.sum()
-        loss.backward()
+        tokens = sum(each.chosen for each in samples)
+        for part in microbatches(samples, self._max_tokens):
+            (self._loss(part) / tokens).backward()
+        torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._clip_norm)
         self._optimizer.step()
         self._optimizer.zero_grad()
         return time.perf_counter() - began
+
+    def _loss(self, part: MicroBatch) -> Any:
+        import torch
+
+        hidden = self._model.model(input_ids=part.token_ids, use_cache=False).last_hidden_state
+        before_chosen = part.mask[:, 1:].bool()
+        logits = self._model.lm_head(hidden[:, :-1][before_chosen])
+        return torch.nn.functional.cross_entropy(logits, part.token_ids[:, 1:][before_chosen], reduction="sum")
 
 
 def main() -> None:
@@ -147,7 +161,7 @@ def main() -> None:
 
 
 async def play(live: Session, blocks: int, steps: int, rows: list[dict[str, float]]) -> None:
-    engine, learner = BareEngine(live.config, live.model), BareLearner(live.model)
+    engine, learner = BareEngine(live.config, live.model), BareLearner(live.config, live.model)
     try:
         for block in range(blocks):
             seconds: dict[int, float] = {}

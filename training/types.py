@@ -195,7 +195,11 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Denominators:
-    """What the loss of the WHOLE batch is divided by, agreed before it is cut over ranks and micro-batches."""
+    """What the loss of the WHOLE batch is divided by, counted before it is cut over ranks and micro-batches.
+
+    Two groups of two episodes, each a sequence with three chosen tokens: Denominators(tokens=12, sequences=4, groups=2)
+    on every rank, whichever samples it has. A rank with one of the sequences adds 3 / 12 of the `dapo` loss.
+    """
 
     tokens: int  # chosen tokens
     sequences: int
@@ -204,7 +208,10 @@ class Denominators:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The samples of one learner step (one rank's share), with the denominators of the whole."""
+    """The samples of one learner step (one rank's share), with the denominators of the whole.
+
+    Of the batch above, on the second of two ranks: Batch(samples=(s1, s3), denominators=Denominators(12, 4, 2), step=7)
+    """
 
     samples: tuple[Sample, ...]
     denominators: Denominators

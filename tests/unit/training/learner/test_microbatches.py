@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.training.learner.cases import sample
-from training.learner.microbatches import microbatches
+from training.learner.microbatches import collate, microbatches, padding_microbatch
 from training.rollouts.batch import split_over_ranks
+from training.types import Sample
 
 
 @given(st.lists(st.integers(3, 40), min_size=0, max_size=30), st.integers(1, 4))
@@ -18,11 +19,26 @@ def test_cutting_over_ranks_and_micro_batches_loses_and_doubles_nothing(lengths:
     shares = split_over_ranks(samples, world)
     assert sorted(s.token_ids_T for share in shares for s in share) == sorted(s.token_ids_T for s in samples)
     for share in shares:
-        rows = microbatches(share, 64)
-        assert sorted(i for row in rows for i in row.order) == list(range(len(share)))
-        assert all(row.token_ids.numel() <= 64 for row in rows)
+        parts = microbatches(share, 64)
+        assert sorted(i for part in parts for i in part.order) == list(range(len(share)))
+        assert all(part.token_ids.numel() <= 64 for part in parts)
 
 
 def test_a_sequence_over_the_budget_names_the_setting() -> None:
     with pytest.raises(ValueError, match="max_tokens_per_microbatch"):
         microbatches([sample(0, 50)], 40)
+
+
+def test_sequences_are_padded_on_the_right_with_nothing_chosen() -> None:
+    long = Sample((5, 6, 8, 2), (0, 0, 1, 1), (0.0, 0.0, -0.5, -0.25), 0.5)
+    short = Sample((5, 9), (0, 1), (0.0, -0.75), -0.5)
+    part = collate([long, short], (3, 0))
+    assert part.token_ids.tolist() == [[5, 6, 8, 2], [5, 9, 0, 0]]
+    assert part.mask.tolist() == [[0, 0, 1, 1], [0, 1, 0, 0]]
+    assert part.sampler_logp.tolist() == [[0, 0, -0.5, -0.25], [0, -0.75, 0, 0]]
+    assert part.advantage.tolist() == [0.5, -0.5]
+    assert part.order == (3, 0)
+
+
+def test_a_padding_micro_batch_chooses_nothing() -> None:
+    assert padding_microbatch().mask.sum() == 0
