@@ -76,7 +76,11 @@ def starts_here(address: str | None = None) -> bool:
     """Whether `ray_session` would start Ray on this machine, rather than join one."""
     import ray
 
-    return not ray.is_initialized() and (address or os.environ.get("RAY_ADDRESS")) is None
+    return not ray.is_initialized() and _address(address) == LOCAL
+
+
+def _address(given: str | None) -> str:
+    return given or os.environ.get("RAY_ADDRESS") or LOCAL
 
 
 @contextmanager
@@ -89,7 +93,7 @@ def ray_session(address: str | None = None) -> Iterator[bool]:
     if ray.is_initialized():
         yield False
         return
-    address = address or os.environ.get("RAY_ADDRESS") or LOCAL
+    address = _address(address)
     own = address == LOCAL
     with ExitStack() as stack:
         if own:
