@@ -62,8 +62,9 @@ def open_session(
         own_ray = stack.enter_context(ray_session.ray_session())
         if own_ray:
             placement.check_fits(config)
-        stack.callback(runs.remove_weights, root)
-        if config.weights.root is not None:
+        if config.weights.root is None:
+            stack.callback(runs.remove_weights, root)
+        else:  # it stays
             stack.enter_context(_store_of_ours(root))
         if joined is not None:
             served = application.served_policy(joined, config.serving.policy)
