@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from deployments.storage.owned import OwnedFolder
 from training.cluster.errors import ClusterError
-from training.cluster.ray_session import check_reachable, ray_session
+from training.cluster.ray_session import check_reachable, process_settings, ray_session
 
 
 @pytest.fixture
@@ -34,3 +35,9 @@ def test_every_form_of_an_address_is_tried(address: str, silent_port: int) -> No
 def test_a_listening_address_is_accepted() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         check_reachable(f"127.0.0.1:{server.getsockname()[1]}")
+
+
+def test_vllms_sockets_lie_in_the_sessions_folder_if_their_paths_fit() -> None:
+    folder = OwnedFolder("sockets")
+    assert process_settings(folder.path)["VLLM_RPC_BASE_PATH"] == str(folder.path)
+    assert "VLLM_RPC_BASE_PATH" not in process_settings(folder.path / ("deep" * 20))
