@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,26 @@ def model_folder_error(model: str) -> str | None:
     if not Path(model).is_dir():
         return f"model folder {model!r} does not exist: name one in Hugging Face format (config.json, *.safetensors)"
     return folder_problem(Path(model))
+
+
+def context_error(model: str, max_model_len: int) -> str | None:
+    """Why a model folder cannot be served with this context; None when it can, and when that cannot be told from its
+    config.json (positions that are scaled, or none that are named)."""
+    file = Path(model) / "config.json"
+    if not file.is_file() or os.environ.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN") == "1":
+        return None
+    config = json.loads(file.read_text())
+    config = config.get("text_config", config)
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    longest = config.get("max_position_embeddings")
+    if not isinstance(longest, int) or rope.get("rope_type", rope.get("type", "default")) != "default":
+        return None
+    if max_model_len <= longest:
+        return None
+    return (
+        f"engine.max_model_len is {max_model_len}, and the model in {model!r} has {longest} positions "
+        f"(max_position_embeddings): set engine.max_model_len to at most {longest}"
+    )
 
 
 def folder_problem(folder: Path) -> str | None:

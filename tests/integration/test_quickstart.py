@@ -49,12 +49,14 @@ def grpo(storage: Path, mark: str, *options: str, **more: str) -> Process:
     return Process([sys.executable, "-m", "training.grpo", *options], env, ROOT)
 
 
-def haproxy_folders() -> set[Path]:
-    return set(Path(tempfile.gettempdir()).glob("rayward-haproxy-*"))
+def leftovers() -> set[Path]:
+    """What a command may have left in the temporary folder: its own folders, and sockets of HAProxy and vLLM."""
+    temporary = Path(tempfile.gettempdir())
+    return {path for path in temporary.iterdir() if path.name.startswith("rayward-") or path.is_socket()}
 
 
 def test_it_shows_three_policies_a_picture_and_what_to_try_next(tmp_path: Path) -> None:
-    mark, before = uuid.uuid4().hex, haproxy_folders()
+    mark, before = uuid.uuid4().hex, leftovers()
     process = quickstart(tmp_path, mark, "steps=2")
 
     assert process.popen.wait(300) == 0, process.printed[-3000:]
@@ -65,13 +67,16 @@ def test_it_shows_three_policies_a_picture_and_what_to_try_next(tmp_path: Path) 
     assert sorted(file.name for file in (run / "models").iterdir()) == ["final", "init", "start"]
     assert all(name in process.printed for name in ("random", "warm", "GRPO", "95 %", str(run)))
     wait_until(lambda: not marked(mark), 30, lambda: f"left behind: {marked(mark)}")
-    assert haproxy_folders() <= before
+    assert leftovers() <= before
 
 
 def test_a_killed_run_leaves_no_process_and_goes_on_with_resume(tmp_path: Path) -> None:
-    """The driver dies by SIGKILL: training must not go on without it, and nothing of it may be in the way of a resume,
-    the address file of its dead Ray included."""
+    """The driver dies by SIGKILL: training must not go on without it, and nothing of it may be in the way of a resume.
+    On this machine somebody else's Ray has died, too, and left the file with its address."""
     mark, own = uuid.uuid4().hex, {"RAY_TMPDIR": tempfile.mkdtemp(prefix="ray-")}  # short: it holds Unix sockets
+    address = Path(own["RAY_TMPDIR"]) / "ray" / "ray_current_cluster"
+    address.parent.mkdir()
+    address.write_text("127.0.0.1:1")
     settings = [f"storage_path={tmp_path}", "env.name=tictactoe", "steps=100000"]
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(TINY))
     options = ["--config", str(tmp_path / "train.yaml"), *(f"--set={setting}" for setting in settings)]
@@ -83,7 +88,6 @@ def test_a_killed_run_leaves_no_process_and_goes_on_with_resume(tmp_path: Path) 
 
     wait_until(lambda: not marked(mark), 30, lambda: f"left behind: {marked(mark)}")
     (run,) = (tmp_path / "runs" / "default" / "default").iterdir()
-    assert (Path(own["RAY_TMPDIR"]) / "ray" / "ray_current_cluster").is_file(), "no dead address: the test says less"
     done = max(int(checkpoint.name.partition("-")[2]) for checkpoint in (run / "checkpoints").glob("step-*"))
     resumed = grpo(tmp_path, mark, "--resume", str(run), f"--set=steps={done + 1}", **own)
     try:

@@ -341,17 +341,16 @@ def test_tools_may_be_offered_without_configuration(stack: Any, choice: Any) -> 
     assert choice == "auto" or calls[0]["function"]["name"] == "move"
 
 
-def test_serve_and_its_balancer_listen_on_loopback_alone(stack: Any) -> None:
-    """Serve's proxies, HAProxy with all its ports, and the ingress's HTTP port. Not in it: the port on which a replica
-    takes calls from other replicas, which Ray binds to [::]."""
+def test_ray_and_all_that_it_started_listen_on_loopback_alone(stack: Any) -> None:
+    """Ray's own ports among them: the control store, the agents, and the replicas' gRPC ports, which take pickles."""
     import psutil
 
-    listening = {
-        (process.name(), connection.laddr.ip)
-        for process in psutil.Process().children(recursive=True)
-        if "proxy" in process.name().lower() or process.name().startswith("ray::Serve")
-        for connection in process.net_connections(kind="tcp4")
-        if connection.status == psutil.CONN_LISTEN
-    }
-    assert any("haproxy" in name for name, _ in listening)
-    assert [name for name, address in listening if address == "0.0.0.0"] == []
+    me = psutil.Process()
+    everywhere = [
+        (process.name(), connection.laddr.ip, connection.laddr.port)
+        for process in me.children(recursive=True)
+        for connection in process.net_connections(kind="tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.ip in ("0.0.0.0", "::")
+    ]
+    assert any("gcs" in process.name() for process in me.children(recursive=True)), "no Ray of ours: it says nothing"
+    assert everywhere == []

@@ -11,10 +11,13 @@ import pytest
 import ray
 from safetensors.torch import load_file
 
+from deployments.storage import ownership, runs
 from deployments.storage.runs import RunFolder
 from tests.integration.conftest import tiny_config
 from training.evaluation.evaluate import evaluate
 from training.evaluation.examine import examine_session
+from training.imitation import tiny
+from training.rollouts.session import open_session
 from training.run.driver import TrainingFailed, train
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -30,6 +33,24 @@ def weights(run: RunFolder) -> dict[str, Any]:
 
 def base_version(stack: Any) -> int:
     return stack.session.store.latest() or 0
+
+
+def test_a_run_that_joins_plays_its_first_step_with_its_own_weights(stack: Any) -> None:
+    """It stands first, before any other run has published here: the replicas hold their own model as version 0."""
+    joined = (f"weights.root={stack.session.weights_root}", "serving.connect=rayward", "steps=1", "seed=1")
+    config = tiny_config(stack.storage, *joined)
+    run = runs.create(config)
+    vocabulary = tiny_config(stack.storage, "env.name=tictactoe").env  # that of the served model
+    other = tiny.build(config.model.tiny, vocabulary, 1, run.path / "models" / "init")
+    served = load_file(stack.session.model / "model.safetensors")
+    assert any((served[name] != tensor).any() for name, tensor in load_file(other / "model.safetensors").items())
+
+    with open_session(config, run, other) as session:
+        train(session)
+        assert ownership.owner(Path(stack.session.weights_root)) is not None
+
+    (row,) = rows(run)
+    assert row["train/logp_difference_max"] < 1e-4, "answers of another model"
 
 
 def test_six_steps_equal_three_and_a_resume_and_three_bit_for_bit(stack: Any) -> None:

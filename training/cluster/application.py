@@ -10,6 +10,8 @@ from typing import Any
 
 from configs.serving import HttpConfig, PolicyConfig, ServeConfig
 from configs.training import TrainConfig
+from deployments.storage.models import context_error, model_folder_error
+from training.cluster import ray_session
 from training.cluster.errors import ClusterError
 from training.cluster.placement import INGRESS_CPUS
 from training.cluster.ports import check_port, free_port
@@ -26,7 +28,16 @@ def serve_config(
     port: int | None = None,
 ) -> ServeConfig:
     """The application that a training run starts for itself."""
-    policy = PolicyConfig(
+    policy = policy_config(config, model, weights_root)
+    port = port or config.serving.http_port or free_port()
+    return ServeConfig(
+        name=app, policies=[policy], http=HttpConfig(port=port, root_path=route), ingress_cpus=INGRESS_CPUS
+    )
+
+
+def policy_config(config: TrainConfig, model: str, weights_root: str | None) -> PolicyConfig:
+    """The one policy of a training run's application."""
+    return PolicyConfig(
         name=config.serving.policy,
         model=model,
         weights_root=weights_root,
@@ -34,10 +45,23 @@ def serve_config(
         replicas=config.serving.replicas,
         request_deadline_s=config.rollout.request_deadline_s,
     )
-    port = port or config.serving.http_port or free_port()
-    return ServeConfig(
-        name=app, policies=[policy], http=HttpConfig(port=port, root_path=route), ingress_cpus=INGRESS_CPUS
-    )
+
+
+def check_servable(policy: PolicyConfig) -> None:
+    """What can be told before Ray starts, with its first cause: a replica would fail three times, a minute later, and
+    Serve would not say why. Raises ClusterError."""
+    engine = policy.engine
+    problem = model_folder_error(policy.model) or context_error(policy.model, engine.max_model_len)
+    if problem is None and engine.device == "gpu" and ray_session.starts_here() and not gpus_here():
+        problem = "engine.device is 'gpu', and this machine has none: set engine.device to auto or cpu, or RAY_ADDRESS"
+    if problem:
+        raise ClusterError(f"policy {policy.name!r} cannot be served: {problem}")
+
+
+def gpus_here() -> int:
+    import torch
+
+    return torch.cuda.device_count()
 
 
 @contextmanager
@@ -122,6 +146,13 @@ def served_policy(app: str, policy: str, deadline_s: float = 30.0) -> PolicyConf
             f"({type(error).__name__}): is there a policy of that name (serving.policy), and is it healthy?"
         ) from error
     return found
+
+
+def http_port() -> int:
+    """The port at which Serve listens: the configured one may be 0, or Serve may have run already with another."""
+    from ray.serve.context import _get_global_client
+
+    return int(_get_global_client().http_config.port)
 
 
 def delete_application(name: str) -> None:

@@ -24,6 +24,7 @@ logger = logging.getLogger("rayward")
 ADMIN_SOCKET = "admin.sock"
 LOCAL = "local"  # Ray's address for: start one, whatever runs already or is written in an address file
 SHUTDOWN_S = 4.0  # for an orderly end of Serve and Ray; with END_GRACE_S below the 10 s that a user waits for Ctrl-C
+LONGEST_SOCKET_PATH = 107  # bytes, on Linux
 END_GRACE_S = 2.0  # between SIGTERM and SIGKILL for what is left
 
 
@@ -33,7 +34,7 @@ def _own_environment() -> Iterator[None]:
     when this process is killed, whatever carries the mark ends, too: Serve leaves HAProxy behind when its manager is
     killed first, and a replica its engine."""
     started.end_orphans()
-    folder = OwnedFolder("haproxy")
+    folder = OwnedFolder("sockets")
     ours = {name: value for name, value in process_settings(folder.path).items() if name not in os.environ}
     me = Owner.current()
     before = os.environ.get(started.MARK)
@@ -57,6 +58,7 @@ def process_settings(folder: Path) -> dict[str, str]:
 
     return {
         **THROUGHPUT_SWITCHES,
+        **_vllm_sockets(folder),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / ADMIN_SOCKET),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
@@ -72,11 +74,22 @@ def process_settings(folder: Path) -> dict[str, str]:
     }
 
 
+def _vllm_sockets(folder: Path) -> dict[str, str]:
+    """vLLM leaves the sockets between its processes where they are made, in the temporary folder: in ours they go with
+    it. A folder whose path is too long for a Unix socket is left out."""
+    name = 36  # characters of the UUID that vLLM gives a socket
+    return {"VLLM_RPC_BASE_PATH": str(folder)} if len(f"{folder}/") + name <= LONGEST_SOCKET_PATH else {}
+
+
 def starts_here(address: str | None = None) -> bool:
     """Whether `ray_session` would start Ray on this machine, rather than join one."""
     import ray
 
-    return not ray.is_initialized() and (address or os.environ.get("RAY_ADDRESS")) is None
+    return not ray.is_initialized() and _address(address) == LOCAL
+
+
+def _address(given: str | None) -> str:
+    return given or os.environ.get("RAY_ADDRESS") or LOCAL
 
 
 @contextmanager
@@ -89,7 +102,7 @@ def ray_session(address: str | None = None) -> Iterator[bool]:
     if ray.is_initialized():
         yield False
         return
-    address = address or os.environ.get("RAY_ADDRESS") or LOCAL
+    address = _address(address)
     own = address == LOCAL
     with ExitStack() as stack:
         if own:

@@ -55,7 +55,9 @@ def _train(config: TrainConfig, resumed: RunFolder | None) -> None:
     """In a run folder that is ours alone: a resume waits for the end of the run that it goes on with."""
     from deployments.storage import runs
     from deployments.storage.ownership import owned_by_us
+    from training.tracking.monitors import check_tracking
 
+    check_tracking(config)
     run = resumed or runs.create(config)
     with owned_by_us(run.path):
         _train_in(run, config, resumed is not None)

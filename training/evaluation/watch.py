@@ -13,7 +13,6 @@ from configs.training import TrainConfig
 from deployments.client.handle import ServeGenerate
 from deployments.storage import runs
 from envs import registry
-from training.cluster.application import APPLICATION
 from training.evaluation.evaluate import apart
 from training.evaluation.play import Show, Watched
 from training.rollouts.episode import Player, PlaySettings, run_episode
@@ -46,7 +45,7 @@ def _watched(session: Session, seed: int, show: Show, pause: Callable[[], object
     patient = settings.rollout.model_copy(update={"episode_deadline_s": WATCHING_DEADLINE_S})
     player = Player(
         make_env=lambda: Watched(registry.make(settings.env.name, **settings.env.kwargs), show, pause),
-        generate=ServeGenerate(serve.get_deployment_handle(session.config.serving.policy, APPLICATION)),
+        generate=ServeGenerate(serve.get_deployment_handle(session.config.serving.policy, session.app)),
         renderer=ChatRenderer.load(str(session.model)),
         settings=replace(settings, rollout=patient),
         blocking=registry.load(settings.env.name).blocking,

@@ -55,14 +55,17 @@ def open_session(
     if config.check_memory and ray_session.starts_here():
         memory.check(memory.of_training(config, model, learns=False))
     check_room(root, weight_bytes(model, config.model.dtype), config.weights.keep, readers)
+    joined = config.serving.connect
+    if joined is None:
+        application.check_servable(application.policy_config(config, str(model), root))
     with ExitStack() as stack:
         own_ray = stack.enter_context(ray_session.ray_session())
         if own_ray:
             placement.check_fits(config)
-        stack.callback(runs.remove_weights, root)
-        if config.weights.root is not None:
+        if config.weights.root is None:
+            stack.callback(runs.remove_weights, root)
+        else:  # it stays
             stack.enter_context(_store_of_ours(root))
-        joined = config.serving.connect
         if joined is not None:
             served = application.served_policy(joined, config.serving.policy)
             yield stack.enter_context(join_session(as_served(config, served, root), run, model, root, joined))

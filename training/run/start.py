@@ -8,7 +8,7 @@ from typing import Any
 from configs.base import ConfigError
 from configs.training import TrainConfig
 from deployments.storage import runs
-from deployments.storage.models import model_folder_error
+from deployments.storage.models import context_error, model_folder_error
 from training.imitation import tiny
 
 
@@ -17,7 +17,8 @@ def start_model(config: TrainConfig, run: runs.RunFolder, report: Any = None) ->
     if config.model.source == "tiny":
         model = tiny.build(config.model.tiny, config.env, config.seed, run.path / "models" / "init")
     else:
-        problem = model_folder_error(config.model.source)
+        source, longest = config.model.source, config.serving.engine.max_model_len
+        problem = model_folder_error(source) or context_error(source, longest)
         if problem:
             raise ConfigError(f"model.source: {problem}")
         model = Path(config.model.source)

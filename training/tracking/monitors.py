@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from configs.base import ConfigError
 from configs.training import TrainConfig
 from training.tracking.json_lines import JsonLines
+
+logger = logging.getLogger("rayward")
 
 
 class Monitor(Protocol):
@@ -62,20 +66,55 @@ class Prometheus:
 
 
 class Monitors:
-    """All monitors that the configuration asks for."""
+    """All monitors that the configuration asks for. metrics.jsonl is part of the run: an error there ends it. A service
+    that fails (no network, no key, a full queue) is switched off with a warning, and the run continues."""
 
     def __init__(self, config: TrainConfig, folder: Path, first_step: int = 0) -> None:
-        self._all: list[Monitor] = [JsonLines(folder / "metrics.jsonl", first_step)]
+        self._lines = JsonLines(folder / "metrics.jsonl", first_step)
+        self._services: dict[str, Monitor] = {}
         if config.tracking.wandb != "off":
             os.environ.setdefault("WANDB_SILENT", "true")
-            self._all.append(Wandb(config, folder, folder.name))
+            self._start("wandb", lambda: Wandb(config, folder, folder.name))
         if config.tracking.prometheus:
-            self._all.append(Prometheus(folder.name))
+            self._start("prometheus", lambda: Prometheus(folder.name))
+
+    def _start(self, name: str, make: Callable[[], Monitor]) -> None:
+        try:
+            self._services[name] = make()
+        except Exception as error:  # a service's own exceptions: no list of them is complete
+            _switched_off(name, error)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        for monitor in self._all:
-            monitor.log(step, metrics)
+        self._lines.log(step, metrics)
+        for name, service in list(self._services.items()):
+            try:
+                service.log(step, metrics)
+            except Exception as error:
+                del self._services[name]
+                _switched_off(name, error)
 
     def close(self) -> None:
-        for monitor in self._all:
-            monitor.close()
+        self._lines.close()
+        for name, service in self._services.items():
+            try:
+                service.close()
+            except Exception as error:
+                _switched_off(name, error)
+
+
+def check_tracking(config: TrainConfig) -> None:
+    """Raises ConfigError for Weights & Biases online without a key: it would ask for one on the console of a process
+    that has none, after all has been started."""
+    if config.tracking.wandb != "online":
+        return
+    import wandb
+
+    if not wandb.login(prompt=False, verify=False):
+        raise ConfigError(
+            "tracking.wandb is 'online', and there is no key: set WANDB_API_KEY or run `wandb login`, or choose "
+            "'offline' (upload later with `wandb sync`) or 'off'"
+        )
+
+
+def _switched_off(name: str, error: Exception) -> None:
+    logger.warning("tracking.%s failed and is switched off for this run: %s: %s", name, type(error).__name__, error)

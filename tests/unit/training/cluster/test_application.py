@@ -1,0 +1,71 @@
+"""A start that cannot succeed is told before Ray starts, with its first cause."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from configs.serving import EngineConfig, PolicyConfig
+from training.cluster import application
+from training.cluster.application import check_servable
+from training.cluster.errors import ClusterError
+
+
+@pytest.fixture
+def model(policy_folder: Path, tmp_path: Path) -> Path:
+    """A whole model with 256 positions, to be broken."""
+    return Path(shutil.copytree(policy_folder, tmp_path / "model"))
+
+
+def policy(model: Path, max_model_len: int = 256, device: str = "cpu") -> PolicyConfig:
+    return PolicyConfig(
+        model=str(model), engine=EngineConfig.model_validate({"max_model_len": max_model_len, "device": device})
+    )
+
+
+def test_a_whole_model_can_be_served(model: Path) -> None:
+    check_servable(policy(model))
+
+
+def test_a_folder_without_weights_is_told(model: Path) -> None:
+    (model / "model.safetensors").unlink()
+    with pytest.raises(ClusterError, match=r"policy 'policy' cannot be served: .* holds no weights"):
+        check_servable(policy(model))
+
+
+def test_half_a_weight_file_is_told(model: Path) -> None:
+    file = model / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ClusterError, match="cut off"):
+        check_servable(policy(model))
+
+
+def test_a_context_beyond_the_models_positions_is_told(model: Path) -> None:
+    with pytest.raises(ClusterError, match=r"max_model_len is 257, .* has 256 positions .* at most 256"):
+        check_servable(policy(model, max_model_len=257))
+
+
+@pytest.mark.parametrize("key", ["rope_parameters", "rope_scaling"])
+def test_positions_that_are_scaled_are_left_to_the_engine(model: Path, key: str) -> None:
+    file = model / "config.json"
+    config = json.loads(file.read_text())
+    config.pop("rope_parameters", None)
+    file.write_text(json.dumps(config | {key: {"rope_type": "yarn", "factor": 4.0}}))
+
+    check_servable(policy(model, max_model_len=1024))
+
+
+def test_a_gpu_that_is_not_there_is_told(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(application, "gpus_here", lambda: 0)
+    with pytest.raises(ClusterError, match="this machine has none"):
+        check_servable(policy(model, device="gpu"))
+
+
+def test_the_gpus_of_a_cluster_are_not_judged_by_this_machine(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    monkeypatch.setattr(application, "gpus_here", lambda: 0)
+    check_servable(policy(model, device="gpu"))

@@ -1,0 +1,43 @@
+"""Which Ray a command takes, told apart without starting one."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from deployments.storage.owned import OwnedFolder
+from training.cluster.errors import ClusterError
+from training.cluster.ray_session import check_reachable, process_settings, ray_session
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port of loopback where nothing listens: bound, so that nobody else takes it."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+def test_an_address_without_a_ray_is_told_at_once(silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{silent_port}")
+    with pytest.raises(ClusterError, match=r"no Ray answers at 127\.0\.0\.1:\d+ .*unset RAY_ADDRESS"), ray_session():
+        pass
+
+
+@pytest.mark.parametrize("address", ["ray://127.0.0.1:{}", "127.0.0.1:{}", "[::1]:{}"])
+def test_every_form_of_an_address_is_tried(address: str, silent_port: int) -> None:
+    with pytest.raises(ClusterError, match="no Ray answers"):
+        check_reachable(address.format(silent_port))
+
+
+def test_a_listening_address_is_accepted() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        check_reachable(f"127.0.0.1:{server.getsockname()[1]}")
+
+
+def test_vllms_sockets_lie_in_the_sessions_folder_if_their_paths_fit() -> None:
+    folder = OwnedFolder("sockets")
+    assert process_settings(folder.path)["VLLM_RPC_BASE_PATH"] == str(folder.path)
+    assert "VLLM_RPC_BASE_PATH" not in process_settings(folder.path / ("deep" * 20))
