@@ -90,7 +90,7 @@ def transformers_tokenizer(folder: Path) -> Any:
 def test_a_tokenizer_of_transformers_renders_the_same(
     family: str, contents: list[str], chat_folders: dict[str, Path]
 ) -> None:
-    other = ChatRenderer(transformers_tokenizer(chat_folders[family]), cache=1)
+    other = ChatRenderer(transformers_tokenizer(chat_folders[family]), cache_bytes=0)
     assert other.prompt(chat(*contents)) == renderers[family].prompt(chat(*contents))
 
 
