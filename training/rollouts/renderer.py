@@ -80,8 +80,12 @@ class ChatRenderer:
         return (*self._spelt_out(text), self.end_id)
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """The answer's text without special tokens."""
-        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
+        """The answer's text without the special tokens that end it. One inside is part of what the policy said: left
+        out, it would make a well-formed answer of a malformed one."""
+        ids = list(token_ids)
+        while ids and ids[-1] in self._control_ids:
+            ids.pop()
+        return str(self.tokenizer.decode(ids, skip_special_tokens=False))
 
     def _text(self, messages: Sequence[Message], generate: bool) -> str:
         return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generate))

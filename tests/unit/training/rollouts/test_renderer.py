@@ -111,6 +111,13 @@ def test_an_image_is_refused_by_name(renderer: ChatRenderer) -> None:
         renderer.prompt([{"role": "user", "content": content}])
 
 
+def test_a_special_token_inside_an_answer_reaches_the_environment_as_its_text(renderer: ChatRenderer) -> None:
+    user = renderer.tokenizer.encode("<|user|>", add_special_tokens=False)
+    five, six = renderer.answer("<move>5")[:-1], renderer.answer("</move>")
+    assert renderer.decode([*five, *user, *six]) == "<move>5<|user|></move>"
+    assert renderer.decode([*five, *six, *user, renderer.end_id]) == "<move>5</move>"  # what ends it is no text
+
+
 def test_an_answer_that_was_cut_gets_its_end_token_outside_of_what_was_chosen(renderer: ChatRenderer) -> None:
     message = [{"role": "user", "content": "next"}]
     whole, cut = renderer.continuation([7, renderer.end_id], message), renderer.continuation([7], message)
