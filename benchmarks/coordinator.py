@@ -19,7 +19,7 @@ from benchmarks.common import Figure, options, report
 from configs.training import TrainConfig
 from training.cluster import ray_session
 from training.rollouts.batch import assemble
-from training.rollouts.coordinator import CoordinatorActor
+from training.rollouts.coordinator import RunCoordinator
 from training.rollouts.packed import GroupSamples
 from training.types import EpisodeSummary, GroupSummary, Task
 
@@ -53,7 +53,7 @@ class SyntheticWorker:
         return {}
 
 
-class MeasuredCoordinator(CoordinatorActor):
+class MeasuredCoordinator(RunCoordinator):
     def _start_worker(self, model_folder: str, app: str) -> Any:
         return SyntheticWorker.options(num_cpus=0.25, max_concurrency=4096).remote()  # type: ignore[attr-defined]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,14 @@ def test_an_evaluation_repeats_exactly(stack: Any) -> None:
     first, second = evaluate(live, "first"), evaluate(live, "second")
     assert first.success_S == second.success_S
     assert len(first.success_S) == 16
+
+
+def test_actors_that_have_played_hold_no_torch(stack: Any) -> None:
+    live = stack.open_run(tiny_config(stack.storage))
+    evaluate(live, "any")
+    for actor in [live.coordinator, *ray.get(live.coordinator.workers.remote())]:
+        loaded = ray.get(actor.__ray_call__.remote(lambda _: set(sys.modules)))
+        assert not loaded & {"torch", "transformers", "vllm"}
 
 
 def test_rollouts_may_run_ahead_by_the_configured_lag(stack: Any) -> None:

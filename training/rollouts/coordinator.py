@@ -26,7 +26,7 @@ from training.types import Episode, Group, Task
 logger = logging.getLogger("rayward")
 
 
-class CoordinatorActor:
+class RunCoordinator:
     """Owns the task stream and the buffer of a run. It holds summaries of groups and references to their tokens, never
     the tokens.
 
@@ -221,4 +221,6 @@ async def _fetched(value: Any) -> Any:
     return await value if isinstance(value, ray.ObjectRef) else value
 
 
-Coordinator = ray.remote(CoordinatorActor)
+@ray.remote
+class Coordinator(RunCoordinator):
+    """A RunCoordinator in a process of its own."""

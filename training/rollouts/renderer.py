@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from configs.base import UserError
+from training.rollouts.ids_cache import IdsCache, Key
 from training.rollouts.tokenizer import ChatTokenizer
 
 Message = Mapping[str, Any]
-Key = tuple[tuple[str, str], ...]  # (role, content) of each message
-
 PRIVATE_USE = range(0xF0000, 0xFFFFE)  # Unicode's plane for private use: no text means anything by these
 
 
@@ -41,7 +39,7 @@ class ChatRenderer:
     `tokenizer`: a ChatTokenizer, or a fast tokenizer of transformers.
     """
 
-    def __init__(self, tokenizer: Any, cache: int = 65536) -> None:
+    def __init__(self, tokenizer: Any, cache_bytes: int = 32 * 2**20) -> None:
         if tokenizer.chat_template is None:
             raise TemplateError(f"{tokenizer.name_or_path} has no chat template: give the tokenizer one")
         if tokenizer.eos_token_id is None:
@@ -53,8 +51,8 @@ class ChatRenderer:
         self._control_ids = frozenset(special)
         longest_first = sorted(self._special_ids, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
-        self._cached_prompt = lru_cache(maxsize=cache)(self._render)
-        self._cached_tail = lru_cache(maxsize=cache)(self._render_tail)
+        self._cached_prompt = IdsCache(self._render, cache_bytes)
+        self._cached_tail = IdsCache(self._render_tail, cache_bytes)
 
     @classmethod
     def load(cls, folder: str) -> ChatRenderer:
@@ -82,8 +80,12 @@ class ChatRenderer:
         return (*self._spelt_out(text), self.end_id)
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """The answer's text without special tokens."""
-        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
+        """The answer's text without the special tokens that end it. One inside is part of what the policy said: left
+        out, it would make a well-formed answer of a malformed one."""
+        ids = list(token_ids)
+        while ids and ids[-1] in self._control_ids:
+            ids.pop()
+        return str(self.tokenizer.decode(ids, skip_special_tokens=False))
 
     def _text(self, messages: Sequence[Message], generate: bool) -> str:
         return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generate))

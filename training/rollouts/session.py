@@ -120,7 +120,7 @@ def join_session(
     """A run with a coordinator of its own on replicas that are up. Its policy has the architecture that they serve;
     they take up its weights with its first version (`holds_start`: they have them)."""
     # "DEFAULT": not inside the placement group of the caller, where a trial of a sweep has one without room for it.
-    options = Coordinator.options(
+    options = Coordinator.options(  # type: ignore[attr-defined]
         num_cpus=placement.COORDINATOR_CPUS, max_concurrency=1000, scheduling_strategy="DEFAULT"
     )
     coordinator = options.remote(config.dump(), str(model), app)

@@ -90,7 +90,7 @@ def transformers_tokenizer(folder: Path) -> Any:
 def test_a_tokenizer_of_transformers_renders_the_same(
     family: str, contents: list[str], chat_folders: dict[str, Path]
 ) -> None:
-    other = ChatRenderer(transformers_tokenizer(chat_folders[family]), cache=1)
+    other = ChatRenderer(transformers_tokenizer(chat_folders[family]), cache_bytes=0)
     assert other.prompt(chat(*contents)) == renderers[family].prompt(chat(*contents))
 
 
@@ -109,6 +109,13 @@ def test_an_image_is_refused_by_name(renderer: ChatRenderer) -> None:
     content = [{"type": "image", "image": np.zeros((2, 2, 3), np.uint8)}, {"type": "text", "text": "look"}]
     with pytest.raises(ContentUnsupported, match="a user message holds image"):
         renderer.prompt([{"role": "user", "content": content}])
+
+
+def test_a_special_token_inside_an_answer_reaches_the_environment_as_its_text(renderer: ChatRenderer) -> None:
+    user = renderer.tokenizer.encode("<|user|>", add_special_tokens=False)
+    five, six = renderer.answer("<move>5")[:-1], renderer.answer("</move>")
+    assert renderer.decode([*five, *user, *six]) == "<move>5<|user|></move>"
+    assert renderer.decode([*five, *six, *user, renderer.end_id]) == "<move>5</move>"  # what ends it is no text
 
 
 def test_an_answer_that_was_cut_gets_its_end_token_outside_of_what_was_chosen(renderer: ChatRenderer) -> None:

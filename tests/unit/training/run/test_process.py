@@ -1,10 +1,20 @@
-"""With which weight version a run starts: the first answers must come from its own policy."""
+"""With which weight version a run starts: the first answers must come from its own policy. And what becomes of tokens
+that are lost on their way to the learner (Ray is a stand-in)."""
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
-from training.run.process import FirstVersion, first_version
+import pytest
+import ray
+from ray.exceptions import ObjectLostError
+
+from configs.training import TrainConfig
+from training.rollouts.batch import Share, plan, share_of
+from training.rollouts.group import EnvironmentFailed
+from training.rollouts.packed import pack
+from training.run.process import FirstVersion, TrainingProcess, first_version
+from training.types import Episode, Group, Task, Turn
 
 
 @pytest.mark.parametrize(
@@ -23,3 +33,84 @@ def test_the_first_version_is_above_all_published_ones_and_is_published_unless_t
     step: int, base: int, latest: int | None, replicas_hold_start: bool, expected: FirstVersion
 ) -> None:
     assert first_version(step, base, latest, replicas_hold_start) == expected
+
+
+LOST = ObjectLostError("0" * 56, None, "")
+
+
+class Remote:
+    def __init__(self, call: Any) -> None:
+        self.remote = call
+
+
+class Coordinator:
+    """Gives the same step again and again; what is replayed is there the next time."""
+
+    def __init__(self, lost: int | None = None) -> None:
+        self.lost = lost
+        self.replayed: list[tuple[int, list[int]]] = []
+        self.reason: str | None = None
+        self.next_batch, self.replay, self.give_up = Remote(self._share), Remote(self._replay), Remote(self._give_up)
+
+    def _share(self, step: int, rank: int, world: int) -> Share:
+        packed = [pack(group(index), {}) for index in range(2)]
+        samples = [LOST if index == self.lost else samples for index, (_, samples) in enumerate(packed)]
+        planned = plan([summary for summary, _ in packed], TrainConfig().algorithm, world)
+        return share_of(rank, planned, samples, step, {})
+
+    def _replay(self, step: int, lost: list[int]) -> None:
+        self.replayed.append((step, lost))
+        self.lost = None
+
+    def _give_up(self, reason: str) -> None:
+        self.reason = reason
+
+
+def group(index: int) -> Group:
+    task = Task("e", 0, index)
+    turn = [Turn((1,), (2,), (-0.1,), 0, reward) for reward in (0.0, 1.0)]
+    return Group(task, tuple(Episode(task, sibling, (turn[sibling],), "completed") for sibling in range(2)))
+
+
+def get(reference: Any) -> Any:
+    if isinstance(reference, list):
+        return [get(each) for each in reference]
+    if isinstance(reference, Exception):
+        raise reference
+    return reference
+
+
+@pytest.fixture
+def process(monkeypatch: pytest.MonkeyPatch) -> TrainingProcess:
+    monkeypatch.setattr(ray, "get", get)
+    process = object.__new__(TrainingProcess)
+    process.config, process.rank, process.world = TrainConfig(), 0, 1
+    return process
+
+
+def test_a_group_whose_tokens_are_lost_is_played_again(process: TrainingProcess) -> None:
+    process.coordinator = Coordinator(lost=1)
+    batch = process.next_batch(3)
+    assert process.coordinator.replayed == [(3, [1])]
+    assert len(batch.samples) == 4
+
+
+def test_ranks_that_have_agreed_on_a_batch_do_not_change_it_behind_each_other(process: TrainingProcess) -> None:
+    process.coordinator, process.world = Coordinator(lost=0), 2
+    with pytest.raises(ObjectLostError):
+        process.next_batch(3)
+    assert process.coordinator.replayed == []
+
+
+def test_a_failed_environment_is_told_and_not_raised_so_that_nothing_is_started_again(process: TrainingProcess) -> None:
+    process.coordinator = Coordinator()
+    with process.told_once():
+        raise EnvironmentFailed("tictactoe seed 5: broken level")
+    assert process.coordinator.reason == "EnvironmentFailed: tictactoe seed 5: broken level"
+
+
+def test_any_other_failure_is_raised(process: TrainingProcess) -> None:
+    process.coordinator = Coordinator()
+    with pytest.raises(OSError, match="disk"), process.told_once():
+        raise OSError("disk")
+    assert process.coordinator.reason is None
