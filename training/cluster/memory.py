@@ -76,7 +76,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Estimate:
+    """`unknown`: models that are not on this machine yet, whose weights are not counted."""
+
     parts: tuple[Part, ...]
+    unknown: tuple[str, ...] = ()
 
     @property
     def total_bytes(self) -> int:
@@ -87,7 +90,8 @@ class Estimate:
             f"{part.name} {f'{part.count} x ' if part.count > 1 else ''}{part.each_bytes / GIB:.1f}"
             for part in sorted(self.parts, key=lambda part: -part.count * part.each_bytes)
         ]
-        return f"{self.total_bytes / GIB:.1f} GiB ({', '.join(shown)})"
+        left_out = f", without the weights of {', '.join(self.unknown)}" if self.unknown else ""
+        return f"{self.total_bytes / GIB:.1f} GiB ({', '.join(shown)}{left_out})"
 
 
 def of_training(config: TrainConfig, model: Path | None = None, learns: bool = True) -> Estimate:
@@ -109,14 +113,15 @@ def of_training(config: TrainConfig, model: Path | None = None, learns: bool = T
     if Path(root).is_relative_to(SHARED_MEMORY):
         stored = needed_bytes(version, config.weights.keep, config.serving.replicas.max_replicas)
         parts.append(Part("weight versions in shared memory", 1, stored))
-    return Estimate(tuple(parts))
+    return Estimate(tuple(parts), () if size.parameters else (config.model.source,))
 
 
 def of_serving(config: ServeConfig) -> Estimate:
     parts = [Part("Ray", 1, RAY), Part("command", 1, DRIVER), Part("Ray Serve", 1, SERVE)]
+    sizes = {policy.model: ModelSize.of_folder(Path(policy.model).expanduser()) for policy in config.policies}
     for policy in config.policies:
-        parts += _of_policy(policy, ModelSize.of_folder(Path(policy.model).expanduser()))
-    return Estimate(tuple(parts))
+        parts += _of_policy(policy, sizes[policy.model])
+    return Estimate(tuple(parts), tuple(name for name, size in sizes.items() if not size.parameters))
 
 
 def check(estimate: Estimate, available: int | None = None) -> None:

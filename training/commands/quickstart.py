@@ -22,11 +22,10 @@ from training.commands.progress import bars
 from training.commands.tables import table
 from training.evaluation.evaluate import evaluate, publish_folder
 from training.evaluation.result import Evaluation
-from training.imitation import tiny
-from training.imitation.sft import warmstart
 from training.rollouts.environment import check_environment
 from training.rollouts.session import Session, open_session
 from training.run.driver import train
+from training.run.start import initial_model, start_model
 from training.tracking.plots import learning_curve
 
 CONFIGS = {"tictactoe": "configs/train/tictactoe_tiny.yaml", "key_door": "configs/train/key_door_tiny.yaml"}
@@ -68,17 +67,15 @@ def _play_in(run: runs.RunFolder, config: TrainConfig, console: Console) -> Outc
 
 def prepare(config: TrainConfig, run: runs.RunFolder, console: Console, lap: Callable[[str], None]) -> Path:
     """Builds the random policy (returned) and its warm-started copy, `run.start_model`."""
-    init = tiny.build(config.model.tiny, config.env, config.seed, run.path / "models" / "init")
-    lap("build")
     with bars(console) as progress:
         bar = progress.add_task("2/5 warm start on mediocre demonstrations", total=config.warmstart.steps)
 
         def on_warm(step: int, steps: int, loss: float) -> None:
             progress.update(bar, completed=step, description=f"2/5 warm start, loss {loss:.3f}")
 
-        warmstart(config, init, run.start_model, on_warm)
-    lap("warm start")
-    return init
+        start_model(config, run, on_warm)
+    lap("build and warm start")
+    return initial_model(run)
 
 
 def train_and_evaluate(

@@ -3,28 +3,48 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from configs.base import ConfigError
 from configs.training import TrainConfig
 from deployments.storage import runs
 from deployments.storage.models import context_error, model_folder_error
+from training.cluster.child import Report, in_own_process
+from training.cluster.quiet import quiet_libraries
 from training.imitation import tiny
 
 
-def start_model(config: TrainConfig, run: runs.RunFolder, report: Any = None) -> Path:
-    """The policy that the run starts from: built or given, then warm-started if configured. Raises ConfigError."""
-    if config.model.source == "tiny":
-        model = tiny.build(config.model.tiny, config.env, config.seed, run.path / "models" / "init")
-    else:
-        source, longest = config.model.source, config.serving.engine.max_model_len
-        problem = model_folder_error(source) or context_error(source, longest)
-        if problem:
-            raise ConfigError(f"model.source: {problem}")
-        model = Path(config.model.source)
-    if config.warmstart.enabled:
-        from training.imitation.sft import warmstart
+def start_model(config: TrainConfig, run: runs.RunFolder, report: Report | None = None) -> Path:
+    """The policy that the run starts from: built or given, then warm-started if configured. Raises ConfigError.
 
-        warmstart(config, model, run.start_model, report)
-        return run.start_model
-    return model
+    What is made is made in a process of its own: PyTorch and the trainer's memory are gone when the run begins.
+    `report(step, steps, loss)` is called for each step of the warm start.
+    """
+    given = None if config.model.source == "tiny" else _given(config)
+    if given is not None and not config.warmstart.enabled:
+        return given
+    made: Path = in_own_process(_make, config, run, given, report=report)
+    return made
+
+
+def initial_model(run: runs.RunFolder) -> Path:
+    """Where the random policy of `model.source: tiny` lies."""
+    return run.path / "models" / "init"
+
+
+def _given(config: TrainConfig) -> Path:
+    source, longest = config.model.source, config.serving.engine.max_model_len
+    problem = model_folder_error(source) or context_error(source, longest)
+    if problem:
+        raise ConfigError(f"model.source: {problem}")
+    return Path(source)
+
+
+def _make(config: TrainConfig, run: runs.RunFolder, given: Path | None, report: Report) -> Path:
+    quiet_libraries()
+    model = given or tiny.build(config.model.tiny, config.env, config.seed, initial_model(run))
+    if not config.warmstart.enabled:
+        return model
+    from training.imitation.sft import warmstart
+
+    warmstart(config, model, run.start_model, report)
+    return run.start_model

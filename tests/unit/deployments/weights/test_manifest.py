@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from safetensors.torch import load
 from configs.base import UserError
 from deployments.weights import manifest
 from deployments.weights.manifest import FileEntry, Manifest, TensorEntry, WeightsCorrupt, encode_header, read_manifest
+from deployments.weights.store import WeightStore
+from tests.unit.deployments.weights.cases import pairs
 
 ENTRIES = (
     TensorEntry("a", "float32", (2, 2), "model-00001.safetensors", 0, 16, "00"),
@@ -61,3 +64,14 @@ def test_only_what_asking_again_may_mend_is_retryable() -> None:
     ):
         assert issubclass(kind, UserError)
         assert kind.retryable == (kind in retryable)
+
+
+def test_a_manifest_that_was_changed_or_cut_is_found(tmp_path: Path) -> None:
+    WeightStore(str(tmp_path)).publish(1, pairs())
+    path = tmp_path / "1" / "manifest.json"
+    document = json.loads(path.read_text())
+    document["tensors"][0]["shape"] = [5, 4]
+    for text in (json.dumps(document), path.read_text()[:-9], path.read_text().replace('"version": 1', '"version": 2')):
+        path.write_text(text)
+        with pytest.raises(WeightsCorrupt):
+            WeightStore(str(tmp_path)).fetch(1)

@@ -92,6 +92,11 @@ def test_a_dry_run_shows_the_estimate(capsys: pytest.CaptureFixture[str]) -> Non
     assert "memory, all on one machine: " in capsys.readouterr().out
 
 
+def test_a_model_that_is_not_on_this_machine_yet_is_left_out_and_named() -> None:
+    config = TrainConfig.load("configs/train/qwen_0_5b_a100.yaml", ["serving.engine.device=cpu"])
+    assert str(memory.of_training(config)).endswith(f"without the weights of {config.model.source})")
+
+
 def test_serving_needs_an_engine_per_policy() -> None:
     policy = {"name": "a", "model": "x", "engine": {"device": "cpu"}}
     one = memory.of_serving(ServeConfig.parse({"policies": [policy]}))
