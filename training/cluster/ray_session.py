@@ -37,7 +37,7 @@ def _own_environment() -> Iterator[None]:
     killed first, and a replica its engine."""
     started.end_orphans()
     # Short: behind it Serve puts 57 characters of its own, and HAProxy takes at most 97 for the path of a socket.
-    folder = Path(tempfile.mkdtemp(prefix="rayward-sockets-"))
+    folder = Path(tempfile.mkdtemp(prefix="rayward-"))
     ours = {name: value for name, value in process_settings(folder).items() if name not in os.environ}
     me = Owner.current()
     before = os.environ.get(started.MARK)

@@ -41,7 +41,7 @@ def test_a_listening_address_is_accepted() -> None:
 @pytest.fixture
 def short() -> Iterator[Path]:
     """A folder as a session makes it."""
-    with tempfile.TemporaryDirectory(prefix="rayward-sockets-") as folder:
+    with tempfile.TemporaryDirectory(prefix="rayward-") as folder:
         yield Path(folder)
 
 
