@@ -72,8 +72,8 @@ def open_session(
             return
         name = name or (APPLICATION if own_ray else run.path.name)
         route = route or ("/" if own_ray else f"/{name}")
-        # only a killed process of this very run can have left one: the run folder is ours
-        application.delete_application(name)
+        if not own_ray:  # only a killed process of this very run can have left one: the run folder is ours
+            application.delete_application(name)
         stack.enter_context(application.application(application.serve_config(config, str(model), root, name, route)))
         yield stack.enter_context(join_session(config, run, model, root, name, holds_start=True))
 
