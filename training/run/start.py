@@ -32,8 +32,10 @@ def initial_model(run: runs.RunFolder) -> Path:
 
 
 def _given(config: TrainConfig) -> Path:
-    source, longest = config.model.source, config.serving.engine.max_model_len
-    problem = model_folder_error(source) or context_error(source, longest)
+    source = config.model.source
+    problem = model_folder_error(source)
+    if problem is None and config.serving.connect is None:  # else the engine is the one that is joined
+        problem = context_error(source, config.serving.engine.max_model_len)
     if problem:
         raise ConfigError(f"model.source: {problem}")
     return Path(source)

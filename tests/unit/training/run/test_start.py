@@ -48,8 +48,19 @@ def test_a_tiny_model_is_built_without_pytorch_in_the_process_of_the_command(tmp
 
 
 def test_a_model_that_is_given_is_taken_as_it_is(policy_folder: Path, tmp_path: Path) -> None:
-    config = TrainConfig.parse({"model": {"source": str(policy_folder)}})
+    config = TrainConfig.parse({"model": {"source": str(policy_folder)}}, ["serving.engine.max_model_len=256"])
 
     assert start_model(config, runs.RunFolder(tmp_path)) == policy_folder
     with pytest.raises(ConfigError, match=r"model\.source: model folder '/no/such' does not exist"):
         start_model(TrainConfig.parse({"model": {"source": "/no/such"}}), runs.RunFolder(tmp_path))
+
+
+def test_a_context_that_the_given_model_has_no_positions_for_is_told_before_a_warm_start(
+    policy_folder: Path, tmp_path: Path
+) -> None:
+    long = TrainConfig.parse({"model": {"source": str(policy_folder)}}, ["serving.engine.max_model_len=257"])
+    with pytest.raises(ConfigError, match=r"model\.source: engine\.max_model_len is 257, .* has 256 positions"):
+        start_model(long, runs.RunFolder(tmp_path))
+
+    joined = TrainConfig.parse(long.dump(), ["serving.connect=shared"])  # the engine there is not ours to judge
+    assert start_model(joined, runs.RunFolder(tmp_path)) == policy_folder
