@@ -25,7 +25,6 @@ logger = logging.getLogger("rayward")
 
 ADMIN_SOCKET = "admin.sock"
 LOCAL = "local"  # Ray's address for: start one, whatever runs already or is written in an address file
-SHUTDOWN_S = 4.0  # for an orderly end of Serve and Ray; with END_GRACE_S below the 10 s that a user waits for Ctrl-C
 LONGEST_SOCKET_PATH = 107  # bytes, on Linux
 END_GRACE_S = 2.0  # between SIGTERM and SIGKILL for what is left
 
@@ -114,10 +113,14 @@ def ray_session(address: str | None = None) -> Iterator[bool]:
         else:
             check_reachable(address)
         _init(address)
+        orderly = own
         try:
             yield own
+        except KeyboardInterrupt:
+            orderly = False
+            raise
         finally:
-            _shut_down(own)
+            _shut_down(orderly)
 
 
 def check_reachable(address: str, timeout_s: float = 5.0) -> None:
@@ -173,25 +176,14 @@ def _init(address: str) -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def _shut_down(own: bool) -> None:
-    """Leaves the cluster. Ray of our own gets SHUTDOWN_S for an orderly end: what is left then is killed."""
+def _shut_down(orderly: bool) -> None:
+    """Leaves the cluster. `orderly`: Serve of our own ends its replicas first, which takes as long as they drain; else
+    they end with Ray, and what is left then is ended by its mark."""
     import ray
     from ray import serve
 
-    def orderly() -> None:
-        if own:
-            serve.shutdown()
-        ray.shutdown()
-
     # Serve kills its controller while calls to it are open, and Ray reports each of them as an error on stdout.
     with contextlib.redirect_stdout(io.StringIO()):
-        if not own:
-            orderly()
-            return
-        thread = threading.Thread(target=orderly, name="ray-shutdown", daemon=True)
-        thread.start()
-        thread.join(SHUTDOWN_S)
-        if thread.is_alive():
-            me = Owner.current()
-            started.end(lambda owner: owner == me)
-            thread.join(SHUTDOWN_S)
+        if orderly:
+            serve.shutdown()
+        ray.shutdown()
