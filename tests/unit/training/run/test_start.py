@@ -48,7 +48,7 @@ def test_a_tiny_model_is_built_without_pytorch_in_the_process_of_the_command(tmp
 
 
 def test_a_model_that_is_given_is_taken_as_it_is(policy_folder: Path, tmp_path: Path) -> None:
-    config = TrainConfig.parse({"model": {"source": str(policy_folder)}})
+    config = TrainConfig.parse({"model": {"source": str(policy_folder)}, "serving": {"engine": {"max_model_len": 256}}})
 
     assert start_model(config, runs.RunFolder(tmp_path)) == policy_folder
     with pytest.raises(ConfigError, match=r"model\.source: model folder '/no/such' does not exist"):
