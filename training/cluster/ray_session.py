@@ -6,14 +6,16 @@ import contextlib
 import io
 import logging
 import os
+import shutil
 import signal
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from deployments.storage.owned import OwnedFolder, Owner
+from deployments.storage.owned import Owner
 from training.cluster import quiet, started, watcher
 from training.cluster.errors import ClusterError
 from training.cluster.loopback import haproxy_settings
@@ -34,17 +36,18 @@ def _own_environment() -> Iterator[None]:
     when this process is killed, whatever carries the mark ends, too: Serve leaves HAProxy behind when its manager is
     killed first, and a replica its engine."""
     started.end_orphans()
-    folder = OwnedFolder("sockets")
-    ours = {name: value for name, value in process_settings(folder.path).items() if name not in os.environ}
+    # Short: behind it Serve puts 57 characters of its own, and HAProxy takes at most 97 for the path of a socket.
+    folder = Path(tempfile.mkdtemp(prefix="rayward-sockets-"))
+    ours = {name: value for name, value in process_settings(folder).items() if name not in os.environ}
     me = Owner.current()
     before = os.environ.get(started.MARK)
-    with watcher.watched():
+    with watcher.watched(folder):
         os.environ.update({**ours, started.MARK: started.mark(me)})
         try:
             yield
         finally:
             started.end(lambda owner: owner == me, grace_s=END_GRACE_S)
-            folder.remove()
+            shutil.rmtree(folder, ignore_errors=True)
             for name in (*ours, started.MARK):
                 os.environ.pop(name, None)
             if before is not None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from deployments.storage.owned import OwnedFolder
 from training.cluster.errors import ClusterError
 from training.cluster.ray_session import check_reachable, process_settings, ray_session
 
@@ -37,7 +38,19 @@ def test_a_listening_address_is_accepted() -> None:
         check_reachable(f"127.0.0.1:{server.getsockname()[1]}")
 
 
-def test_vllms_sockets_lie_in_the_sessions_folder_if_their_paths_fit() -> None:
-    folder = OwnedFolder("sockets")
-    assert process_settings(folder.path)["VLLM_RPC_BASE_PATH"] == str(folder.path)
-    assert "VLLM_RPC_BASE_PATH" not in process_settings(folder.path / ("deep" * 20))
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder as a session makes it."""
+    with tempfile.TemporaryDirectory(prefix="rayward-sockets-") as folder:
+        yield Path(folder)
+
+
+def test_vllms_sockets_lie_in_the_sessions_folder_if_their_paths_fit(short: Path) -> None:
+    assert process_settings(short)["VLLM_RPC_BASE_PATH"] == str(short)
+    assert "VLLM_RPC_BASE_PATH" not in process_settings(short / ("deep" * 20))
+
+
+def test_the_sockets_of_haproxy_fit_below_the_sessions_folder(short: Path) -> None:
+    """Serve puts the id of the node (56 characters) in front of the socket's name, HAProxy takes at most 97."""
+    socket_path = Path(process_settings(short)["RAY_SERVE_HAPROXY_SOCKET_PATH"])
+    assert len(str(socket_path.parent / ("0" * 56) / socket_path.name)) <= 97

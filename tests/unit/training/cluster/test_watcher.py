@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[4]
 # A command: it starts a child, which starts a grandchild in a session of its own; the grandchild's number is printed.
 COMMAND = """
 import os, subprocess, sys
+from pathlib import Path
 from deployments.storage.owned import Owner
 from training.cluster import started, watcher
 CHILD = '''
@@ -28,7 +29,7 @@ child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]
 print(child.pid, flush=True)
 child.wait()
 '''
-with watcher.watched():
+with watcher.watched(Path(sys.argv[1])):
     os.environ[started.MARK] = started.mark(Owner.current())
     subprocess.Popen([sys.executable, "-c", CHILD])
     sys.stdin.read()
@@ -37,9 +38,14 @@ with watcher.watched():
 
 
 @pytest.fixture
-def command() -> Iterator[tuple[subprocess.Popen[str], int]]:
+def command(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    (tmp_path / "folder").mkdir()
     process = subprocess.Popen(
-        [sys.executable, "-c", COMMAND], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", COMMAND, str(tmp_path / "folder")],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     grandchild = int(process.stdout.readline())
@@ -64,12 +70,16 @@ def ended(pid: int, deadline_s: float = 20.0) -> bool:
         os.close(handle)
 
 
-def test_a_killed_command_takes_all_that_it_started_with_it(command: tuple[subprocess.Popen[str], int]) -> None:
+def test_a_killed_command_takes_all_that_it_started_with_it(
+    command: tuple[subprocess.Popen[str], int], tmp_path: Path
+) -> None:
     process, grandchild = command
 
     process.send_signal(signal.SIGKILL)
 
     assert ended(grandchild)
+    while (tmp_path / "folder").exists():  # the watcher removes it next
+        pass
 
 
 def test_a_command_that_ends_by_itself_ends_what_it_started(command: tuple[subprocess.Popen[str], int]) -> None:
