@@ -42,6 +42,10 @@ def test_overrides_come_after_the_file_and_know_exponents() -> None:
     assert (config.optimizer.lr, config.steps) == (1e-4, 3)
 
 
+def test_an_exponent_without_a_point_is_a_number() -> None:
+    assert apply_overrides({}, ["a=1e-4"]) == {"a": 1e-4}
+
+
 def test_the_later_of_two_overrides_counts() -> None:
     assert apply_overrides({}, ["a.b=1", "a.b=2"]) == {"a": {"b": 2}}
 

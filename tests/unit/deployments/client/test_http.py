@@ -103,6 +103,16 @@ def test_what_may_pass_later_is_tried_again_under_the_same_request_id(server: Se
     assert len({asked["request_id"] for asked in server.asked}) == 1
 
 
+def test_each_call_has_a_request_id_of_its_own(server: Server) -> None:
+    server.answer(200, {})
+    with PolicyClient(server.url) as client:
+        client.health()
+        client.health()
+    first, second = (asked["request_id"] for asked in server.asked)
+    assert first
+    assert first != second
+
+
 def test_after_the_last_try_the_servers_kind_is_raised(server: Server) -> None:
     server.answer(503, {"kind": "engine_failed", "message": "the engine broke"})
     with PolicyClient(server.url, retries=1) as client, pytest.raises(PolicyError, match="the engine broke") as caught:

@@ -18,10 +18,10 @@ def metrics(folder: Path, success: list[float]) -> Path:
     return file
 
 
-def shows(png: Path, colour: tuple[int, int, int]) -> bool:
+def shows(png: Path, colour: tuple[int, int, int], tolerance: int = 40) -> bool:
     """Whether a pixel is nearly of this colour: thin lines are blended with the background."""
     pixels = image.imread(png)[..., :3] * 255
-    return bool((abs(pixels - colour).max(axis=-1) < 40).any())
+    return bool((abs(pixels - colour).max(axis=-1) < tolerance).any())
 
 
 def test_the_curve_and_each_evaluation_are_drawn_in_colours_of_their_own(tmp_path: Path) -> None:
@@ -35,6 +35,9 @@ def test_the_curve_and_each_evaluation_are_drawn_in_colours_of_their_own(tmp_pat
     assert shows(plain, blue)
     assert not shows(plain, orange)
     assert shows(marked, orange)
+    band = (252, 235, 226)  # 12 % orange on white: the interval
+    assert shows(marked, band, tolerance=4)
+    assert not shows(plain, band, tolerance=4)
 
 
 def test_a_run_of_one_step_has_a_curve(tmp_path: Path) -> None:
