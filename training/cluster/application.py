@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -139,12 +140,19 @@ def served_policy(app: str, policy: str, deadline_s: float = 30.0) -> PolicyConf
             f"serving.connect names the application {app!r}; running on this cluster: {', '.join(running) or 'none'}"
         )
     try:
-        found: PolicyConfig = serve.get_deployment_handle(policy, app).served.remote().result(timeout_s=deadline_s)
+        return asyncio.run(asyncio.wait_for(_asked(policy, app), deadline_s))
     except (TimeoutError, RayError, RayServeException) as error:
         raise ClusterError(
             f"the application {app!r} does not say how it serves {policy!r} within {deadline_s:g} s "
             f"({type(error).__name__}): is there a policy of that name (serving.policy), and is it healthy?"
         ) from error
+
+
+async def _asked(policy: str, app: str) -> PolicyConfig:
+    """In a loop: with Serve's throughput switches a handle cannot be used outside of one."""
+    from ray import serve
+
+    found: PolicyConfig = await serve.get_deployment_handle(policy, app).served.remote()
     return found
 
 
