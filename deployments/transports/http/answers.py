@@ -123,3 +123,8 @@ class _AnswerFailures:
                 raise
             response = await _answer(Request(scope, receive), error)
             await response(scope, receive, send)
+
+
+def model_card(name: str) -> dict[str, Any]:
+    """A policy as OpenAI's API describes a model."""
+    return {"id": name, "object": "model", "created": 0, "owned_by": "rayward"}

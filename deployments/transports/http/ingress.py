@@ -1,4 +1,7 @@
-"""The HTTP front of the application: health, metrics and the OpenAI API, in front of the policy replicas."""
+"""The HTTP front of the application: health, metrics and the OpenAI API, in front of the policy replicas.
+
+Serve pickles the class below by value: what its methods call must be imported, not defined here.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,7 @@ from deployments.transports.http.answers import (
     awaitable,
     completion_answer,
     json_answer,
+    model_card,
     request_id_of,
 )
 from deployments.transports.http.forward import forwarded
@@ -117,13 +121,13 @@ class Ingress:
     @api.get("/v1/models")
     @api.get("/v1/models/")
     async def models(self) -> Response:
-        return json_answer({"object": "list", "data": [_model(name) for name in self._handles]})
+        return json_answer({"object": "list", "data": [model_card(name) for name in self._handles]})
 
     @api.get("/v1/models/{name}")
     async def model(self, name: str) -> Response:
         if name not in self._handles:
             raise PolicyError("not_found", f"no policy {name!r}; loaded: {', '.join(sorted(self._handles))}")
-        return json_answer(_model(name))
+        return json_answer(model_card(name))
 
     @api.post("/v1/completions")
     async def completions(self, request: Request) -> Response:
@@ -176,7 +180,3 @@ class Ingress:
             min_weight_version=min_weight_version(request),
         )
         return await forwarded(call, self._streams[policy.name].openai.remote)
-
-
-def _model(name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "rayward"}
