@@ -38,7 +38,7 @@ quickstart: setup ## train a tiny policy through Serve replicas and show that it
 test: setup ## everything that CI runs: checks, unit, integration and packaging tests
 	@$(MAKE) check
 	@echo "== tests: unit, integration, packaging"
-	@$(PYTEST) -q tests
+	@$(PYTEST) -q tests/unit tests/packaging tests/gpu tests/integration
 
 check: setup ## ruff and mypy
 	@echo "== ruff check";  $(BIN)/ruff check --quiet .

@@ -70,7 +70,7 @@ def test_it_shows_three_policies_a_picture_and_what_to_try_next(tmp_path: Path) 
     assert leftovers() <= before
 
 
-def test_a_killed_run_leaves_no_process_and_goes_on_with_resume(tmp_path: Path) -> None:
+def test_a_killed_run_leaves_no_process_and_is_resumed_until_ctrl_c(tmp_path: Path) -> None:
     """The driver dies by SIGKILL: training must not go on without it, and nothing of it may be in the way of a resume.
     On this machine somebody else's Ray has died, too, and left the file with its address."""
     mark, own = uuid.uuid4().hex, {"RAY_TMPDIR": tempfile.mkdtemp(prefix="ray-")}  # short: it holds Unix sockets
@@ -89,23 +89,17 @@ def test_a_killed_run_leaves_no_process_and_goes_on_with_resume(tmp_path: Path) 
     wait_until(lambda: not marked(mark), 30, lambda: f"left behind: {marked(mark)}")
     (run,) = (tmp_path / "runs" / "default" / "default").iterdir()
     done = max(int(checkpoint.name.partition("-")[2]) for checkpoint in (run / "checkpoints").glob("step-*"))
-    resumed = grpo(tmp_path, mark, "--resume", str(run), f"--set=steps={done + 1}", **own)
+    resumed = grpo(tmp_path, mark, "--resume", str(run), **own)
     try:
-        assert resumed.popen.wait(180) == 0, resumed.printed[-3000:]
-        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        assert [row["step"] for row in rows] == list(range(done + 1))
+        wait_until(lambda: max(steps(run), default=0) > done, 180, lambda: resumed.printed[-3000:])
+        assert resumed.end(signal.SIGINT, deadline_s=20) == 130, resumed.printed[-3000:]
+        assert steps(run) == list(range(len(steps(run)))), "a step is missing, or there twice"
         wait_until(lambda: not marked(mark), 30, lambda: f"left behind: {marked(mark)}")
     finally:
         shutil.rmtree(own["RAY_TMPDIR"], ignore_errors=True)
 
 
-def test_ctrl_c_ends_it_and_leaves_no_process(tmp_path: Path) -> None:
-    mark = uuid.uuid4().hex
-    process = quickstart(tmp_path, mark, "steps=100000")
-    rows = "runs/default/tictactoe/*/metrics.jsonl"
-    wait_until(lambda: any(file.stat().st_size for file in tmp_path.glob(rows)), 240, lambda: process.printed[-3000:])
-
-    assert process.end(signal.SIGINT, deadline_s=20) == 130, process.printed[-3000:]
-
-    process.wait_for("stopped by Ctrl-C", deadline_s=10)
-    wait_until(lambda: not marked(mark), 30, lambda: f"left behind: {marked(mark)}")
+def steps(run: Path) -> list[int]:
+    """Of the whole lines in metrics.jsonl: another process writes it."""
+    lines = (run / "metrics.jsonl").read_text().split("\n")[:-1]
+    return [json.loads(line)["step"] for line in lines]
