@@ -34,10 +34,10 @@ def play(env: str, seeds: int, longer: bool, overrides: list[str]) -> list[Figur
             run, began = runs.create(config), time.perf_counter()
             init = prepare(config, run, console, lambda _: None)
             if replica is None:
-                replica = live = stack.enter_context(open_session(config, run, init))
+                replica = session = stack.enter_context(open_session(config, run, init))
             else:
-                live = stack.enter_context(join_session(config, run, init, replica.weights_root))
-            _, warm, trained = train_and_evaluate(live, console, lambda _: None)
+                session = stack.enter_context(join_session(config, run, init, replica.weights_root))
+            _, warm, trained = train_and_evaluate(session, console, lambda _: None)
             console.print(table([warm, trained], f"{env}, seed {seed}, {run.path}"))
             figures += judge(env, seed, longer, warm, trained)
             figures.append(Figure(f"{env} seed {seed}, duration", time.perf_counter() - began, "s"))

@@ -150,8 +150,8 @@ def main() -> None:
         config = TrainConfig.load(CONFIG, [f"storage_path={folder}", f"steps={total}", *settings])
         run = runs.create(config)
         model = start_model(config, run)
-        with open_session(config, run, model) as live:
-            asyncio.run(play(live, chosen.blocks, chosen.steps, rows))
+        with open_session(config, run, model) as session:
+            asyncio.run(play(session, chosen.blocks, chosen.steps, rows))
     medians = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
     figures = [Figure(name, value, "s") for name, value in medians.items()]
     for engine, bar in (("turns in order", None), ("all at once", 1.25)):
@@ -160,19 +160,19 @@ def main() -> None:
     report("train_step", figures, chosen)
 
 
-async def play(live: Session, blocks: int, steps: int, rows: list[dict[str, float]]) -> None:
-    engine, learner = BareEngine(live.config, live.model), BareLearner(live.config, live.model)
+async def play(session: Session, blocks: int, steps: int, rows: list[dict[str, float]]) -> None:
+    engine, learner = BareEngine(session.config, session.model), BareLearner(session.config, session.model)
     try:
         for block in range(blocks):
             seconds: dict[int, float] = {}
-            config = live.config.model_copy(update={"steps": steps * (block + 1)})
+            config = session.config.model_copy(update={"steps": steps * (block + 1)})
 
             def on_step(step: int, metrics: dict[str, float], seconds: dict[int, float] = seconds) -> None:
                 seconds[step] = metrics["train/step_s"]
 
-            await asyncio.to_thread(train, replace(live, config=config), on_step)
+            await asyncio.to_thread(train, replace(session, config=config), on_step)
             for step in range(block * steps + 1, (block + 1) * steps):
-                everything, trained = recorded(live.run, step)
+                everything, trained = recorded(session.run, step)
                 row = {"step": seconds[step]}
                 for name, in_order in (("turns in order", True), ("all at once", False)):
                     row[f"engine, {name}"] = await engine.seconds(everything, in_order)

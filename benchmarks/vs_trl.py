@@ -84,11 +84,11 @@ class Steps:
     tokens: list[float]
 
 
-def our_block(live: Session, first: int, steps: int) -> Steps:
-    """Steps `first`.. of a run that goes on from its last block."""
+def our_block(session: Session, first: int, steps: int) -> Steps:
+    """Steps `first`.. of a run that continues from its last block."""
     found: dict[int, dict[str, float]] = {}
-    config = live.config.model_copy(update={"steps": first + steps})
-    train(replace(live, config=config), lambda step, metrics: found.update({step: metrics}))
+    config = session.config.model_copy(update={"steps": first + steps})
+    train(replace(session, config=config), lambda step, metrics: found.update({step: metrics}))
     counted = [found[step] for step in range(first + 1, first + steps)]
     return Steps([m["train/step_s"] for m in counted], [m["rollout/tokens_total"] for m in counted])
 
@@ -159,7 +159,7 @@ def trl_block(config: TrainConfig, model: Path, case: str, folder: Path, steps: 
 
 
 def rollouts(config: TrainConfig, renderer: ChatRenderer) -> Callable[[list[Any], Any], dict[str, list[Any]]]:
-    """TRL's hook for multi-turn: all episodes of the batch, turn by turn, one `generate` a turn for those that live."""
+    """TRL's hook for multi-turn: all episodes of the batch at once, one `generate` per turn."""
     import torch
 
     def play(prompts: list[Any], trainer: Any) -> dict[str, list[Any]]:
@@ -235,11 +235,11 @@ def measure(name: str, blocks: int, steps: int) -> list[Figure]:
         config = TrainConfig.load(case.config, [*case.overrides, f"storage_path={folder}", f"steps={blocks * steps}"])
         run = runs.create(config)
         model = start_model(config, run)
-        with open_session(config, run, model) as live:
+        with open_session(config, run, model) as session:
             for block in range(blocks):
                 for side in (0, 1) if block % 2 else (1, 0):
                     if side == 0:
-                        part, into = our_block(live, block * steps, steps), ours
+                        part, into = our_block(session, block * steps, steps), ours
                     else:
                         part, into = trl_block(config, model, name, Path(folder) / "trl", steps), trl
                     into.seconds.extend(part.seconds)

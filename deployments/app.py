@@ -69,7 +69,7 @@ def _policy(policy: PolicyConfig) -> Application:
         "runtime_env": {"env_vars": environment},
     }
     if on_gpu(engine) and engine.gpus > 1:
-        # One placement group a replica: vLLM's workers live in its bundles. It cannot grow, so it holds all of them.
+        # One placement group per replica: vLLM's workers live in its bundles. It cannot grow, so it holds all of them.
         actor["num_gpus"] = 0
         options["placement_group_bundles"] = [
             {"CPU": replicas.num_cpus, "GPU": 1, **replicas.resources},

@@ -53,7 +53,12 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """A finished episode. Failed ones (env_failed, infra_failed) have no reward and never reach a batch."""
+    """A finished episode. Failed ones (env_failed, infra_failed) have no reward and never reach a batch.
+
+    The second sibling of a task lost in two turns, its return is -1: Episode(task, sibling=1, turns=(t0, t1),
+    end="completed", outcome="loss"), where t1.reward is -1.0. One that was cut off by the cap on turns:
+    Episode(task, sibling=2, turns=(t0, t1), end="truncated", truncation="turn_cap").
+    """
 
     task: Task
     sibling: int
@@ -101,7 +106,11 @@ def prompts(turns: Sequence[Turn]) -> Iterator[tuple[int, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """All siblings of one task; complete by construction."""
+    """All siblings of one task; complete by construction.
+
+    Four siblings of which two won have returns_G [1.0, -1.0, 1.0, -1.0]; their weights may differ, and the group is as
+    old as the oldest: Group(task, (e0, e1, e2, e3)).oldest_version is 7 when e2 began with version 7.
+    """
 
     task: Task
     episodes: tuple[Episode, ...]

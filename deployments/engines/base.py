@@ -89,7 +89,7 @@ class TokenEngine(Engine, Protocol):
         """Answers in the order of the requests, each within its deadline; one that fails does not touch the others."""
 
     async def openai_application(self) -> AsgiApp:
-        """The OpenAI API around this engine, without a server. Made anew by each call; takes seconds."""
+        """The OpenAI API around this engine, without a server. Each call makes another one; takes seconds."""
 
 
 StartTokenEngine = Callable[[PolicyConfig], TokenEngine]  # makes an engine that is not loaded yet

@@ -50,14 +50,14 @@ class PushPart:
 
 @dataclass(frozen=True, slots=True)
 class FinishPush:
-    """All parts are there: the engine holds `version`, and generation goes on."""
+    """All parts are there: the engine holds `version`, and generation resumes."""
 
     version: int
 
 
 @dataclass(frozen=True, slots=True)
 class AbortPush:
-    """The learner gives up. An engine that received no part goes on with its old weights; any other one is broken."""
+    """The learner gives up. An engine that received no part keeps its old weights; any other one is broken."""
 
     version: int
 

@@ -22,7 +22,7 @@ Members = tuple[tuple[int, float], ...]  # (process id, start time) of each repl
 
 
 class StoreThenPush:
-    """Publishes to the store, then through the group of the replicas that exist now, which is made anew whenever they
+    """Publishes to the store, then through the group of the replicas that exist now, which is made again whenever they
     change: NCCL groups have a fixed size. Called on every rank; rank 0 gathers the whole model, stores and sends it.
     """
 

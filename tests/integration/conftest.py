@@ -67,12 +67,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     config = tiny_config(storage, f"serving.http_port={port}", "env.name=tictactoe")
     run = runs.create(config)
     model = tiny.build(config.model.tiny, config.env, 0, run.path / "models" / "init")
-    with open_session(config, run, model) as live:
+    with open_session(config, run, model) as session:
 
         def open_run(run_config: TrainConfig, folder: runs.RunFolder | None = None) -> Session:
             """A run with a coordinator of its own on the same replicas and weight store."""
             folder = folder or runs.create(run_config)
-            return opened.enter_context(join_session(run_config, folder, model, live.weights_root))
+            return opened.enter_context(join_session(run_config, folder, model, session.weights_root))
 
         with ExitStack() as opened:
-            yield Stack(live, storage, f"http://127.0.0.1:{port}", open_run)
+            yield Stack(session, storage, f"http://127.0.0.1:{port}", open_run)

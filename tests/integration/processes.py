@@ -16,7 +16,7 @@ MARK = "RAYWARD_TEST_MARK"  # in the environment of all that a command starts, h
 
 
 class Process:
-    """A command that goes on, in a session of its own; a thread reads what it prints, which can be awaited."""
+    """A running command, in a process session of its own; a thread reads what it prints, which can be awaited."""
 
     def __init__(self, command: list[str], env: dict[str, str], cwd: Path) -> None:
         self.popen = subprocess.Popen(

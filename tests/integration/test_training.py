@@ -73,11 +73,11 @@ def test_six_steps_equal_three_and_a_resume_and_three_bit_for_bit(stack: Any) ->
 
 
 def test_sampler_and_learner_agree_on_every_token(stack: Any) -> None:
-    live = stack.open_run(tiny_config(stack.storage, "steps=2"))
-    train(live, base_version=base_version(stack))
-    assert max(row["train/logp_difference"] for row in rows(live.run)) < 1e-4
-    assert [file.name for file in live.run.episodes.iterdir()] == ["step-00000000.parquet"]
-    report = examine_session(live, live.run.final_model, turns=24, version=base_version(stack))
+    session = stack.open_run(tiny_config(stack.storage, "steps=2"))
+    train(session, base_version=base_version(stack))
+    assert max(row["train/logp_difference"] for row in rows(session.run)) < 1e-4
+    assert [file.name for file in session.run.episodes.iterdir()] == ["step-00000000.parquet"]
+    report = examine_session(session, session.run.final_model, turns=24, version=base_version(stack))
     assert report.healthy, report.cause
     assert report.max_difference < 1e-4
     print("doctor, largest difference:", report.max_difference)
@@ -85,24 +85,24 @@ def test_sampler_and_learner_agree_on_every_token(stack: Any) -> None:
 
 def test_training_goes_on_when_the_replica_is_killed_in_the_middle_of_a_step(stack: Any) -> None:
     steps, groups = 12, 48
-    live = stack.open_run(tiny_config(stack.storage, f"steps={steps}", f"rollout.groups_per_step={groups}"))
+    session = stack.open_run(tiny_config(stack.storage, f"steps={steps}", f"rollout.groups_per_step={groups}"))
     killed = threading.Event()
 
     def kill_in_mid_step(step: int, metrics: dict[str, float]) -> None:
         if not killed.is_set():
             killed.set()
-            while ray.get(live.coordinator.counts.remote())["episodes_completed"] % (groups * 4) < 8:
+            while ray.get(session.coordinator.counts.remote())["episodes_completed"] % (groups * 4) < 8:
                 pass  # the next step's episodes are under way
             for replica in stack.replica_actors():
                 ray.kill(replica, no_restart=True)
 
-    train(live, kill_in_mid_step, base_version=base_version(stack))
+    train(session, kill_in_mid_step, base_version=base_version(stack))
 
     assert killed.is_set()
-    done = rows(live.run)
+    done = rows(session.run)
     assert [row["step"] for row in done] == list(range(steps))
     assert all(row["rollout/lag_max"] == 0 for row in done), "an answer came from older weights"
-    counts = ray.get(live.coordinator.counts.remote())
+    counts = ray.get(session.coordinator.counts.remote())
     played = counts["episodes_completed"] + counts.get("episodes_truncated", 0)
     assert played == steps * groups * 4, "episodes lost or doubled"
     assert counts.get("retries_infra_failed", 0) > 0, "the kill met no request"
@@ -110,62 +110,64 @@ def test_training_goes_on_when_the_replica_is_killed_in_the_middle_of_a_step(sta
 
 
 def test_training_goes_on_when_a_rollout_worker_is_killed(stack: Any) -> None:
-    live = stack.open_run(tiny_config(stack.storage, "steps=4", "rollout.groups_per_step=12"))
+    session = stack.open_run(tiny_config(stack.storage, "steps=4", "rollout.groups_per_step=12"))
     killed = threading.Event()
 
     def kill_a_worker(step: int, metrics: dict[str, float]) -> None:
         if not killed.is_set():
             killed.set()
-            ray.kill(ray.get(live.coordinator.workers.remote())[0], no_restart=True)
+            ray.kill(ray.get(session.coordinator.workers.remote())[0], no_restart=True)
 
-    train(live, kill_a_worker, base_version=base_version(stack))
+    train(session, kill_a_worker, base_version=base_version(stack))
 
-    assert [row["step"] for row in rows(live.run)] == [0, 1, 2, 3]
-    assert ray.get(live.coordinator.counts.remote())["workers_replaced"] == 1
+    assert [row["step"] for row in rows(session.run)] == [0, 1, 2, 3]
+    assert ray.get(session.coordinator.counts.remote())["workers_replaced"] == 1
 
 
 def test_a_hung_environment_ends_in_a_named_error(stack: Any, caplog: pytest.LogCaptureFixture) -> None:
     settings = ("env.step_timeout_s=2", "tracking.stalled_after_s=2", "steps=1", "learner.restarts=0")
-    live = stack.open_run(tiny_config(stack.storage, "env.name=tests.integration.odd_envs:Hanging", *settings))
+    session = stack.open_run(tiny_config(stack.storage, "env.name=tests.integration.odd_envs:Hanging", *settings))
     with pytest.raises(TrainingFailed, match=r"the environment hung twice: .*step"):
-        train(live, base_version=base_version(stack))
+        train(session, base_version=base_version(stack))
     assert "the learner waits for the groups of step 0" in caplog.text, "the watchdog was silent"
 
 
 def test_a_raising_environment_ends_in_an_error_that_names_it_without_another_start(stack: Any) -> None:
     name = "tests.integration.odd_envs:Raising"
-    live = stack.open_run(tiny_config(stack.storage, f"env.name={name}", "steps=1", "learner.restarts=2"))
+    session = stack.open_run(tiny_config(stack.storage, f"env.name={name}", "steps=1", "learner.restarts=2"))
     with pytest.raises(TrainingFailed, match=r"EnvironmentFailed: .*reset, seed \d+: ValueError: broken level"):
-        train(live, base_version=base_version(stack))
-    assert ray.get(live.coordinator.begun.remote()) == 1, "the learner was started again to fail again"
+        train(session, base_version=base_version(stack))
+    assert ray.get(session.coordinator.begun.remote()) == 1, "the learner was started again to fail again"
 
 
 def test_an_evaluation_repeats_exactly(stack: Any) -> None:
-    live = stack.open_run(tiny_config(stack.storage))
-    first, second = evaluate(live, "first"), evaluate(live, "second")
+    session = stack.open_run(tiny_config(stack.storage))
+    first, second = evaluate(session, "first"), evaluate(session, "second")
     assert first.success_S == second.success_S
     assert len(first.success_S) == 16
 
 
 def test_actors_that_have_played_hold_no_torch(stack: Any) -> None:
-    live = stack.open_run(tiny_config(stack.storage))
-    evaluate(live, "any")
-    for actor in [live.coordinator, *ray.get(live.coordinator.workers.remote())]:
+    session = stack.open_run(tiny_config(stack.storage))
+    evaluate(session, "any")
+    for actor in [session.coordinator, *ray.get(session.coordinator.workers.remote())]:
         loaded = ray.get(actor.__ray_call__.remote(lambda _: set(sys.modules)))
         assert not loaded & {"torch", "transformers", "vllm"}
 
 
 def test_rollouts_may_run_ahead_by_the_configured_lag(stack: Any) -> None:
-    live = stack.open_run(tiny_config(stack.storage, "steps=5", "rollout.max_policy_lag_steps=2"))
-    train(live, base_version=base_version(stack))
-    lags = [row["rollout/lag_max"] for row in rows(live.run)]
+    session = stack.open_run(tiny_config(stack.storage, "steps=5", "rollout.max_policy_lag_steps=2"))
+    train(session, base_version=base_version(stack))
+    lags = [row["rollout/lag_max"] for row in rows(session.run)]
     assert max(lags) <= 2
 
 
 def test_one_model_is_evaluated_under_every_history_strategy_on_the_same_replica(stack: Any) -> None:
-    live = stack.open_run(tiny_config(stack.storage, "env.name=key_door", "env.max_turns=4", "evaluation.episodes=4"))
-    found = [evaluate(live, "model", history=name) for name in ("none", "full", "scratchpad", "optimal_scratchpad")]
+    session = stack.open_run(
+        tiny_config(stack.storage, "env.name=key_door", "env.max_turns=4", "evaluation.episodes=4")
+    )
+    found = [evaluate(session, "model", history=name) for name in ("none", "full", "scratchpad", "optimal_scratchpad")]
     assert [evaluation.history for evaluation in found] == ["none", "full", "scratchpad", "optimal_scratchpad"]
-    assert len(list(live.run.evaluations.iterdir())) == 4
+    assert len(list(session.run.evaluations.iterdir())) == 4
     with pytest.raises(ray.exceptions.RayTaskError, match="has no scratchpad"):
         evaluate(stack.open_run(tiny_config(stack.storage, "env.name=tictactoe")), "model", history="scratchpad")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from training.cluster.ports import free_port
 
-# Ray starts `haproxy -db -f CONFIG ...` anew for each change of the configuration. The frontend of the application has
+# Ray starts `haproxy -db -f CONFIG ...` again for each change of the configuration. The frontend of the application has
 # a host of its own (`http.host`) and is left alone.
 SCRIPT = """#!/bin/sh
 for argument in "$@"; do

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from configs.serving import PolicyConfig, ServeConfig
@@ -114,6 +114,14 @@ def of_training(config: TrainConfig, model: Path | None = None, learns: bool = T
         stored = needed_bytes(version, config.weights.keep, config.serving.replicas.max_replicas)
         parts.append(Part("weight versions in shared memory", 1, stored))
     return Estimate(tuple(parts), () if size.parameters else (config.model.source,))
+
+
+def of_sweep(config: TrainConfig, concurrency: int) -> Estimate:
+    """`concurrency` runs at once, on one Ray with one Serve."""
+    one = of_training(config)
+    shared = ("Ray", "command", "Ray Serve")
+    parts = [part if part.name in shared else replace(part, count=part.count * concurrency) for part in one.parts]
+    return replace(one, parts=tuple(parts))
 
 
 def of_serving(config: ServeConfig) -> Estimate:

@@ -15,6 +15,7 @@ from configs.training import TrainConfig
 
 if TYPE_CHECKING:
     from deployments.storage.runs import RunFolder
+    from training.cluster.memory import Estimate
 
 
 console = Console()
@@ -51,12 +52,13 @@ def with_checked_environment(config: TrainConfig) -> TrainConfig:
     return config
 
 
-def check_memory(config: TrainConfig) -> None:
-    """Before the warm start: whether this machine has the memory that the run will need. Raises ClusterError."""
+def check_memory(config: TrainConfig, estimate: Estimate | None = None) -> None:
+    """Before the warm start: whether this machine has the memory that the run will need (`estimate`: that the command
+    will need, where it is more than one run). Raises ClusterError."""
     from training.cluster import memory, ray_session
 
     if config.check_memory and ray_session.starts_here():
-        memory.check(memory.of_training(config))
+        memory.check(estimate or memory.of_training(config))
 
 
 @contextmanager
@@ -64,9 +66,12 @@ def peak_memory() -> Iterator[None]:
     """Says at the end how much memory the command took with all that it started."""
     from training.cluster.machine import PeakMemory
 
-    with PeakMemory() as memory:
-        yield
-    console.print(str(memory))
+    memory = PeakMemory()
+    try:
+        with memory:
+            yield
+    finally:
+        console.print(str(memory))
 
 
 def find_models(given: Sequence[str], run: RunFolder | None) -> list[Path]:

@@ -59,9 +59,9 @@ def _play_in(run: runs.RunFolder, config: TrainConfig, console: Console) -> Outc
     console.print("[bold]1/5[/] a tiny Qwen2 with its own tokenizer and random weights")
     init = prepare(config, run, console, lap)
     console.print("[bold]3/5[/] starting Ray, Ray Serve and one vLLM replica (about half a minute)")
-    with open_session(config, run, init) as live:
+    with open_session(config, run, init) as session:
         lap("start")
-        result = train_and_evaluate(live, console, lap)
+        result = train_and_evaluate(session, console, lap)
     return Outcome(run, result, seconds)
 
 
@@ -79,16 +79,16 @@ def prepare(config: TrainConfig, run: runs.RunFolder, console: Console, lap: Cal
 
 
 def train_and_evaluate(
-    live: Session, console: Console, lap: Callable[[str], None]
+    session: Session, console: Console, lap: Callable[[str], None]
 ) -> tuple[Evaluation, Evaluation, Evaluation]:
     """Random init, warm start and trained policy through the same replica."""
-    config, run = live.config, live.run
-    at_random = evaluate(live, "random init", publish_folder(live, live.model))
-    version = publish_folder(live, run.start_model)
-    warm = evaluate(live, "warm start", version)
+    config, run = session.config, session.run
+    at_random = evaluate(session, "random init", publish_folder(session, session.model))
+    version = publish_folder(session, run.start_model)
+    warm = evaluate(session, "warm start", version)
     lap("evaluate before")
     console.print(f"    warm start wins {warm.success}")
-    live = replace(live, model=run.start_model)
+    session = replace(session, model=run.start_model)
     with bars(console) as progress:
         bar = progress.add_task("4/5 GRPO", total=config.steps)
 
@@ -97,10 +97,10 @@ def train_and_evaluate(
                 bar, completed=step + 1, description=f"4/5 GRPO, success in rollouts {metrics['rollout/success']:.2f}"
             )
 
-        train(live, on_step, base_version=version)
+        train(session, on_step, base_version=version)
     lap("grpo")
     console.print("[bold]5/5[/] evaluating on held-out situations")
-    trained = evaluate(live, "GRPO", live.store.latest() or 0)
+    trained = evaluate(session, "GRPO", session.store.latest() or 0)
     lap("evaluate after")
     return at_random, warm, trained
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from configs.serving import ServeConfig
 from training.commands.options import (
     ConfigOption,
     SetOption,
     console,
+    peak_memory,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 def serve(config: ConfigOption, overrides: SetOption = []) -> None:  # noqa: B006
@@ -28,7 +24,7 @@ def serve(config: ConfigOption, overrides: SetOption = []) -> None:  # noqa: B00
         application.check_servable(policy)
     if ray_session.starts_here() and settings.http.port:
         ports.check_port(settings.http.host, settings.http.port)
-    with ray_session.ray_session(), application.application(settings):
+    with peak_memory(), ray_session.ray_session(), application.application(settings):
         address = f"http://{settings.http.host}:{application.http_port()}{settings.http.root_path.rstrip('/')}"
         console.print(f"ready: {address}  policies: {', '.join(p.name for p in settings.policies)}")
         console.print("routes: /health /metrics /v1/models /v1/completions /v1/chat/completions /tokenize /detokenize")

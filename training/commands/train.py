@@ -28,13 +28,13 @@ def train(
     config: Annotated[str, typer.Option("--config", help="YAML file, or the name of a shipped one")] = "",
     overrides: SetOption = [],  # noqa: B006 - typer copies it
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="print configuration and placement, start nothing")
+        bool, typer.Option("--dry-run", help="print configuration, placement and memory, start nothing")
     ] = False,
-    resume: Annotated[str, typer.Option("--resume", help="folder or id of a run to go on with")] = "",
+    resume: Annotated[str, typer.Option("--resume", help="folder or id of a run to continue")] = "",
 ) -> None:
     """GRPO through served replicas; evaluates at the end."""
     if config and resume:
-        raise ConfigError("--resume goes on with the run's own configuration: leave --config out, change with --set")
+        raise ConfigError("--resume takes the run's own configuration: leave --config out, change with --set")
     if not config and not resume:
         raise ConfigError("name a configuration with --config, or a run with --resume")
     settings, run = chosen(config, resume, overrides)
@@ -52,7 +52,7 @@ def train(
 
 
 def _train(config: TrainConfig, resumed: RunFolder | None) -> None:
-    """In a run folder that is ours alone: a resume waits for the end of the run that it goes on with."""
+    """In a run folder that is ours alone: a resume waits for the end of the run that it continues."""
     from deployments.storage import runs
     from deployments.storage.ownership import owned_by_us
     from training.tracking.monitors import check_tracking
@@ -78,7 +78,7 @@ def _train_in(run: RunFolder, config: TrainConfig, resumed: bool) -> None:
             raise ConfigError(f"{run.path} has done all its {done[-1]} steps: name more with --set steps=N")
     console.print(f"run folder {run.path}", soft_wrap=True)
     model = run.start_model if resumed and run.start_model.is_dir() else start_model(config, run)
-    with open_session(config, run, model) as live:
+    with open_session(config, run, model) as session:
         with bars(console) as progress:
             bar = progress.add_task("GRPO", total=config.steps)
 
@@ -86,8 +86,8 @@ def _train_in(run: RunFolder, config: TrainConfig, resumed: bool) -> None:
                 success = metrics["rollout/success"]
                 progress.update(bar, completed=step + 1, description=f"GRPO, success in rollouts {success:.2f}")
 
-            run_grpo(live, on_step)
-        console.print(table([evaluate(live, "trained", live.store.latest() or 0)], "held-out situations"))
+            run_grpo(session, on_step)
+        console.print(table([evaluate(session, "trained", session.store.latest() or 0)], "held-out situations"))
 
 
 def warmstart(
@@ -121,8 +121,11 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print space and placement, start nothing")] = False,
 ) -> None:
     """Ray Tune over whole runs, ASHA on the held-out evaluation; shows the best trial and how to run it again."""
+    from training.cluster import memory
+
     settings = SweepConfig.load(config, overrides)
     base = with_checked_environment(settings.resolve())
+    estimate = memory.of_sweep(base, settings.concurrency)
     if dry_run:
         from training.cluster import placement
         from training.commands import tables
@@ -130,9 +133,10 @@ def sweep(
         console.print(settings.to_yaml(), markup=False)
         console.print(f"{settings.trial_count} trials of {base.steps} steps, {settings.concurrency} at once; of each:")
         console.print(tables.placement(placement.placement(base)))
+        console.print(f"memory, all on one machine: {estimate}", markup=False, soft_wrap=True)
         return
     from training.sweep.tuner import run_sweep
 
-    check_memory(base)
+    check_memory(base, estimate)
     with peak_memory():
         run_sweep(settings, base, lambda shown: console.print(shown, markup=False, soft_wrap=isinstance(shown, str)))

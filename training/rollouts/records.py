@@ -1,4 +1,4 @@
-"""Episodes on disk: Parquet, one row a turn."""
+"""Episodes on disk: Parquet, one row per turn."""
 
 from __future__ import annotations
 

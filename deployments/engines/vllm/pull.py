@@ -152,7 +152,7 @@ class StoreWeightTransferEngine(WeightTransferEngine[StoreInitInfo, StoreUpdateI
 
 
 def repack_tied_heads(model: torch.nn.Module) -> int:
-    """Packs tied output heads anew and returns how many.
+    """Packs tied output heads again, and returns how many.
 
     vLLM's CPU build multiplies by a packed copy of a weight, made when its layer has been loaded. A tied `lm_head` is
     a layer of its own that shares the embedding's parameter; a reload brings weights to the embedding only, so the

@@ -2,7 +2,7 @@
 
 The engine decodes sampling parameters in a thread that one wrong type ends, for all users. So every field that vLLM
 copies into its SamplingParams stands here with its strict type ("1" is no number, true is no integer, null only where
-vLLM takes it); what is not named here is not sampled with and goes on to vLLM's own validation.
+vLLM takes it); what is not named here does not reach the sampler, and is left to vLLM's own validation.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def test_the_newest_versions_stay_in_the_order_of_their_numbers(tmp_path: Path) 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["10", "9"]
 
 
-def test_a_spoilt_cache_is_fetched_anew(store: WeightStore, tmp_path: Path) -> None:
+def test_a_spoilt_cache_is_fetched_again(store: WeightStore, tmp_path: Path) -> None:
     manifest = store.publish(1, pairs())
     cache = tmp_path / "cache"
     spoilt = store.fetch(1, cache).folder / manifest.shards[0].name

@@ -97,6 +97,13 @@ def test_a_model_that_is_not_on_this_machine_yet_is_left_out_and_named() -> None
     assert str(memory.of_training(config)).endswith(f"without the weights of {config.model.source})")
 
 
+def test_a_sweep_needs_all_its_runs_at_once_but_one_ray() -> None:
+    config = TrainConfig.load(TINY, ["serving.engine.device=cpu"])
+    one, two = memory.of_training(config), memory.of_sweep(config, 2)
+    shared = sum(each(one, name) for name in ("Ray", "command", "Ray Serve"))
+    assert two.total_bytes == 2 * one.total_bytes - shared
+
+
 def test_serving_needs_an_engine_per_policy() -> None:
     policy = {"name": "a", "model": "x", "engine": {"device": "cpu"}}
     one = memory.of_serving(ServeConfig.parse({"policies": [policy]}))

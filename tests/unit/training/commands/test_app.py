@@ -40,7 +40,7 @@ def finished_run(tmp_path: Path) -> Path:
         (["train", "--config", TINY, "--set", "steps=many"], "steps"),
         (["train", "--config", "no/such.yaml"], "no/such.yaml"),
         (["train"], "--config"),
-        (["train", "--config", TINY, "--resume", "x"], "--resume goes on with the run's own configuration"),
+        (["train", "--config", TINY, "--resume", "x"], "--resume takes the run's own configuration"),
         (["train", "--resume", "no-such-run"], "no run 'no-such-run'"),
         (["train", "--config", TINY, "--set", "storage_path=s3://bucket"], "a local or mounted folder"),
         (["eval", "--config", TINY], "--model"),
