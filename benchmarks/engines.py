@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.serving import EngineConfig
+from configs.policies import EngineConfig
 from configs.training import EnvConfig, TinyModel
 from deployments.engines.vllm.settings import engine_arguments, process_environment
 from training.imitation import tiny

@@ -11,7 +11,8 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 
 from configs.base import ConfigError
-from configs.serving import PolicyConfig, ServeConfig
+from configs.policies import PolicyConfig
+from configs.serving import ServeConfig
 from deployments.engines.base import StartTokenEngine
 from deployments.engines.vllm.engine import VllmEngine
 from deployments.engines.vllm.settings import on_gpu, process_environment

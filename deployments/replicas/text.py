@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ray import serve
 from ray.util import metrics
 
-from configs.serving import PolicyConfig
+from configs.policies import PolicyConfig
 from deployments.engines.base import StartTokenEngine, TokenEngine
 from deployments.engines.guarded import GuardedTokenEngine
 from deployments.engines.vllm.settings import on_gpu

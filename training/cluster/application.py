@@ -9,7 +9,8 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
-from configs.serving import HttpConfig, PolicyConfig, ServeConfig
+from configs.policies import PolicyConfig
+from configs.serving import HttpConfig, ServeConfig
 from configs.training import TrainConfig
 from deployments.storage.models import context_error, model_folder_error
 from training.cluster import ray_session

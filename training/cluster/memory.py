@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from configs.serving import PolicyConfig, ServeConfig
+from configs.policies import PolicyConfig
+from configs.serving import ServeConfig
 from configs.training import TinyModel, TrainConfig
 from deployments.storage.owned import SHARED_MEMORY
 from deployments.storage.tensors import DTYPE_BYTES, weight_bytes

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from configs.serving import EngineConfig
+from configs.policies import EngineConfig
 from configs.training import TrainConfig
 from training.cluster.errors import ClusterError
 

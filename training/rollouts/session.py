@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from configs.serving import PolicyConfig
+from configs.policies import PolicyConfig
 from configs.training import TrainConfig
 from deployments.storage import owned, runs
 from deployments.storage.ownership import owned_by_us
@@ -65,7 +65,7 @@ def open_session(
         if config.weights.root is None:
             stack.callback(runs.remove_weights, root)
         else:  # it stays
-            stack.enter_context(_store_of_ours(root))
+            stack.enter_context(store_of_ours(root))
         if joined is not None:
             served = application.served_policy(joined, config.serving.policy)
             yield stack.enter_context(join_session(as_served(config, served, root), run, model, root, joined))
@@ -79,15 +79,16 @@ def open_session(
 
 
 @contextmanager
-def _store_of_ours(root: str) -> Iterator[None]:
-    """Two runs that published to one store would train on each other's policy. Behind a URI there is no lock: there the
-    second one's first version is refused, because it does not follow the latest."""
+def store_of_ours(root: str, deadline_s: float = 45.0) -> Iterator[None]:
+    """Two runs that published to one store would train on each other's policy. Waits at most `deadline_s` for the end
+    of the other one. Raises RunInUse. Behind a URI there is no lock: there the second one's first version is refused,
+    because it does not follow the latest."""
     if "://" in root:
         yield
         return
     folder = Path(root)
     folder.mkdir(parents=True, exist_ok=True)
-    with owned_by_us(folder):
+    with owned_by_us(folder, deadline_s):
         yield
 
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs.serving import PolicyConfig
+from configs.policies import PolicyConfig
 from deployments.engines.base import AsgiApp, Breaker, EngineUnhealthy
 from deployments.engines.vllm.heartbeat import Heartbeat
 from deployments.engines.vllm.openai import openai_application

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from configs.serving import EngineConfig
+from configs.policies import EngineConfig
 
 if TYPE_CHECKING:
     pass

@@ -17,7 +17,8 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
-from configs.serving import PolicyConfig, ServeConfig
+from configs.policies import PolicyConfig
+from configs.serving import ServeConfig
 from deployments.client.batcher import Batcher
 from deployments.client.handle import abandon_on
 from deployments.errors import PolicyError

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from configs.base import PACKAGE_DIR, ConfigError
-from configs.serving import EngineConfig, ServeConfig
+from configs.policies import EngineConfig
+from configs.serving import ServeConfig
 
 
 def serve(*policies: dict[str, Any], **fields: Any) -> ServeConfig:

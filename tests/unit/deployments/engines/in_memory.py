@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from configs.serving import PolicyConfig
+from configs.policies import PolicyConfig
 from deployments.engines.base import AsgiApp, Breaker
 from deployments.errors import PolicyError
 from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from configs.serving import PolicyConfig
+from configs.policies import PolicyConfig
 from deployments.engines.base import EngineUnhealthy
 from deployments.protocol.exchange import HttpCall, HttpHead
 from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult, Sampling

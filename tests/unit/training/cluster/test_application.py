@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.serving import EngineConfig, PolicyConfig
+from configs.policies import EngineConfig, PolicyConfig
 from training.cluster import application
 from training.cluster.application import check_servable
 from training.cluster.errors import ClusterError

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from configs.serving import PolicyConfig
+from configs.policies import PolicyConfig
 from deployments.engines.base import EngineUnhealthy
 from deployments.engines.vllm.engine import CACHED_PARAMETERS, CACHED_WITH_BANS, VllmEngine
 from deployments.protocol.generate import GenerateFailure, GenerateRequest, Sampling
