@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
+from configs.acting import ActConfig
 from configs.base import Strict
+
+
+def _kind(policy: Any) -> str:
+    """The policy's `kind`, which may be left out for vllm."""
+    return policy.get("kind", "vllm") if isinstance(policy, dict) else policy.kind
 
 
 class EngineConfig(Strict):
@@ -98,19 +105,60 @@ class ReplicaConfig(Strict):
         return self
 
 
-class PolicyConfig(Strict):
-    """One policy: a model, its engine, its replicas."""
+class BasePolicy(Strict):
+    """What policies of every kind have."""
 
-    kind: Literal["vllm"] = Field("vllm", description="The engine: vllm, for language and vision-language models.")
     name: str = Field("policy", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name in routes and answers.")
-    model: str = Field(description="A folder in Hugging Face format, or a name on the hub.")
     weights_root: str | None = Field(
         None,
         description="Weight store from which versions are taken (a folder or an s3:// URI); None: the weights never "
         "change.",
     )
-    engine: EngineConfig = Field(default_factory=EngineConfig, description="The vLLM engine of each replica.")
     replicas: ReplicaConfig = Field(default_factory=ReplicaConfig, description="How many replicas, and their limits.")
     request_deadline_s: float = Field(120.0, gt=0, description="Deadline of a request that names none, in seconds.")
+    warmup: bool = Field(True, description="Answer once before a replica counts as ready: the first answer is slow.")
+    act: ActConfig = Field(default_factory=ActConfig, description="How the policy acts.")
+
+
+class PolicyConfig(BasePolicy):
+    """A language or vision-language policy on vLLM."""
+
+    kind: Literal["vllm"] = Field("vllm", description="The engine: vllm, for language and vision-language models.")
+    model: str = Field(description="A folder in Hugging Face format, or a name on the hub.")
+    engine: EngineConfig = Field(default_factory=EngineConfig, description="The vLLM engine of each replica.")
     max_new_tokens: int = Field(1024, ge=1, description="Most tokens that a request may ask for (`max_tokens`).")
-    warmup: bool = Field(True, description="Generate once with log-probabilities before a replica counts as ready.")
+
+
+class ChunkPolicy(BasePolicy):
+    """A robot policy that answers an observation with a chunk of actions."""
+
+    kind: Literal["chunks"] = Field("chunks", description="The engine: chunks, for robot policies.")
+    checkpoint: str = Field(description="Folder with train_config.json and model.safetensors.")
+    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="Where the model runs; auto: on a GPU if any.")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="Type of the weights and of the computation.")
+    max_batch: int = Field(16, ge=1, description="Observations that are answered in one forward pass.")
+    batch_window_ms: float = Field(
+        2.0, ge=0, description="Milliseconds that an idle engine waits for more observations to join a batch."
+    )
+    flow_steps: int = Field(10, ge=1, description="Integration steps from noise to actions.")
+    compile: bool = Field(False, description="Compile the model with torch.compile; slower to start.")
+
+
+class ProviderPolicy(BasePolicy):
+    """A vision-language policy behind an API, reached through litellm."""
+
+    kind: Literal["provider"] = Field("provider", description="The engine: provider, for models behind an API.")
+    model: str = Field(description="Model by litellm's name, e.g. openai/gpt-4o; VLM_MODEL in the environment wins.")
+    api_base: str | None = Field(None, description="Address of the API where it is not the provider's own.")
+    rate_limits: Path | None = Field(None, description="File rate_limits.yaml; its limits hold over all replicas.")
+    concurrency: int = Field(32, ge=1, description="Calls of one replica at a time; CONCURRENCY_LIMIT wins.")
+    timeout_s: float = Field(60.0, gt=0, description="Longest call of the API, in seconds; TIMEOUT wins.")
+    retries: int = Field(2, ge=0, description="Further tries of a call that failed for a passing reason.")
+
+
+AnyPolicy = Annotated[
+    Annotated[PolicyConfig, Tag("vllm")]
+    | Annotated[ChunkPolicy, Tag("chunks")]
+    | Annotated[ProviderPolicy, Tag("provider")],
+    Discriminator(_kind),
+]

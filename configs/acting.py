@@ -1,0 +1,105 @@
+"""Schema of acting: how observations become prompts, and what keeps the answers of a policy within bounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from configs.base import Strict
+
+
+class SafetyConfig(Strict):
+    """What every action of a policy is held to. All lists have one entry per action dimension, in the robot's units."""
+
+    low: list[float] | None = Field(None, description="Smallest value of each dimension; None: no lower bound.")
+    high: list[float] | None = Field(None, description="Largest value of each dimension; None: no upper bound.")
+    max_delta: list[float] | None = Field(
+        None, description="Largest change of each dimension from one step to the next; None: any."
+    )
+    workspace_low: list[float] | None = Field(
+        None,
+        description="Corner of the box in which state plus summed actions must stay, first dimensions; None: none.",
+    )
+    workspace_high: list[float] | None = Field(None, description="The opposite corner; set together with the first.")
+    fallback: Literal["hold", "no_op", "error"] = Field(
+        "hold",
+        description="What answers instead of an action that is not finite or could not be read: hold (the last action "
+        "of the session, or the state), no_op (zeros), error (the request fails).",
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        pairs = (
+            ("low", self.low, "high", self.high),
+            ("workspace_low", self.workspace_low, "workspace_high", self.workspace_high),
+        )
+        for low_name, low, high_name, high in pairs:
+            if low is None or high is None:
+                continue
+            if len(low) != len(high):
+                raise ValueError(
+                    f"{low_name} has {len(low)} entries and {high_name} {len(high)}: give one per dimension"
+                )
+            if any(a > b for a, b in zip(low, high, strict=True)):
+                raise ValueError(f"{low_name} is above {high_name} in some dimension: swap the two values")
+        if (self.workspace_low is None) != (self.workspace_high is None):
+            raise ValueError("workspace_low and workspace_high belong together: set both or none")
+        if self.max_delta is not None and any(delta < 0 for delta in self.max_delta):
+            raise ValueError("max_delta must not be negative in any dimension")
+        return self
+
+
+class ArmConfig(Strict):
+    """A robot arm behind a vision-language policy: `POST /act`."""
+
+    action_bounds: Path | None = Field(
+        None, description="File action_bounds.json with the statistics of each axis; None: BridgeData's."
+    )
+    action_order: list[Literal["x", "y", "z", "tilt", "roll", "rotation", "gripper"]] = Field(
+        default=["x", "y", "z", "tilt", "roll", "rotation", "gripper"],
+        min_length=7,
+        max_length=7,
+        description="Which axis stands where in the answer. A robot that wants (roll, pitch, yaw) has tilt and roll "
+        "exchanged: x, y, z, roll, tilt, rotation, gripper.",
+    )
+    answer: Literal["list", "dict"] = Field(
+        "list",
+        description="Shape of the answer: a bare list of seven numbers, or a dict with action, success and info.",
+    )
+    max_history_steps: int = Field(8, ge=0, description="Earlier steps of a session that the prompt shows.")
+    temperature: float = Field(0.7, ge=0, le=2, description="Sampling temperature of the answer.")
+    max_tokens: int = Field(512, ge=16, description="Longest answer, in tokens.")
+
+    @model_validator(mode="after")
+    def _each_axis_once(self) -> Self:
+        if len(set(self.action_order)) != len(self.action_order):
+            raise ValueError("action_order must name each of the seven axes once")
+        return self
+
+
+class GameConfig(Strict):
+    """A MineRL player behind a vision-language policy: `POST /get_action`."""
+
+    camera_convention: Literal["pitch_yaw", "yaw_pitch"] = Field(
+        "pitch_yaw", description="Order of the two camera angles in what the model is asked for; answers: pitch, yaw."
+    )
+
+
+class ActConfig(Strict):
+    """How a policy acts."""
+
+    arm: ArmConfig | None = Field(None, description="Robot arm behind a vision-language policy; None: /act is off.")
+    game: GameConfig | None = Field(None, description="MineRL player behind one; None: /get_action is off.")
+    safety: SafetyConfig = Field(default_factory=SafetyConfig, description="What every action is held to.")
+    freshest: bool = Field(
+        True,
+        description="When observations of one session queue up, answer the older ones from the newest one's inference.",
+    )
+    session_idle_s: float = Field(
+        600.0, gt=0, description="Seconds without a request after which a history is dropped."
+    )
+    max_sessions: int = Field(1024, ge=1, description="Sessions whose history is kept; the idlest goes first.")
+    max_pixels: int = Field(4_194_304, ge=1, description="Largest image, height times width; a larger one is refused.")
+    max_images: int = Field(16, ge=1, description="Most images of one request, history included.")
