@@ -23,10 +23,15 @@ class SafetyConfig(Strict):
         description="Corner of the box in which state plus summed actions must stay, first dimensions; None: none.",
     )
     workspace_high: list[float] | None = Field(None, description="The opposite corner; set together with the first.")
+    relative: list[bool] | None = Field(
+        None,
+        description="Which dimensions are changes of the state (true) and which are targets (false); None: for an arm all "
+        "but the gripper are changes, for a chunk policy all are targets.",
+    )
     fallback: Literal["hold", "no_op", "error"] = Field(
         "hold",
-        description="What answers instead of an action that is not finite or could not be read: hold (the last action "
-        "of the session, or the state), no_op (zeros), error (the request fails).",
+        description="What answers instead of an action that is not finite or could not be read: hold (the robot stays "
+        "where it is: zero for a change, the last target or the state for a target), no_op (zeros), error (the request fails).",
     )
 
     @model_validator(mode="after")
@@ -57,6 +62,10 @@ class ArmConfig(Strict):
     action_bounds: Path | None = Field(
         None, description="File action_bounds.json with the statistics of each axis; None: BridgeData's."
     )
+    statistics: dict[str, Path] = Field(
+        default_factory=dict,
+        description="Further files of that form, by the name that a request gives as unnorm_key; bridge_orig is built in.",
+    )
     action_order: list[Literal["x", "y", "z", "tilt", "roll", "rotation", "gripper"]] = Field(
         default=["x", "y", "z", "tilt", "roll", "rotation", "gripper"],
         min_length=7,
@@ -85,6 +94,10 @@ class GameConfig(Strict):
     camera_convention: Literal["pitch_yaw", "yaw_pitch"] = Field(
         "pitch_yaw", description="Order of the two camera angles in what the model is asked for; answers: pitch, yaw."
     )
+    tasks: dict[str, str] = Field(
+        default_factory=dict,
+        description="Further tasks by name: what the player is told to do. The four of BASALT are known.",
+    )
 
 
 class ActConfig(Strict):
@@ -101,6 +114,9 @@ class ActConfig(Strict):
         600.0, gt=0, description="Seconds without a request after which a history is dropped."
     )
     max_sessions: int = Field(1024, ge=1, description="Sessions whose history is kept; the idlest goes first.")
+    max_history_mib: int = Field(
+        512, ge=1, description="Memory of all histories together, in MiB; beyond it the idlest session is forgotten."
+    )
     max_pixels: int = Field(4_194_304, ge=1, description="Largest image, height times width; a larger one is refused.")
     max_image_bytes: int = Field(
         33_554_432, ge=1024, description="Largest image as it is sent, encoded or as an array, in bytes."
