@@ -25,13 +25,14 @@ class SafetyConfig(Strict):
     workspace_high: list[float] | None = Field(None, description="The opposite corner; set together with the first.")
     relative: list[bool] | None = Field(
         None,
-        description="Which dimensions are changes of the state (true) and which are targets (false); None: for an arm all "
-        "but the gripper are changes, for a chunk policy all are targets.",
+        description="Which dimensions are changes of the state (true) and which are targets (false); None: for an "
+        "arm all but the gripper are changes, for a chunk policy all are targets.",
     )
     fallback: Literal["hold", "no_op", "error"] = Field(
         "hold",
         description="What answers instead of an action that is not finite or could not be read: hold (the robot stays "
-        "where it is: zero for a change, the last target or the state for a target), no_op (zeros), error (the request fails).",
+        "where it is: zero for a change, the last target or the state for a target), no_op (zeros), error (the request "
+        "fails).",
     )
 
     @model_validator(mode="after")
@@ -64,7 +65,8 @@ class ArmConfig(Strict):
     )
     statistics: dict[str, Path] = Field(
         default_factory=dict,
-        description="Further files of that form, by the name that a request gives as unnorm_key; bridge_orig is built in.",
+        description="Further files of that form, by the name that a request gives as unnorm_key; bridge_orig is built "
+        "in.",
     )
     action_order: list[Literal["x", "y", "z", "tilt", "roll", "rotation", "gripper"]] = Field(
         default=["x", "y", "z", "tilt", "roll", "rotation", "gripper"],

@@ -15,7 +15,7 @@ class Counts:
 
     answers: "act" or "play". unreadable: answers of a model that could not be read, "act" or "play".
     interventions: actions that were changed on their way out, by what was done. superseded: observations that were
-    answered from a newer one of their session, "act" or "play". failures: requests that ended in a PolicyError, by kind.
+    answered from a newer one of their session, "act" or "play". failures: requests that failed, by the kind of error.
     """
 
     answers: Counter[tuple[str, str]] = field(default_factory=Counter)

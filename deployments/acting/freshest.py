@@ -59,8 +59,8 @@ class Freshest(Generic[Q, A]):
         answer is for, the newest last. Raises what `infer` raises."""
         line = self._lines.setdefault(key, _Line())
         waiter: _Waiter[Q, A] = _Waiter(request, asyncio.get_running_loop().create_future())
-        if line.running is not None and line.asked[-1].request.request_id == request.request_id:
-            line.asked.insert(0, waiter)  # a retry of what is being inferred
+        if self._repeats(line, request):
+            line.asked.insert(0, waiter)
         else:
             line.waiting.append(waiter)
         if line.running is None:
@@ -104,6 +104,12 @@ class Freshest(Generic[Q, A]):
             self._start(key, line, infer)
         else:
             del self._lines[key]
+
+    @staticmethod
+    def _repeats(line: _Line[Q, A], request: Q) -> bool:
+        """Whether this is a retry of what is being inferred, for somebody who still waits."""
+        wanted = any(not waiter.answered.done() for waiter in line.asked)
+        return wanted and line.asked[-1].request.request_id == request.request_id
 
     @staticmethod
     def _leave(line: _Line[Q, A], waiter: _Waiter[Q, A]) -> None:

@@ -116,7 +116,7 @@ def frame_from_array(array: NDArray[np.generic], limits: ImageLimits) -> Frame:
     _check_shape(array.shape)
     _check_pixels(array.shape[0], array.shape[1], limits)
     if array.dtype == np.uint8:
-        return _finished(array)
+        return _finished(array.copy() if array.flags.writeable else array)
     if array.dtype.kind in "ui":
         return _finished(_from_integers(array))
     if array.dtype.kind == "f":

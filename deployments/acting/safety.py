@@ -64,10 +64,7 @@ class Safety:
         Raises PolicyError: "invalid_request" without a position that the workspace needs, "engine_failed" where an
         action is not finite and the fallback is an error, or there is nothing to hold.
         """
-        if self._needed and (position is None or len(position) < self._needed):
-            raise PolicyError(
-                "invalid_request", f"this policy keeps to a workspace: send a state of at least {self._needed} numbers"
-            )
+        self.check_position(position)
         where = np.zeros(len(self._relative))
         where[: self._needed] = 0.0 if position is None else position[: self._needed]
         taken: list[Intervention] = []
@@ -82,6 +79,13 @@ class Safety:
             rows.append(safe)
             previous = safe
         return Safe(np.stack(rows), tuple(dict.fromkeys(taken)))
+
+    def check_position(self, position: Vector | None) -> None:
+        """Raises PolicyError("invalid_request") for a position from which the workspace cannot be kept."""
+        if self._needed and (position is None or len(position) < self._needed):
+            raise PolicyError(
+                "invalid_request", f"this policy keeps to a workspace: send a state of at least {self._needed} numbers"
+            )
 
     def instead(self, previous: Vector | None, position: Vector | None) -> Safe:
         """[1, D] for an answer that could not be read. Raises PolicyError as `apply`."""

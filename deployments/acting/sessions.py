@@ -27,8 +27,8 @@ class Session:
 
 
 class Sessions:
-    """`max_idle_s`: a session that was not used for that long is forgotten. Beyond `max_sessions`, or beyond `max_bytes`
-    of frames in all of them together, the idlest is."""
+    """`max_idle_s`: a session that was not used for that long is forgotten. Beyond `max_sessions`, or beyond
+    `max_bytes` of frames in all of them together, the idlest is."""
 
     def __init__(
         self, max_sessions: int, max_bytes: int, max_idle_s: float, clock: Callable[[], float] = time.monotonic
@@ -61,8 +61,8 @@ class Sessions:
         return session
 
     def add(self, session: Session, step: PastStep | None, action: Vector, max_steps: int) -> None:
-        """Remembers an answer. Does nothing for a session that was forgotten while the answer was made: a reset must not
-        be followed by a step from before it."""
+        """Remembers an answer. Does nothing for a session that was forgotten while the answer was made:
+        a step from before a reset must not follow it."""
         if self._sessions.get(session.key) is not session:
             return
         session.last_action = action
@@ -74,7 +74,7 @@ class Sessions:
         self._make_room(session)
 
     def forget(self, key: SessionKey) -> None:
-        """Starts the session anew; one that is not known is no error."""
+        """The next request of that key begins a new session. One that is not known is no error."""
         if key in self._sessions:
             self._drop(key)
 

@@ -15,6 +15,19 @@ Frame = NDArray[np.uint8]  # [H, W, 3], RGB, C-contiguous; whatever a client sen
 Vector = NDArray[np.float32]  # [D]
 Actions = NDArray[np.float32]  # [horizon, D], in the robot's own units
 
+# How the id of a session begins that stands for an address: several robots or players may share it.
+ADDRESS_SESSION = "address "
+
+
+def is_one_client(session_id: str) -> bool:
+    """Whether all requests of a session come from one robot or player, so that its newest observation makes the older
+    ones worthless. Not so without an id, and not for an address, behind which there may be several.
+
+    >>> is_one_client("arm 3"), is_one_client("address 10.0.0.7"), is_one_client("")
+    (True, False, False)
+    """
+    return bool(session_id) and not session_id.startswith(ADDRESS_SESSION)
+
 
 @dataclass(frozen=True, slots=True)
 class Observation:

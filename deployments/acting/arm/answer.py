@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from deployments.acting.answers import UnreadableAnswer, object_in
 from deployments.acting.arm.axes import AXES, GRIPPER, Axis
 
-# Axis -> signed size in -1..1, positive in the axis's positive direction (the gripper: 1 open, -1 closed); None: the axis is
-# left alone.
+# Axis -> signed size in -1..1, positive in the positive direction of the axis (the gripper: 1 open, -1 closed); None:
+# the axis is left alone.
 Move = Mapping[Axis, float | None]
 
 _NOTHING = ("", "null", "none", "no change", "nothing")

@@ -10,7 +10,7 @@ Axis = Literal["x", "y", "z", "tilt", "roll", "rotation", "gripper"]
 
 @dataclass(frozen=True, slots=True)
 class Directions:
-    """`positive` and `negative`: how a model says that the axis's number grows or shrinks. `meaning`: for the prompt."""
+    """How a model says that the number of an axis grows (`positive`) or shrinks. `meaning` is for the prompt."""
 
     positive: str
     negative: str

@@ -14,28 +14,34 @@ _GRIPPER_OPEN = 0.39  # contract: what a WidowX reports with its fingers fully o
 
 def arm_turns(observation: Observation, history: Sequence[PastStep]) -> list[ChatTurn]:
     """The conversation that asks for one step: the rules, what happened before (oldest first), and what is seen now.
-
-    Raises PolicyError("invalid_request") without an image, or for a state that is not the eight numbers of contract.
-    """
-    frames = _frames(observation)
+    `observation` has passed `check_observation`."""
     now = [f"Task: {observation.instruction}"]
     if observation.state is not None:
         now.append(state_text(observation.state))
     now.append("This is what the camera shows now. Which step comes next? Answer with the JSON object.")
     past = [turn for number, step in enumerate(history, 1) for turn in _past_turns(number, step)]
-    return [ChatTurn("system", _RULES), *past, ChatTurn("user", "\n".join(now), frames)]
+    return [ChatTurn("system", _RULES), *past, ChatTurn("user", "\n".join(now), seen(observation))]
 
 
-def state_text(state: Vector) -> str:
-    """One line that a model can read, from (x, y, z, rx, ry, rz, 0, gripper) in metres and radians.
-
-    Raises PolicyError("invalid_request") for another length.
-    """
-    if len(state) != _STATE_LENGTH:
+def check_observation(observation: Observation) -> None:
+    """Raises PolicyError("invalid_request") without an image, or for a state that is not eight numbers."""
+    if not seen(observation):
+        raise PolicyError("invalid_request", "this policy needs at least one image")
+    state = observation.state
+    if state is not None and len(state) != _STATE_LENGTH:
         raise PolicyError(
             "invalid_request",
             f"proprio must be {_STATE_LENGTH} numbers (x, y, z, rx, ry, rz, 0, gripper), got {len(state)}",
         )
+
+
+def seen(observation: Observation) -> tuple[Frame, ...]:
+    """The images of the cameras that sent one."""
+    return tuple(image for image in observation.images if image is not None)
+
+
+def state_text(state: Vector) -> str:
+    """One line that a model can read, from (x, y, z, rx, ry, rz, 0, gripper) in metres and radians."""
     x, y, z, rx, ry, rz, _, gripper = map(float, state)
     opened = round(100 * min(max(gripper / _GRIPPER_OPEN, 0.0), 1.0))
     return (
@@ -47,13 +53,6 @@ def state_text(state: Vector) -> str:
 def gripper_target(state: Vector) -> float:
     """1.0 when the fingers are more open than closed, else 0.0. `state` has the eight numbers of `state_text`."""
     return 1.0 if float(state[-1]) > _GRIPPER_OPEN / 2 else 0.0
-
-
-def _frames(observation: Observation) -> tuple[Frame, ...]:
-    frames = tuple(image for image in observation.images if image is not None)
-    if not frames:
-        raise PolicyError("invalid_request", "a policy that sees needs at least one image")
-    return frames
 
 
 def _past_turns(number: int, step: PastStep) -> list[ChatTurn]:
