@@ -29,7 +29,7 @@ TASKS: Mapping[str, str] = {
 }
 
 _CAMERA_LIMIT = 180.0  # degrees
-_LONGEST_REASONING = 160  # characters; bounds what guided decoding may write, so that the answer ends in time
+_LONGEST_REASONING = 120  # characters; bounds what guided decoding may write. xgrammar cannot repeat beyond 128
 _PRESSED: Mapping[object, int] = {0: 0, 1: 1, "0": 0, "1": 1, "false": 0, "true": 1}
 
 

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,12 +85,12 @@ def frame_from_base64(text: str, limits: ImageLimits) -> Frame:
     return frame_from_encoded(bytes_from_base64(text, limits.max_bytes), limits)
 
 
-def frame_from_nested(rows: Sequence[object], limits: ImageLimits) -> Frame:
+def frame_from_nested(rows: Sequence[Any], limits: ImageLimits) -> Frame:
     """Lists in lists [H][W][3], as JSON has them; integers are 0..255, floats as in `frame_from_array`."""
     height, width = _nested_size(rows, limits)
-    flat = chain.from_iterable(chain.from_iterable(rows))  # type: ignore[arg-type]
+    flat = chain.from_iterable(chain.from_iterable(rows))
     try:
-        return _finished(np.frombuffer(bytes(flat), np.uint8).reshape(height, width, 3))  # type: ignore[arg-type]
+        return _finished(np.frombuffer(bytes(flat), np.uint8).reshape(height, width, 3))
     except (TypeError, ValueError):  # not all are integers of one byte: the slower way, which knows what is wrong
         return frame_from_array(_float_rows(rows, height, width), limits)
 
@@ -179,21 +179,21 @@ def _from_floats(array: NDArray[np.generic]) -> NDArray[np.uint8]:
     return np.rint(np.clip(values / top, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
-def _nested_size(rows: object, limits: ImageLimits) -> tuple[int, int]:
+def _nested_size(rows: Sequence[Any], limits: ImageLimits) -> tuple[int, int]:
     """(H, W) of lists in lists, all rows and pixels looked at by their lengths alone."""
-    sizes = []
-    level = rows
+    sizes: list[int] = []
+    level: Any = rows
     while isinstance(level, list | tuple) and len(sizes) <= 4:
         sizes.append(len(level))
         level = level[0] if level else None
     _check_shape(tuple(sizes))
     height, width, _ = sizes
     _check_pixels(height, width, limits)
-    if set(map(type, rows)) - {list, tuple} or set(map(len, rows)) != {width}:  # type: ignore[arg-type, call-overload]
+    if set(map(type, rows)) - {list, tuple} or set(map(len, rows)) != {width}:
         raise PolicyError(
             "invalid_request", f"every row of the image must be a list of {width} pixels, as the first is"
         )
-    pixels = chain.from_iterable(rows)  # type: ignore[call-overload]
+    pixels = chain.from_iterable(rows)
     try:
         ragged = set(map(len, pixels)) != {3}
     except TypeError:
@@ -203,9 +203,9 @@ def _nested_size(rows: object, limits: ImageLimits) -> tuple[int, int]:
     return height, width
 
 
-def _float_rows(rows: Sequence[object], height: int, width: int) -> NDArray[np.generic]:
+def _float_rows(rows: Sequence[Any], height: int, width: int) -> NDArray[np.generic]:
     """[H, W, 3] of float64, or of int64 where all are integers."""
-    numbers = list(chain.from_iterable(chain.from_iterable(rows)))  # type: ignore[arg-type]
+    numbers = list(chain.from_iterable(chain.from_iterable(rows)))
     kinds = set(map(type, numbers))
     if kinds - {int, float}:
         raise PolicyError("invalid_request", "every pixel of the image must be a list of 3 numbers, as the first is")

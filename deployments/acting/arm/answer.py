@@ -13,7 +13,7 @@ from deployments.acting.arm.axes import AXES, GRIPPER, Axis
 Move = Mapping[Axis, float | None]
 
 _NOTHING = ("", "null", "none", "no change", "nothing")
-_LONGEST_REASON = 48  # characters; bounds what guided decoding may write, so that the answer ends within max_tokens
+_LONGEST_REASON = 32  # characters; bounds what guided decoding may write, so that the answer ends within max_tokens
 _SIZES = [round(0.05 * step, 2) for step in range(21)]
 
 
