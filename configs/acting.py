@@ -79,7 +79,7 @@ class ArmConfig(Strict):
         "list",
         description="Shape of the answer: a bare list of seven numbers, or a dict with action, success and info.",
     )
-    max_history_steps: int = Field(8, ge=0, description="Earlier steps of a session that the prompt shows.")
+    max_history_steps: int = Field(4, ge=0, description="Earlier steps of a session that the prompt shows.")
     temperature: float = Field(0.7, ge=0, le=2, description="Sampling temperature of the answer.")
     max_tokens: int = Field(512, ge=16, description="Longest answer, in tokens.")
 
@@ -117,10 +117,21 @@ class ActConfig(Strict):
     )
     max_sessions: int = Field(1024, ge=1, description="Sessions whose history is kept; the idlest goes first.")
     max_history_mib: int = Field(
-        512, ge=1, description="Memory of all histories together, in MiB; beyond it the idlest session is forgotten."
+        512,
+        ge=1,
+        description="Memory of all histories of the policy in an ingress, in MiB; beyond it the idlest session "
+        "is forgotten.",
     )
     max_pixels: int = Field(4_194_304, ge=1, description="Largest image, height times width; a larger one is refused.")
     max_image_bytes: int = Field(
         33_554_432, ge=1024, description="Largest image as it is sent, encoded or as an array, in bytes."
     )
-    max_images: int = Field(16, ge=1, description="Most images of one request, history included.")
+    max_images: int = Field(
+        8,
+        ge=1,
+        description="Most images of one request, history included; no more than the engine takes in one prompt. Of a "
+        "session's own history the newest that fit are shown.",
+    )
+    max_text_chars: int = Field(
+        8192, ge=1, description="Longest instruction, and longest description of an earlier step, in characters."
+    )

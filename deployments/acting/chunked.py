@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from configs.acting import ActConfig
 from configs.base import ConfigError
 from deployments.acting.counts import Counts
-from deployments.acting.observations import decoded
+from deployments.acting.observations import check_text, decoded
 from deployments.acting.safety import Safety
 from deployments.acting.sessions import Sessions
 from deployments.chunks.transforms import cameras
@@ -60,6 +60,7 @@ class ChunkedPolicy:
         """Raises PolicyError for a request that cannot be answered."""
         shape, safety = await self._known()
         observation = request.observation
+        check_text(observation.instruction, "the instruction", self._config.max_text_chars)
         if observation.state is None:
             raise PolicyError("invalid_request", "Robot state is required but was not provided in the request")
         if len(observation.state) > shape.state_dim:

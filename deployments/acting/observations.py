@@ -48,6 +48,12 @@ class ImageLimits:
         return ImageLimits(config.max_pixels, config.max_image_bytes)
 
 
+def check_text(text: str, what: str, max_chars: int) -> None:
+    """Raises PolicyError("too_large"): a prompt of megabytes would hold up everybody while it is encoded."""
+    if len(text) > max_chars:
+        raise PolicyError("too_large", f"{what} has {len(text)} characters; the limit is {max_chars}")
+
+
 async def decoded(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """`function(*args)` in a small pool of threads, so that decoding never holds up the event loop."""
     loop = asyncio.get_running_loop()

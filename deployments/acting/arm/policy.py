@@ -15,6 +15,7 @@ from deployments.acting.arm.axes import GRIPPER
 from deployments.acting.arm.prompt import arm_turns, check_observation, gripper_target, seen
 from deployments.acting.arm.statistics import action_of, chosen, statistics_of
 from deployments.acting.counts import Counts
+from deployments.acting.observations import check_text
 from deployments.acting.safety import Safe, Safety
 from deployments.acting.sessions import Session, Sessions
 from deployments.errors import PolicyError
@@ -43,6 +44,7 @@ class ArmPolicy:
         self._name = name
         self._arm = arm
         self._max_images = config.max_images
+        self._max_text_chars = config.max_text_chars
         self._chat = chat
         self._sessions = sessions
         self._counts = counts
@@ -63,6 +65,9 @@ class ArmPolicy:
         """Raises PolicyError for a request that cannot be answered."""
         observation = request.observation
         check_observation(observation)
+        check_text(observation.instruction, "the instruction", self._max_text_chars)
+        for step in request.history or ():
+            check_text(step.description, "the description of an earlier step", self._max_text_chars)
         chosen(self._statistics, request.statistics)
         self._safety.check_position(self._position(observation.state))
         sent = [*observation.images, *(image for step in request.history or () for image in step.images)]

@@ -52,7 +52,11 @@ class Replicas:
 def policy(replicas: Replicas, **safety: Any) -> tuple[ChunkedPolicy, Counts]:
     counts = Counts()
     config = ActConfig(safety=SafetyConfig(**safety))
-    return ChunkedPolicy("robot", config, replicas, Sessions(9, 10**6, 60, clock=lambda: 0.0), counts), counts
+    return ChunkedPolicy("robot", config, replicas, sessions(), counts), counts
+
+
+def sessions() -> Sessions:
+    return Sessions(9, 10**6, 60, clock=lambda: 0.0)
 
 
 def request(images: Any = (FRAME,), state: Any = STATE, **changes: Any) -> ActRequest:
@@ -170,6 +174,14 @@ async def test_what_cannot_be_answered_is_refused_before_the_replicas_are_asked(
     with pytest.raises(PolicyError, match=words) as refusal:
         await robot.check(asked)
     assert refusal.value.kind == "invalid_request"
+
+
+async def test_the_instruction_is_bounded() -> None:
+    robot = ChunkedPolicy("robot", ActConfig(max_text_chars=4), Replicas(), sessions(), Counts())
+
+    with pytest.raises(PolicyError, match="the instruction has 5 characters; the limit is 4") as refusal:
+        await robot.check(request())
+    assert refusal.value.kind == "too_large"
 
 
 async def test_nothing_committed_and_no_delay_is_fine() -> None:

@@ -19,6 +19,7 @@ from deployments.protocol.act import ActRequest, ChatRequest, ChatResult, Observ
 
 FORWARD = json.dumps({"x": ["forward", 1.0, "near"], "gripper": ["open gripper", 1, ""]})
 CLOSE = json.dumps({"z": ["down", 1.0, "reach"], "gripper": ["close gripper", 1, ""]})
+FRAME = np.zeros((2, 2, 3), np.uint8)
 STATE = np.array([0.5, 0, 0, 0, 0, 0, 0, 0.39], np.float32)
 
 
@@ -149,7 +150,6 @@ async def test_statistics_are_those_that_the_request_names() -> None:
 
 async def test_what_cannot_be_answered_is_refused_before_the_model_is_asked() -> None:
     arm, _ = policy(Model(FORWARD), max_images=2)
-    frame = np.zeros((2, 2, 3), np.uint8)
     await arm.check(request())
 
     with pytest.raises(PolicyError, match="at least one image"):
@@ -157,8 +157,21 @@ async def test_what_cannot_be_answered_is_refused_before_the_model_is_asked() ->
     with pytest.raises(PolicyError, match="proprio must be 8 numbers"):
         await arm.check(request(state=np.zeros(7, np.float32)))
     with pytest.raises(PolicyError, match="3 images: the policy takes at most 2") as refusal:
-        await arm.check(request(history=(PastStep((frame, frame), ""),)))
+        await arm.check(request(history=(PastStep((FRAME, FRAME), ""),)))
     assert refusal.value.kind == "too_large"
+
+
+async def test_text_is_bounded() -> None:
+    arm, _ = policy(Model(FORWARD), max_text_chars=8)
+    await arm.check(request(observation=Observation((FRAME,), "12345678"), history=(PastStep((), "12345678"),)))
+
+    for asked, words in (
+        (request(observation=Observation((FRAME,), "123456789")), "the instruction has 9 characters; the limit is 8"),
+        (request(observation=Observation((FRAME,), "1"), history=(PastStep((), "123456789"),)), "of an earlier step"),
+    ):
+        with pytest.raises(PolicyError, match=words) as refusal:
+            await arm.check(asked)
+        assert refusal.value.kind == "too_large"
 
 
 def test_a_connection_is_tested_with_seven_zeros_and_without_the_model() -> None:
