@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from configs.base import ConfigError, Strict, YamlConfig
+from configs.bc import ModelSizes
 
 TRAIN_CONFIG = "train_config.json"
 
@@ -59,24 +60,6 @@ class Statistics(Strict):
 
     state: VectorStatistics = Field(description="Of the robot's state; its length is the most that a state may have.")
     action: VectorStatistics = Field(description="Of the actions, one entry per action dimension.")
-
-
-class ModelSizes(Strict):
-    """Sizes of the network."""
-
-    width: int = Field(96, ge=8, description="Width of all tokens.")
-    heads: int = Field(4, ge=1, description="Attention heads; they share the width.")
-    encoder_layers: int = Field(2, ge=1, description="Transformer layers over what is observed.")
-    expert_layers: int = Field(3, ge=1, description="Transformer layers over the chunk's actions.")
-    patch: int = Field(8, ge=1, description="Side of the square image patches that become a token, in pixels.")
-    prompt_words: int = Field(16, ge=1, description="Words of a prompt that are read; the rest is cut.")
-    vocabulary: int = Field(1024, ge=2, description="Entries of the table into which words are hashed.")
-
-    @model_validator(mode="after")
-    def _divides(self) -> Self:
-        if self.width % (2 * self.heads):
-            raise ValueError(f"width ({self.width}) must be a multiple of twice the heads ({self.heads})")
-        return self
 
 
 class ChunkDescription(YamlConfig):

@@ -37,6 +37,7 @@ class ChunkReplica:
         self._started = time.time()
         self._once = Once[ChunkAnswer](_is_result, self.config.repeat_window_s)
         self._calls: dict[str, list[asyncio.Task[Any]]] = {}
+        self._abandoned: set[asyncio.Task[Any]] = set()
         self._measure()
         engine = GuardedChunkEngine(start_engine(self.config), self.config.replicas.no_progress_s)
         self.engine: ChunkEngine = engine
@@ -71,7 +72,13 @@ class ChunkReplica:
         except TimeoutError:
             message = f"no answer within the {max(0.0, remaining_s):.3g} s that were left to the request"
             return GenerateFailure(request.request_id, "deadline_exceeded", message)
+        except asyncio.CancelledError:
+            if call not in self._abandoned:
+                raise  # the whole call was cancelled
+            call.uncancel()
+            return GenerateFailure(request.request_id, "cancelled", "the caller left before the answer was ready")
         finally:
+            self._abandoned.discard(call)
             self._calls[request.request_id].remove(call)
             if not self._calls[request.request_id]:
                 del self._calls[request.request_id]
@@ -94,6 +101,7 @@ class ChunkReplica:
         allowed; nothing is remembered, because a client that gave up may ask again under the same id."""
         for request_id in request_ids:
             for call in self._calls.get(request_id, [])[:1]:
+                self._abandoned.add(call)
                 call.cancel()
 
     async def ensure_version(self, version: int, deadline_s: float = 60.0) -> int:
