@@ -33,8 +33,13 @@ TINY: dict[str, Any] = {
 def save(folder: Path, description: ChunkDescription, weights: Mapping[str, Tensor]) -> None:
     """Writes the checkpoint whole or not at all. Raises ConfigError when `folder` holds something else."""
     with written_whole(folder) as staged:
-        (staged / TRAIN_CONFIG).write_text(json.dumps(description.dump(), indent=2))
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, staged / WEIGHTS)
+        write(staged, description, weights)
+
+
+def write(folder: Path, description: ChunkDescription, weights: Mapping[str, Tensor]) -> None:
+    """Writes the files of a checkpoint into an empty folder."""
+    (folder / TRAIN_CONFIG).write_text(json.dumps(description.dump(), indent=2))
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, folder / WEIGHTS)
 
 
 def load(folder: Path) -> FlowPolicy:

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from configs.bc import BCConfig, ChunkTraining
-from deployments.chunks.checkpoint import save, untrained
+from deployments.chunks.checkpoint import untrained, write
 from deployments.chunks.description import ChunkDescription, MeanStd, Statistics
 from deployments.chunks.model import FlowPolicy, Observed
 from deployments.chunks.predict import Predictor
 from deployments.chunks.prompts import word_ids
 from deployments.chunks.transforms import Normalizer
+from deployments.storage.atomic import written_whole
 from training.imitation.reaching import Demonstrations, closed_loop, demonstrations
 from training.tracking.intervals import Estimate
 
@@ -38,14 +39,15 @@ class Cloned:
 def clone(config: BCConfig, progress: Progress | None = None) -> Cloned:
     """Collects demonstrations, trains, writes the checkpoint to `config.output`, and tries the policy out.
 
-    The checkpoint appears whole at the end. Raises ConfigError when something else lies there.
+    The checkpoint appears whole at the end. Raises ConfigError, before it trains, when something else lies there.
     """
-    shown = demonstrations(config)
-    description = describe(config, shown)
-    model = untrained(description, config.seed)
-    before = success(model, config)
-    loss = train(model, shown, config, progress)
-    save(config.output, description, model.state_dict())
+    with written_whole(config.output) as staged:
+        shown = demonstrations(config)
+        description = describe(config, shown)
+        model = untrained(description, config.seed)
+        before = success(model, config)
+        loss = train(model, shown, config, progress)
+        write(staged, description, model.state_dict())
     return Cloned(before, success(model, config), loss)
 
 
