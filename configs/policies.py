@@ -117,7 +117,9 @@ class BasePolicy(Strict):
     follow: bool = Field(
         False, description="Take up each version that appears in weights_root, without a request that asks for it."
     )
-    follow_period_s: float = Field(1.0, gt=0, description="Seconds between two looks into a weights_root that is followed.")
+    follow_period_s: float = Field(
+        1.0, gt=0, description="Seconds between two looks into a weights_root that is followed."
+    )
     replicas: ReplicaConfig = Field(default_factory=ReplicaConfig, description="How many replicas, and their limits.")
     request_deadline_s: float = Field(120.0, gt=0, description="Deadline of a request that names none, in seconds.")
     warmup: bool = Field(True, description="Answer once before a replica counts as ready: the first answer is slow.")

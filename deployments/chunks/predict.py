@@ -90,9 +90,7 @@ class Predictor:
         batch = [*requests, *[requests[-1]] * (size - len(requests))]
         chunks = self._sample(self._observed(batch), self._noise(batch), self.flow_steps, self._prefix(batch))
         normalised = chunks[: len(requests), :, : self.model.description.action_dim].float().cpu().numpy()
-        return [
-            self._in_robots_units(request, chunk) for request, chunk in zip(requests, normalised, strict=True)
-        ]
+        return [self._in_robots_units(request, chunk) for request, chunk in zip(requests, normalised, strict=True)]
 
     def _observed(self, requests: Sequence[ChunkRequest]) -> Observed:
         description = self.model.description

@@ -24,7 +24,9 @@ def observed(batch: int, seed: int = 0) -> Observed:
     )
 
 
-def test_integrating_a_constant_velocity_arrives_exactly_there(model: FlowPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_integrating_a_constant_velocity_arrives_exactly_there(
+    model: FlowPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """From noise 1 with velocity 2 for one unit of time: 3, whatever the number of steps."""
     monkeypatch.setattr(model, "velocity", lambda context, actions, time: torch.full_like(actions, 2.0))
     noise = torch.ones(1, 10, 8)

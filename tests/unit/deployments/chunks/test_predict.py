@@ -108,7 +108,10 @@ def test_each_request_is_answered_in_the_units_that_it_names() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"images": np.zeros((2, 8, 8, 3), np.uint8)}, r"images must be uint8 \[2, 16, 16, 3\], got uint8 \[2, 8, 8, 3\]"),
+        (
+            {"images": np.zeros((2, 8, 8, 3), np.uint8)},
+            r"images must be uint8 \[2, 16, 16, 3\], got uint8 \[2, 8, 8, 3\]",
+        ),
         ({"images": np.zeros((2, 16, 16, 3), np.float32)}, "got float32"),
         ({"image_mask": np.ones(3, np.bool_)}, "image_mask"),
         ({"state": np.ones(33, np.float32)}, "at most 32 numbers"),
@@ -119,7 +122,9 @@ def test_each_request_is_answered_in_the_units_that_it_names() -> None:
         ({"committed": committed(rows=2, delay=-1)}, r"delay must lie in 0..2"),
     ],
 )
-def test_what_cannot_be_answered_is_refused_by_name(predict: Predictor, changes: dict[str, object], message: str) -> None:
+def test_what_cannot_be_answered_is_refused_by_name(
+    predict: Predictor, changes: dict[str, object], message: str
+) -> None:
     with pytest.raises(PolicyError, match=message) as refused:
         predict.check(request(**changes))
     assert refused.value.kind == "invalid_request"

@@ -51,7 +51,12 @@ def test_any_frame_fits_any_resolution_and_gives_the_same_bytes_again(h: int, w:
 
 @pytest.mark.parametrize(
     "frame",
-    [noise(4, 4).astype(np.float32), noise(4, 4)[:, :, 0], np.zeros((3, 8, 8), np.uint8), np.zeros((0, 4, 3), np.uint8)],
+    [
+        noise(4, 4).astype(np.float32),
+        noise(4, 4)[:, :, 0],
+        np.zeros((3, 8, 8), np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+    ],
 )
 def test_what_is_no_rgb_frame_is_refused(frame: np.ndarray) -> None:
     with pytest.raises(PolicyError, match=r"uint8 \[H, W, 3\]") as refused:

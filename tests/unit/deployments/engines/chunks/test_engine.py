@@ -116,7 +116,11 @@ async def test_an_older_version_changes_nothing(engine: ChunkPolicyEngine, folde
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"chunk_len": 12}, "chunk_len"), ({"model": {"width": 16, "heads": 2}}, "model"), ({"max_state_dim": 3}, "state")],
+    [
+        ({"chunk_len": 12}, "chunk_len"),
+        ({"model": {"width": 16, "heads": 2}}, "model"),
+        ({"max_state_dim": 3}, "state"),
+    ],
 )
 async def test_a_version_of_another_policy_is_refused_and_the_old_weights_answer(
     engine: ChunkPolicyEngine, tmp_path: Path, changes: dict[str, Any], message: str
