@@ -64,9 +64,7 @@ class ClosedLoopConfig(Strict):
 
     episodes: int = Field(100, ge=1, description="Episodes on tables that no demonstration showed.")
     first_seed: int = Field(0, description="Seed of the first one; the others follow.")
-    execute_steps: int = Field(
-        8, ge=1, description="Actions of a chunk that are executed before the next is asked for."
-    )
+    execute_steps: int = Field(8, ge=1, description="Actions of a chunk that are executed before another is asked for.")
     flow_steps: int = Field(10, ge=1, description="Integration steps from noise to actions.")
 
 

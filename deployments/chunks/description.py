@@ -88,7 +88,8 @@ class ChunkDescription(YamlConfig):
         for name, statistics in self.statistics.items():
             if len(statistics.action) != self.action_dim:
                 raise ValueError(
-                    f"statistics {name!r} have {len(statistics.action)} action dimensions, action_dim is {self.action_dim}"
+                    f"statistics {name!r} have {len(statistics.action)} action dimensions, action_dim is "
+                    f"{self.action_dim}"
                 )
             if len(statistics.state) > self.max_state_dim:
                 raise ValueError(
@@ -99,7 +100,7 @@ class ChunkDescription(YamlConfig):
             raise ValueError(f"name one of {', '.join(self.statistics)} in default_statistics")
         if self.default_statistics is not None and self.default_statistics not in self.statistics:
             raise ValueError(
-                f"default_statistics {self.default_statistics!r} is none of {', '.join(self.statistics)}: name one of them"
+                f"default_statistics {self.default_statistics!r} is none of {', '.join(self.statistics)}: name one"
             )
         return self
 

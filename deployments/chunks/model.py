@@ -1,8 +1,8 @@
 """A small flow-matching policy: camera frames, state and prompt in, a chunk of actions out. torch.
 
 What is observed becomes tokens (image patches, the state, the prompt's words), read by a transformer once. The action
-expert, a transformer over the chunk's positions that attends to them, gives the velocity of the flow from noise (time 0)
-to actions (time 1); an answer is its integral (pi0, arXiv 2410.24164; flow matching, arXiv 2210.02747).
+expert, a transformer over the chunk's positions that attends to them, gives the velocity of the flow from noise (at
+time 0) to actions (time 1); an answer is its integral (pi0, arXiv 2410.24164; flow matching, arXiv 2210.02747).
 
 Every position of the chunk has a flow time of its own: what is frozen stands at time 1 from the start, in training and
 in use, so that the rest is generated to continue it (training-time real-time chunking, arXiv 2512.05964).
@@ -56,25 +56,36 @@ class Context:
     mask: Tensor
 
 
+class Linear(nn.Linear):
+    """Of [B, T, in]. In use on a CPU each sample has a matrix product of its own, of the same shape whatever the size of
+    the batch: one product for all is computed by another kernel for another B, with other last bits."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        if tokens.is_cuda or torch.is_grad_enabled():
+            return F.linear(tokens, self.weight, self.bias)
+        batch = len(tokens)
+        return torch.baddbmm(self.bias.expand(batch, 1, -1), tokens, self.weight.t().expand(batch, -1, -1))
+
+
 class FlowPolicy(nn.Module):
     def __init__(self, description: ChunkDescription) -> None:
         super().__init__()
         self.description = description
         sizes, width = description.model, description.model.width
         patches = math.prod(side // sizes.patch for side in description.resolution)
-        self.patch = nn.Sequential(nn.Linear(3 * sizes.patch**2, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.patch = nn.Sequential(Linear(3 * sizes.patch**2, 2 * width), nn.GELU(), Linear(2 * width, width))
         self.place = nn.Parameter(torch.randn(description.num_cams, patches, width) * 0.1)
-        self.state = nn.Linear(description.max_state_dim, width)
+        self.state = Linear(description.max_state_dim, width)
         self.word = nn.Embedding(sizes.vocabulary, width)
         self.word_place = nn.Parameter(torch.randn(sizes.prompt_words, width) * 0.1)
         self.encoder = nn.ModuleList(EncoderBlock(width, sizes.heads) for _ in range(sizes.encoder_layers))
         self.observed_norm = nn.LayerNorm(width)
         self.action_in = nn.Sequential(
-            nn.Linear(description.max_action_dim + width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)
+            Linear(description.max_action_dim + width, 2 * width), nn.SiLU(), Linear(2 * width, width)
         )
         self.step_place = nn.Parameter(torch.randn(description.chunk_len, width) * 0.1)
         self.expert = nn.ModuleList(ExpertBlock(width, sizes.heads) for _ in range(sizes.expert_layers))
-        self.action_out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, description.max_action_dim))
+        self.action_out = nn.Sequential(nn.LayerNorm(width), Linear(width, description.max_action_dim))
 
     def observe(self, observed: Observed) -> Context:
         """Once per answer, however many steps are integrated."""
@@ -86,10 +97,10 @@ class FlowPolicy(nn.Module):
 
     def _tokens(self, observed: Observed) -> tuple[Tensor, Tensor]:
         """([B, N, width], mask [B, 1, 1, N])."""
-        patches = self.patch(self._patches(observed.images)) + self.place
-        batch, patches_per_camera = len(patches), patches.shape[2]
+        patches = self.patch(self._patches(observed.images)) + self.place.flatten(0, 1)
+        batch, patches_per_camera = len(patches), self.place.shape[1]
         words = self.word(observed.words) + self.word_place
-        state = self.state(observed.state)[:, None]
+        state = self.state(observed.state[:, None])
         mask = torch.cat(
             (
                 observed.image_mask.repeat_interleave(patches_per_camera, 1),
@@ -98,14 +109,14 @@ class FlowPolicy(nn.Module):
             ),
             1,
         )
-        return torch.cat((patches.flatten(1, 2), words, state), 1), mask.view(batch, 1, 1, -1)
+        return torch.cat((patches, words, state), 1), mask.view(batch, 1, 1, -1)
 
     def _patches(self, images: Tensor) -> Tensor:
-        """[B, C, H, W, 3] uint8 -> [B, C, patches, 3 patch^2] in [-1, 1]."""
+        """[B, C, H, W, 3] uint8 -> [B, C patches, 3 patch^2] in [-1, 1]."""
         side = self.description.model.patch
         batch, cams, height, width, _ = images.shape
         split = images.view(batch, cams, height // side, side, width // side, side, 3).transpose(3, 4)
-        flat = split.reshape(batch, cams, -1, 3 * side * side)
+        flat = split.reshape(batch, -1, 3 * side * side)
         return flat.to(self.place.dtype) / 127.5 - 1.0
 
     def velocity(self, context: Context, actions: Tensor, time: Tensor) -> Tensor:
@@ -157,9 +168,9 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
-        self.out = nn.Linear(width, width)
+        self.query = Linear(width, width)
+        self.key_value = Linear(width, 2 * width)
+        self.out = Linear(width, width)
 
     def keys_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         keys, values = self.key_value(tokens).chunk(2, 2)
@@ -175,7 +186,7 @@ class Attention(nn.Module):
 
 
 def _feed_forward(width: int) -> nn.Sequential:
-    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+    return nn.Sequential(nn.LayerNorm(width), Linear(width, 4 * width), nn.GELU(), Linear(4 * width, width))
 
 
 class EncoderBlock(nn.Module):

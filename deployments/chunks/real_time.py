@@ -36,8 +36,9 @@ def committed_after(chunk: Actions, executed: int, delay: int, max_delay: int | 
 def prefix_weights(horizon: int, prefix: int, delay: int) -> NDArray[np.float32]:
     """[horizon]: how strongly each row of a new chunk is tied to the `prefix` rows that are left of the running one.
 
-    1 for the first `delay` rows; then c (exp(c) - 1) / (e - 1) with c = (prefix - i) / (prefix - delay + 1), which falls
-    to nearly 0 at the end of the prefix; 0 behind it (equation 5 of arXiv 2506.07339). Needs delay <= prefix <= horizon.
+    1 for the first `delay` rows; then c (exp(c) - 1) / (e - 1) with c = (prefix - i) / (prefix - delay + 1), which
+    falls to nearly 0 at the end of the prefix; 0 behind it (equation 5 of arXiv 2506.07339). Needs delay <= prefix and
+    prefix <= horizon.
 
     >>> prefix_weights(horizon=4, prefix=2, delay=1).round(2).tolist()
     [1.0, 0.19, 0.0, 0.0]

@@ -62,15 +62,18 @@ class ChunkReplica:
 
     async def _in_time(self, request: ChunkRequest) -> ChunkAnswer:
         remaining_s = request.remaining_s(time.time())
+        if remaining_s <= 0:
+            message = f"the request reached a replica {-remaining_s:.3g} s after its deadline (or their clocks differ)"
+            return GenerateFailure(request.request_id, "deadline_exceeded", message)
         request = replace(request, deadline_s=remaining_s)
         call = asyncio.current_task()
         assert call is not None
         self._calls.setdefault(request.request_id, []).append(call)
         try:
-            async with asyncio.timeout(max(0.0, remaining_s)):
+            async with asyncio.timeout(remaining_s):
                 return await self._shared(request)
         except TimeoutError:
-            message = f"no answer within the {max(0.0, remaining_s):.3g} s that were left to the request"
+            message = f"no answer within the {remaining_s:.3g} s that were left to the request"
             return GenerateFailure(request.request_id, "deadline_exceeded", message)
         except asyncio.CancelledError:
             if call not in self._abandoned:

@@ -1,4 +1,4 @@
-"""An engine in its replica's process: loaded, brought to the versions that are asked for, watched, and ended. No Ray."""
+"""An engine in its replica's process: loaded, brought to the versions asked for, watched, and ended. No Ray."""
 
 from __future__ import annotations
 

@@ -44,8 +44,8 @@ def table(settings: ReachTable, split: Split) -> Reach:
 
 
 def demonstrations(config: BCConfig) -> Demonstrations:
-    """Episodes of the scripted expert on tables of the training split, its executed actions disturbed. What is learnt is
-    its undisturbed plan from wherever the disturbance led: how to come back is in the data from the start."""
+    """Episodes of the scripted expert on tables of the training split, its executed actions disturbed. What is learnt
+    is its undisturbed plan from wherever the disturbance led: how to come back is in the data from the start."""
     settings, env = config.demonstrations, table(config.table, "train")
     rng = np.random.default_rng(config.seed)
     seen: list[ReachObservation] = []

@@ -38,8 +38,8 @@ class DynamicBatches(Generic[RequestT, AnswerT]):
     """Passes over batches of requests, one at a time, in a thread of their own.
 
     Consumes: what `submit` brings, oldest first. Waits for: the pass before; then, if several clients were there
-    during that one, up to `window_s` until as many wait again (a client that is alone gains nothing from waiting). Unblocked by:
-    `submit`. Stops when: `close`.
+    during that one, up to `window_s` until as many wait again (a client that is alone gains nothing from waiting).
+    Unblocked by: `submit`. Stops when: `close`.
     """
 
     def __init__(

@@ -29,8 +29,8 @@ SAME_IN_ALL_VERSIONS = ("resolution", "num_cams", "max_state_dim", "max_action_d
 
 
 class ChunkPolicyEngine:
-    """A `ChunkEngine`. Owner: a replica. `act` may be called from many tasks at once; an update of the weights waits for
-    the pass that runs, and the next one has the new weights: an answer never mixes two versions."""
+    """A `ChunkEngine`. Owner: a replica. `act` may be called from many tasks at once; an update of the weights waits
+    for the pass that runs, and the next one has the new weights: an answer never mixes two versions."""
 
     def __init__(self, config: ChunkPolicy) -> None:
         self._config = config

@@ -24,9 +24,7 @@ def observed(batch: int, seed: int = 0) -> Observed:
     )
 
 
-def test_integrating_a_constant_velocity_arrives_exactly_there(
-    model: FlowPolicy, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_integrating_a_constant_velocity_arrives_there(model: FlowPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
     """From noise 1 with velocity 2 for one unit of time: 3, whatever the number of steps."""
     monkeypatch.setattr(model, "velocity", lambda context, actions, time: torch.full_like(actions, 2.0))
     noise = torch.ones(1, 10, 8)
@@ -91,7 +89,7 @@ def test_a_few_updates_on_one_batch_lower_the_loss(tmp_path: Path) -> None:
     model = load(tiny_checkpoint(tmp_path / "tiny"))
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     generator = torch.Generator().manual_seed(0)
-    actions, batch = torch.randn(8, 10, 8, generator=generator), observed(8)
+    actions, batch = torch.zeros(8, 10, 8), observed(8)
     losses = []
     for _ in range(60):
         noise, time = torch.randn(8, 10, 8, generator=generator), torch.rand(8, generator=generator)
@@ -100,4 +98,4 @@ def test_a_few_updates_on_one_batch_lower_the_loss(tmp_path: Path) -> None:
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+    assert sum(losses[-10:]) < 0.6 * sum(losses[:10])

@@ -4,8 +4,8 @@ from deployments.chunks.prompts import NO_WORD, word_ids
 
 
 def test_a_prompt_has_the_same_numbers_in_every_process() -> None:
-    # CRC-32 of "123456789" is 0xCBF43926 = 3421780262 (its check value); 3421780262 mod 999 = 467. Python's own hash of a
-    # text differs from process to process.
+    # CRC-32 of "123456789" is 0xCBF43926 = 3421780262 (its check value); 3421780262 mod 999 = 467. Python's own hash of
+    # a text differs from process to process.
     assert word_ids("123456789", 2, 1000).tolist() == [468, NO_WORD]
 
 

@@ -124,8 +124,8 @@ def test_a_robot_without_actions_holds() -> None:
 def test_the_next_chunk_is_due_at_half_of_the_running_one_or_earlier_where_answers_are_slow() -> None:
     schedule = ChunkSchedule()
     schedule.accept(counting_chunk(0), asked_at_step=0)
-    assert [step for step in range(HORIZON) if schedule.is_due(step, delay=2)][0] == HORIZON // 2
-    assert [step for step in range(HORIZON) if schedule.is_due(step, delay=12)][0] == HORIZON - 13
+    assert next(step for step in range(HORIZON) if schedule.is_due(step, delay=2)) == HORIZON // 2
+    assert next(step for step in range(HORIZON) if schedule.is_due(step, delay=12)) == HORIZON - 13
 
 
 def test_the_longest_of_the_last_delays_is_expected() -> None:
