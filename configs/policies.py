@@ -114,10 +114,22 @@ class BasePolicy(Strict):
         description="Weight store from which versions are taken (a folder or an s3:// URI); None: the weights never "
         "change.",
     )
+    follow: bool = Field(
+        False, description="Take up each version that appears in weights_root, without a request that asks for it."
+    )
+    follow_period_s: float = Field(
+        1.0, gt=0, description="Seconds between two looks into a weights_root that is followed."
+    )
     replicas: ReplicaConfig = Field(default_factory=ReplicaConfig, description="How many replicas, and their limits.")
     request_deadline_s: float = Field(120.0, gt=0, description="Deadline of a request that names none, in seconds.")
     warmup: bool = Field(True, description="Answer once before a replica counts as ready: the first answer is slow.")
     act: ActConfig = Field(default_factory=ActConfig, description="How the policy acts.")
+
+    @model_validator(mode="after")
+    def _followable(self) -> Self:
+        if self.follow and self.weights_root is None:
+            raise ValueError("follow needs a weights_root to be followed: set weights_root")
+        return self
 
 
 class PolicyConfig(BasePolicy):
@@ -142,6 +154,9 @@ class ChunkPolicy(BasePolicy):
     )
     flow_steps: int = Field(10, ge=1, description="Integration steps from noise to actions.")
     compile: bool = Field(False, description="Compile the model with torch.compile; slower to start.")
+    repeat_window_s: float = Field(
+        60.0, gt=0, description="Seconds for which a request that is sent again under its id has the same answer."
+    )
 
 
 class ProviderPolicy(BasePolicy):

@@ -1,16 +1,19 @@
 """What a replica needs of an inference engine. Replicas program against these protocols, never against vLLM.
 
-To add an engine: implement `Engine` (or `TokenEngine`), and name it in `deployments.app` under a new
+To add an engine: implement `TokenEngine` or `ChunkEngine`, and name it in `deployments.app` under a new
 `PolicyConfig.kind`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from configs.policies import PolicyConfig
+from configs.policies import ChunkPolicy, PolicyConfig
+from deployments.chunks.description import ChunkDescription
+from deployments.protocol.act import ChunkAnswer, ChunkRequest
 from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult
 from deployments.weights.push_steps import PushStep
 
@@ -92,4 +95,29 @@ class TokenEngine(Engine, Protocol):
         """The OpenAI API around this engine, without a server. Each call makes another one; takes seconds."""
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceStatus:
+    """A device and its memory in GB; zeros for a CPU."""
+
+    name: str
+    memory_used_gb: float = 0.0
+    memory_total_gb: float = 0.0
+
+
+class ChunkEngine(Engine, Protocol):
+    """An engine of a robot policy that answers with chunks of actions."""
+
+    async def act(self, request: ChunkRequest) -> ChunkAnswer:
+        """Answers within the request's deadline; requests that wait at the same time share a forward pass. Cancelling
+        the call takes the request out of the next pass."""
+
+    @property
+    def description(self) -> ChunkDescription:
+        """What the policy takes and gives."""
+
+    def device(self) -> DeviceStatus:
+        """Where the model runs."""
+
+
 StartTokenEngine = Callable[[PolicyConfig], TokenEngine]  # makes an engine that is not loaded yet
+StartChunkEngine = Callable[[ChunkPolicy], ChunkEngine]

@@ -7,12 +7,16 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from deployments.engines.base import AsgiApp, Breaker, EngineUnhealthy, TokenEngine
+from deployments.chunks.description import ChunkDescription
+from deployments.engines.base import AsgiApp, Breaker, ChunkEngine, DeviceStatus, Engine, EngineUnhealthy, TokenEngine
 from deployments.errors import PolicyError
+from deployments.protocol.act import ChunkAnswer, ChunkRequest
 from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult
 from deployments.weights.push_steps import PushStep
+
+EngineT = TypeVar("EngineT", bound=Engine)
 
 
 class ProgressWatch:
@@ -68,13 +72,13 @@ class Admission:
         return PolicyError("engine_failed", f"{self._reason}; the replica is being replaced: try again")
 
 
-class GuardedTokenEngine:
-    """Any TokenEngine, guarded; a TokenEngine itself.
+class GuardedEngine(Generic[EngineT]):
+    """Any engine, guarded; an Engine itself.
 
     `no_progress_s`: seconds after which a request that stands still turns the engine unhealthy.
     """
 
-    def __init__(self, engine: TokenEngine, no_progress_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, engine: EngineT, no_progress_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._engine = engine
         self._no_progress_s = no_progress_s
         self._watch = ProgressWatch(clock)
@@ -91,24 +95,6 @@ class GuardedTokenEngine:
 
     async def load(self) -> None:
         await self._engine.load()
-
-    async def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult | GenerateFailure]:
-        try:
-            async with self._admission.call():
-                return await self._engine.generate(requests)
-        except PolicyError as error:
-            return [GenerateFailure(request.request_id, error.kind, error.message) for request in requests]
-
-    async def openai_application(self) -> AsgiApp:
-        app = await self._engine.openai_application()
-
-        async def guarded(
-            scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
-        ) -> None:
-            async with self._admission.call():
-                await app(scope, receive, send)
-
-        return guarded
 
     async def update(self, folder: Path, version: int) -> None:
         self._refuse_if_broken()
@@ -151,3 +137,43 @@ class GuardedTokenEngine:
 
     async def close(self) -> None:
         await self._engine.close()
+
+
+class GuardedTokenEngine(GuardedEngine[TokenEngine]):
+    """A TokenEngine."""
+
+    async def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult | GenerateFailure]:
+        try:
+            async with self._admission.call():
+                return await self._engine.generate(requests)
+        except PolicyError as error:
+            return [GenerateFailure(request.request_id, error.kind, error.message) for request in requests]
+
+    async def openai_application(self) -> AsgiApp:
+        app = await self._engine.openai_application()
+
+        async def guarded(
+            scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+        ) -> None:
+            async with self._admission.call():
+                await app(scope, receive, send)
+
+        return guarded
+
+
+class GuardedChunkEngine(GuardedEngine[ChunkEngine]):
+    """A ChunkEngine."""
+
+    async def act(self, request: ChunkRequest) -> ChunkAnswer:
+        try:
+            async with self._admission.call():
+                return await self._engine.act(request)
+        except PolicyError as error:
+            return GenerateFailure(request.request_id, error.kind, error.message)
+
+    @property
+    def description(self) -> ChunkDescription:
+        return self._engine.description
+
+    def device(self) -> DeviceStatus:
+        return self._engine.device()

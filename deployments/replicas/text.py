@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray import serve
@@ -25,21 +23,14 @@ from deployments.protocol.completion import Completion, CompletionAnswer, Comple
 from deployments.protocol.exchange import HttpCall, HttpPiece
 from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult, Sampling
 from deployments.replicas.completions import TextCompletions
+from deployments.replicas.hosted import HostedEngine
 from deployments.replicas.running import Running
-from deployments.replicas.updates import WeightUpdates
-from deployments.storage.owned import OwnedFolder
 from deployments.weights.push_steps import FinishPush, OpenGroup, PushStep
-from deployments.weights.store import WeightStore
 
 if TYPE_CHECKING:
     from deployments.engines.vllm.openai import OpenAIRoutes
 
-logger = logging.getLogger("ray.serve")
-
-
 Answer = GenerateResult | GenerateFailure
-RETIRE_AFTER_S = 0.5  # what was running has been told and gets its failures out
-CLOSE_LIMIT_S = 15.0
 
 
 class PolicyReplica:
@@ -60,20 +51,11 @@ class PolicyReplica:
         self._openai_lock = asyncio.Lock()
         self._completions: TextCompletions | None = None
         self._running = Running()
-        self._end_process = end_process
-        self._retiring: asyncio.Task[None] | None = None
         self._measure()
-        store = WeightStore(self.config.weights_root) if self.config.weights_root else None
-        self._cache = OwnedFolder("weights", _same_disk(self.config.weights_root))
-        self.engine: TokenEngine = GuardedTokenEngine(start_engine(self.config), self.config.replicas.no_progress_s)
-        await self.engine.load()
-        self._updates = WeightUpdates(self.engine, store, self._cache.path, self.config.name, self._updated)
-        if self.config.warmup:
-            await self._warm_up()
-        latest = store.latest() if store else None
-        if latest is not None:
-            await self.ensure_version(latest, deadline_s=self.config.replicas.start_deadline_s)
-        self.engine.breaker.listen(self._retire)
+        engine = GuardedTokenEngine(start_engine(self.config), self.config.replicas.no_progress_s)
+        self.engine: TokenEngine = engine
+        self._hosted = HostedEngine(engine, self.config, self._version_gauge.set, end_process)
+        await self._hosted.start(self._warm_up if self.config.warmup else None)
 
     def _measure(self) -> None:
         tags = {"policy": self.config.name}
@@ -144,11 +126,7 @@ class PolicyReplica:
 
     async def ensure_version(self, version: int, deadline_s: float = 60.0) -> int:
         """Returns the engine's version once it is at least `version`. Raises PolicyError; see `WeightUpdates.reach`."""
-        return await self._updates.reach(version, deadline_s)
-
-    def _updated(self, version: int, milliseconds: float) -> None:
-        self._version_gauge.set(version)
-        logger.debug("weights %d in %.1f ms", version, milliseconds)
+        return await self._hosted.ensure_version(version, deadline_s)
 
     async def push(self, step: PushStep) -> None:
         """A step of a learner's push, sent to all replicas alike (`deployments.weights.push.ServeControl`). Each takes
@@ -158,21 +136,6 @@ class PolicyReplica:
         await self.engine.push(step)
         if isinstance(step, FinishPush):
             self._version_gauge.set(self.engine.version)
-
-    def _retire(self, reason: str) -> None:
-        """Ends this process: Serve asks a replica that calls itself unhealthy twice more, health_period_s apart, before
-        it starts another, but replaces one that is gone at once."""
-        logger.error("the replica ends: %s", reason)
-        self._retiring = asyncio.get_running_loop().create_task(self._end())
-
-    async def _end(self) -> None:
-        await asyncio.sleep(RETIRE_AFTER_S)
-        try:
-            await asyncio.wait_for(self.__del__(), CLOSE_LIMIT_S)
-        except Exception:
-            logger.exception("the engine could not be closed")
-        finally:
-            self._end_process(1)
 
     async def status(self) -> dict[str, Any]:
         return {
@@ -246,18 +209,8 @@ class PolicyReplica:
 
     async def __del__(self) -> None:
         """Serve calls this once the replica's requests are drained."""
-        if hasattr(self, "_cache"):  # first: Serve may kill a replica whose engine takes long to end
-            self._cache.remove()
-        if hasattr(self, "engine"):
-            await self.engine.close()
-
-
-def _same_disk(root: str | None) -> Path | None:
-    """A folder on the store's own file system, where a version is brought by hard links instead of copies."""
-    if root is None or "://" in root:
-        return None
-    parent = Path(root).parent
-    return parent if os.access(parent, os.W_OK) else None
+        if hasattr(self, "_hosted"):
+            await self._hosted.close()
 
 
 def _sampled_tokens(answer: Answer | CompletionAnswer) -> int:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from configs.base import ConfigError
 
+MODEL_MARKS = ("config.json", "train_config.json")  # a model in Hugging Face format; a checkpoint of a chunk policy
+
 
 @contextmanager
 def written_whole(folder: Path) -> Iterator[Path]:
@@ -50,7 +52,7 @@ def write_text(path: Path, text: str) -> None:
 def _is_replaceable(folder: Path) -> bool:
     inside = list(folder.iterdir()) if folder.is_dir() else [folder]
     only_files = folder.is_dir() and all(path.is_file() for path in inside)
-    return not inside or (only_files and (folder / "config.json").is_file())
+    return not inside or (only_files and any((folder / name).is_file() for name in MODEL_MARKS))
 
 
 def _replace_folder(staged: Path, folder: Path) -> None:

@@ -17,6 +17,7 @@ ELSEWHERE = {
     "deployments/weights/push_steps.py": "gpu/test_transfer_gpu.py",
     "training/cluster/errors.py": "unit/training/cluster/test_ports.py",
     "training/cluster/started.py": "unit/training/cluster/test_watcher.py",
+    "training/bc.py": "unit/training/commands/test_bc.py",
     "training/commands/evaluate.py": "integration/test_training.py",
     "training/commands/options.py": "unit/training/commands/test_app.py",
     "training/commands/play.py": "unit/training/commands/test_app.py",

@@ -1,4 +1,4 @@
-"""The commands: `rayward train | warmstart | eval | compare | sweep | play | doctor | serve | envs`.
+"""The commands: `rayward train | warmstart | bc | eval | compare | sweep | play | doctor | serve | envs`.
 
 Libraries are imported inside a command, so that the base installation can say which extra is missing."""
 
@@ -14,13 +14,14 @@ import typer
 from configs.base import UserError
 from envs.base import EnvUsageError
 from training.cluster.quiet import quiet_libraries
+from training.commands.bc import bc
 from training.commands.evaluate import compare, doctor, evaluate_models
 from training.commands.play import list_environments, play
 from training.commands.serve import serve
 from training.commands.train import sweep, train, warmstart
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for command in (train, sweep, warmstart, compare, serve, play, doctor):
+for command in (train, sweep, warmstart, bc, compare, serve, play, doctor):
     app.command()(command)
 app.command("eval")(evaluate_models)
 app.command("envs")(list_environments)

@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 
-from deployments.engines.base import EngineUnhealthy
-from deployments.engines.guarded import GuardedTokenEngine, ProgressWatch
+from deployments.chunks.description import ChunkDescription
+from deployments.engines.base import DeviceStatus, EngineUnhealthy
+from deployments.engines.guarded import GuardedChunkEngine, GuardedTokenEngine, ProgressWatch
 from deployments.errors import TABLE, PolicyError
+from deployments.protocol.act import ChunkAnswer, ChunkRequest
 from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult
+from tests.unit.deployments.chunks.cases import request as chunk_request
 from tests.unit.deployments.engines.in_memory import InMemoryEngine
 
 
@@ -109,3 +112,36 @@ async def test_a_time_out_of_the_engines_own_stays_one() -> None:
     engine.answering.set()
     [answer] = await guard.generate([GenerateRequest("again", [1])])
     assert isinstance(answer, GenerateResult)
+
+
+async def test_a_chunk_engine_is_guarded_alike() -> None:
+    clock = Clock()
+    engine = ChunksInMemory()
+    guard = GuardedChunkEngine(engine, no_progress_s=60.0, clock=clock)
+    stuck = asyncio.create_task(guard.act(chunk_request("stuck")))
+    await engine.arrived.wait()
+    await guard.health()
+    clock.now += 61.0
+    with pytest.raises(EngineUnhealthy, match="'stuck'"):
+        await guard.health()
+    for answer in (await stuck, await guard.act(chunk_request("later"))):
+        assert isinstance(answer, GenerateFailure)
+        assert answer.kind == "engine_failed"
+    assert engine.progress == {"stuck": 0}
+
+
+class ChunksInMemory(InMemoryEngine):
+    """A ChunkEngine that never answers."""
+
+    async def act(self, request: ChunkRequest) -> ChunkAnswer:
+        self.progress[request.request_id] = 0
+        self.arrived.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    @property
+    def description(self) -> ChunkDescription:
+        raise NotImplementedError
+
+    def device(self) -> DeviceStatus:
+        return DeviceStatus("cpu")

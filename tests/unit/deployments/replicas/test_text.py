@@ -15,7 +15,7 @@ from configs.policies import PolicyConfig
 from deployments.engines.base import EngineUnhealthy
 from deployments.protocol.exchange import HttpCall, HttpHead
 from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult, Sampling
-from deployments.replicas import text
+from deployments.replicas import hosted
 from deployments.replicas.text import PolicyReplica
 from deployments.weights.push_steps import FinishPush, StartPush
 from deployments.weights.store import WeightStore
@@ -33,7 +33,7 @@ def store(tmp_path: Path) -> WeightStore:
 
 @pytest.fixture
 async def start(store: WeightStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
-    monkeypatch.setattr(text, "RETIRE_AFTER_S", 0.0)
+    monkeypatch.setattr(hosted, "RETIRE_AFTER_S", 0.0)
     opened: list[PolicyReplica] = []
 
     async def started(**changes: Any) -> tuple[PolicyReplica, InMemoryEngine]:

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from configs.policies import PolicyConfig
 from deployments.storage import owned, runs
 from deployments.storage.owned import OwnedFolder, Owner, take_back
+from tests.unit.deployments.engines.in_memory import InMemoryEngine
 
 ROOT = Path(__file__).resolve().parents[4]
 MAKER = """
@@ -156,24 +158,19 @@ def test_a_finished_run_removes_its_own_store_and_no_folder_that_was_configured(
     assert [path.name for path in tmp_path.iterdir()] == ["rayward-mine"]
 
 
-async def test_a_replica_that_ends_removes_its_cache_before_it_waits_for_its_engine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_replica_that_ends_removes_its_cache_before_it_waits_for_its_engine() -> None:
     """Serve kills a replica whose end takes too long: what it has not removed by then stays."""
-    from deployments.replicas.text import PolicyReplica
+    from deployments.replicas.hosted import HostedEngine
 
     seen: list[bool] = []
 
-    class Engine:
+    class Engine(InMemoryEngine):
         async def close(self) -> None:
-            seen.append(cache.path.exists())
+            seen.append(hosted._cache.path.exists())
 
-    replica, cache = object.__new__(PolicyReplica), OwnedFolder("weights", tmp_path)
-    replica._cache, replica.engine = cache, Engine()  # type: ignore[assignment]
+    hosted = HostedEngine(Engine(), PolicyConfig(model="in memory"))
+    assert hosted._cache.path.exists()
 
-    end = PolicyReplica.__del__
-    monkeypatch.delattr(PolicyReplica, "__del__")  # Python calls it too, and does not await it
-
-    await end(replica)
+    await hosted.close()
 
     assert seen == [False]

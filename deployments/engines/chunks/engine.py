@@ -1,0 +1,168 @@
+"""The engine of a chunk policy: one model, one thread that runs it, and batches across all who ask."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from configs.base import ConfigError
+from configs.policies import ChunkPolicy
+from deployments.chunks.checkpoint import load, read_weights
+from deployments.chunks.description import TRAIN_CONFIG, ChunkDescription, read_description
+from deployments.chunks.predict import Predictor
+from deployments.chunks.transforms import units_of
+from deployments.engines.base import Breaker, DeviceStatus
+from deployments.engines.chunks.batching import DynamicBatches
+from deployments.errors import PolicyError
+from deployments.protocol.act import Actions, ChunkAnswer, ChunkRequest, ChunkResult
+from deployments.protocol.generate import GenerateFailure
+from deployments.weights.push_steps import PushStep
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+CLOSE_LIMIT_S = 10.0
+# What clients and the model's tensors rely on: another value is another policy.
+SAME_IN_ALL_VERSIONS = ("resolution", "num_cams", "max_state_dim", "max_action_dim", "action_dim", "chunk_len", "model")
+
+
+class ChunkPolicyEngine:
+    """A `ChunkEngine`. Owner: a replica. `act` may be called from many tasks at once; an update of the weights waits
+    for the pass that runs, and the next one has the new weights: an answer never mixes two versions."""
+
+    def __init__(self, config: ChunkPolicy) -> None:
+        self._config = config
+        self._breaker = Breaker()
+        self._version = 0
+        self._updating = asyncio.Lock()
+        self._batches = DynamicBatches[ChunkRequest, tuple[Actions, int]](
+            self._answer, config.max_batch, config.batch_window_ms / 1e3, self._failed
+        )
+
+    @property
+    def version(self) -> int:
+        return self._version
+
+    @property
+    def breaker(self) -> Breaker:
+        return self._breaker
+
+    @property
+    def description(self) -> ChunkDescription:
+        """Of the checkpoint that is loaded."""
+        return self._predictor.model.description
+
+    async def load(self) -> None:
+        """Raises ConfigError: no usable checkpoint, or no GPU where one is asked for."""
+        self._predictor = await self._batches.between_passes(self._loaded)
+
+    def _loaded(self) -> Predictor:
+        wanted, cuda = self._config.device, torch.cuda.is_available()
+        if wanted == "gpu" and not cuda:
+            raise ConfigError("device is gpu, but torch sees no GPU here: set device to auto or cpu")
+        device = "cuda" if cuda and wanted != "cpu" else "cpu"
+        model = load(Path(self._config.checkpoint))
+        predictor = Predictor(model, self._config.flow_steps, device, DTYPES[self._config.dtype])
+        if self._config.compile:
+            predictor.compile(self._config.max_batch)
+        if self._config.warmup:  # the first pass is slow; compiled, the first of each size
+            request = blank_request(model.description)
+            for size in predictor.sizes or (1, self._config.max_batch):
+                predictor([request] * size)
+        return predictor
+
+    async def act(self, request: ChunkRequest) -> ChunkAnswer:
+        """See `ChunkEngine.act`; a request that the policy cannot answer joins no batch."""
+        try:
+            self._predictor.check(request)
+            answered = await self._batches.submit(request, request.deadline_s)
+        except PolicyError as error:
+            return GenerateFailure(request.request_id, error.kind, error.message)
+        actions, version = answered.answer
+        return ChunkResult(request.request_id, actions, version, answered.queue_ms, answered.infer_ms)
+
+    def _answer(self, requests: Sequence[ChunkRequest]) -> list[tuple[Actions, int]]:
+        """In the thread."""
+        version = self._version
+        return [(actions, version) for actions in self._predictor(requests)]
+
+    def _failed(self, error: BaseException) -> None:
+        """After an error on the device no later pass can be trusted, and most fail."""
+        if isinstance(error, torch.AcceleratorError):
+            self._breaker.trip(f"the device failed in a forward pass: {error!r}")
+
+    async def update(self, folder: Path, version: int) -> None:
+        """See `Engine.update`. What is in `folder` is checked whole before the model is touched."""
+        async with self._updating:
+            if version > self._version:
+                await self._take_up(folder, version)
+
+    async def _take_up(self, folder: Path, version: int) -> None:
+        model = self._predictor.model
+        try:
+            description = read_description(folder) if (folder / TRAIN_CONFIG).is_file() else None
+            if description is not None:
+                _check_same(description, model.description)
+            weights = await asyncio.to_thread(read_weights, folder, model)
+        except ConfigError as error:
+            raise PolicyError("stale_weights", f"version {version} cannot be loaded: {error}") from error
+
+        def swap() -> None:
+            model.load_state_dict(weights)
+            if description is not None:
+                model.description = description
+                self._predictor.use(units_of(description))
+            self._version = version
+
+        try:
+            await self._batches.between_passes(swap)
+        except Exception as error:
+            self._breaker.trip(f"a weight update broke off half-way: {error!r}")
+            raise PolicyError("engine_failed", str(self._breaker.reason)) from error
+
+    async def push(self, step: PushStep) -> None:
+        raise PolicyError("invalid_request", "a chunk policy takes no pushes: publish to its weights_root")
+
+    def held(self) -> Mapping[str, int]:
+        """Requests advance by being answered, so the number is always 0."""
+        return {f"{request.request_id}#{id(request)}": 0 for request in self._batches.held()}
+
+    def unfinished(self) -> int:
+        return len(self._batches.held())
+
+    async def health(self) -> None:
+        """The thread ends with the process; that it stands still is seen in `held`."""
+
+    def device(self) -> DeviceStatus:
+        if self._predictor.device == "cpu":
+            return DeviceStatus("cpu")
+        free, total = torch.cuda.mem_get_info()
+        return DeviceStatus(torch.cuda.get_device_name(), (total - free) / 1e9, total / 1e9)
+
+    async def close(self) -> None:
+        async with asyncio.timeout(CLOSE_LIMIT_S):
+            await self._batches.close()
+
+
+def blank_request(description: ChunkDescription) -> ChunkRequest:
+    """Black frames and a state of zeros."""
+    return ChunkRequest(
+        request_id="blank",
+        images=np.zeros((description.num_cams, *description.resolution, 3), np.uint8),
+        image_mask=np.ones(description.num_cams, np.bool_),
+        state=np.zeros(0, np.float32),
+        prompt="",
+    )
+
+
+def _check_same(new: ChunkDescription, old: ChunkDescription) -> None:
+    other = [name for name in SAME_IN_ALL_VERSIONS if getattr(new, name) != getattr(old, name)]
+    other += [
+        f"statistics.{name}"
+        for name, statistics in old.statistics.items()
+        if name not in new.statistics or len(new.statistics[name].state) != len(statistics.state)
+    ]
+    if other:
+        raise ConfigError(f"it is another policy, by its {', '.join(other)}: start it as a policy of its own")

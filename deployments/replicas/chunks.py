@@ -1,0 +1,160 @@
+"""The deployment of a chunk policy: each replica runs one engine that answers observations with chunks of actions."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import xxhash
+from ray.util import metrics
+
+from configs.policies import ChunkPolicy
+from deployments.engines.base import ChunkEngine, StartChunkEngine
+from deployments.engines.guarded import GuardedChunkEngine
+from deployments.errors import PolicyError
+from deployments.protocol.act import ChunkAnswer, ChunkRequest, ChunkResult
+from deployments.protocol.generate import GenerateFailure
+from deployments.replicas.hosted import HostedEngine
+from deployments.replicas.once import Once
+
+
+class ChunkReplica:
+    """Owns one engine. It never answers with older weights than a request asks for, and gives a request that is sent
+    again the same answer."""
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self,
+        config: dict[str, Any],
+        start_engine: StartChunkEngine,
+        end_process: Callable[[int], object] = os._exit,
+    ) -> None:
+        """`config`: a ChunkPolicy as plain data; `end_process`: ends this process at once with an exit code."""
+        self.config = ChunkPolicy.model_validate(config)
+        self._started = time.time()
+        self._once = Once[ChunkAnswer](_is_result, self.config.repeat_window_s)
+        self._calls: dict[str, list[asyncio.Task[Any]]] = {}
+        self._abandoned: set[asyncio.Task[Any]] = set()
+        self._measure()
+        engine = GuardedChunkEngine(start_engine(self.config), self.config.replicas.no_progress_s)
+        self.engine: ChunkEngine = engine
+        self._hosted = HostedEngine(engine, self.config, self._version_gauge.set, end_process)
+        await self._hosted.start()
+
+    def _measure(self) -> None:
+        tags = {"policy": self.config.name}
+        self._requests = metrics.Counter("rayward_serve_chunks", "Requests for a chunk of actions", ("policy",))
+        self._failures = metrics.Counter("rayward_serve_chunk_failures", "Failed ones by kind", ("policy", "kind"))
+        self._version_gauge = metrics.Gauge("rayward_serve_weight_version", "Weight version", ("policy",))
+        for metric in (self._requests, self._failures, self._version_gauge):
+            metric.set_default_tags(tags)
+
+    async def act(self, request: ChunkRequest) -> ChunkAnswer:
+        """Answers within the request's deadline, and never raises for what a request asks."""
+        self._requests.inc(1)
+        answer = await self._in_time(request)
+        if isinstance(answer, GenerateFailure):
+            self._failures.inc(1, {"kind": answer.kind})
+        return answer
+
+    async def _in_time(self, request: ChunkRequest) -> ChunkAnswer:
+        remaining_s = request.remaining_s(time.time())
+        if remaining_s <= 0:
+            message = f"the request reached a replica {-remaining_s:.3g} s after its deadline (or their clocks differ)"
+            return GenerateFailure(request.request_id, "deadline_exceeded", message)
+        request = replace(request, deadline_s=remaining_s)
+        call = asyncio.current_task()
+        assert call is not None
+        self._calls.setdefault(request.request_id, []).append(call)
+        try:
+            async with asyncio.timeout(remaining_s):
+                return await self._shared(request)
+        except TimeoutError:
+            message = f"no answer within the {remaining_s:.3g} s that were left to the request"
+            return GenerateFailure(request.request_id, "deadline_exceeded", message)
+        except asyncio.CancelledError:
+            if call not in self._abandoned:
+                raise  # the whole call was cancelled
+            call.uncancel()
+            return GenerateFailure(request.request_id, "cancelled", "the caller left before the answer was ready")
+        finally:
+            self._abandoned.discard(call)
+            self._calls[request.request_id].remove(call)
+            if not self._calls[request.request_id]:
+                del self._calls[request.request_id]
+
+    async def _shared(self, request: ChunkRequest) -> ChunkAnswer:
+        if not request.request_id:
+            return await self._answer(request)
+        return await self._once.answer(fingerprint(request), lambda: self._answer(request))
+
+    async def _answer(self, request: ChunkRequest) -> ChunkAnswer:
+        if request.min_weight_version > self.engine.version:
+            try:
+                await self.ensure_version(request.min_weight_version, request.deadline_s)
+            except PolicyError as error:
+                return GenerateFailure(request.request_id, error.kind, error.message)
+        return await self.engine.act(request)
+
+    async def abandon(self, request_ids: Sequence[str]) -> None:
+        """A caller of each of these requests left: its first call ends, and does not join a pass. Unknown ids are
+        allowed; nothing is remembered, because a client that gave up may ask again under the same id."""
+        for request_id in request_ids:
+            for call in self._calls.get(request_id, [])[:1]:
+                self._abandoned.add(call)
+                call.cancel()
+
+    async def ensure_version(self, version: int, deadline_s: float = 60.0) -> int:
+        """Returns the engine's version once it is at least `version`. Raises PolicyError; see `WeightUpdates.reach`."""
+        return await self._hosted.ensure_version(version, deadline_s)
+
+    async def status(self) -> dict[str, Any]:
+        description, device = self.engine.description, self.engine.device()
+        return {
+            "policy": self.config.name,
+            "model": description.name,
+            "ready": True,
+            "weight_version": self.engine.version,
+            "unfinished_requests": self.engine.unfinished(),
+            "pid": os.getpid(),
+            "started": self._started,
+            "device": device.name,
+            "gpu_memory_used_gb": device.memory_used_gb,
+            "gpu_memory_total_gb": device.memory_total_gb,
+        }
+
+    async def served(self) -> ChunkPolicy:
+        """How this policy is served."""
+        return self.config
+
+    async def check_health(self) -> None:
+        """Serve replaces the replica when this raises."""
+        await self.engine.health()
+
+    async def __del__(self) -> None:
+        """Serve calls this once the replica's requests are drained."""
+        if hasattr(self, "_hosted"):
+            await self._hosted.close()
+
+
+def _is_result(answer: ChunkAnswer) -> bool:
+    return isinstance(answer, ChunkResult)
+
+
+def fingerprint(request: ChunkRequest) -> str:
+    """The request's id and all that its answer depends on: an id that a client uses again for another observation is
+    another question."""
+    digest = xxhash.xxh3_128()
+    for array in (request.images, request.image_mask, request.state):
+        digest.update(repr(array.shape).encode())
+        digest.update(array.tobytes())
+    committed = request.committed
+    if committed is not None:
+        digest.update(f"{committed.delay}/{committed.actions.shape}".encode())
+        digest.update(committed.actions.tobytes())
+    told = (request.prompt, request.noise_seed, request.statistics, request.min_weight_version)
+    digest.update(repr(told).encode())
+    return f"{request.request_id}/{digest.hexdigest()}"

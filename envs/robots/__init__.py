@@ -1,0 +1,1 @@
+"""Robots in numpy: continuous actions, a camera, a state."""

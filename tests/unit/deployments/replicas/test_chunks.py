@@ -1,0 +1,206 @@
+"""The chunk replica around a real small engine: no Ray is started."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from configs.policies import ChunkPolicy
+from deployments.chunks.checkpoint import load, tiny_checkpoint
+from deployments.chunks.predict import Predictor
+from deployments.engines.chunks.engine import ChunkPolicyEngine
+from deployments.protocol.act import ChunkAnswer, ChunkRequest, ChunkResult
+from deployments.protocol.generate import GenerateFailure
+from deployments.replicas.chunks import ChunkReplica, fingerprint
+from deployments.weights.store import WeightStore
+from tests.unit.deployments.chunks.cases import committed, request
+
+pytestmark = pytest.mark.filterwarnings("ignore:coroutine 'ChunkReplica.__del__' was never awaited")
+
+
+class Watched(ChunkPolicyEngine):
+    """The real engine; `asked` counts, and nothing is answered until `answering` is set."""
+
+    def __init__(self, config: ChunkPolicy) -> None:
+        super().__init__(config)
+        self.asked: list[str] = []
+        self.answering, self.arrived = asyncio.Event(), asyncio.Event()
+        self.answering.set()
+
+    async def act(self, request: ChunkRequest) -> ChunkAnswer:
+        self.asked.append(request.request_id)
+        self.arrived.set()
+        await self.answering.wait()
+        return await super().act(request)
+
+
+Start = Callable[..., Awaitable[tuple[ChunkReplica, Watched]]]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> WeightStore:
+    return WeightStore(str(tmp_path / "store"))
+
+
+@pytest.fixture
+async def start(store: WeightStore, tmp_path: Path) -> AsyncIterator[Start]:
+    opened: list[ChunkReplica] = []
+
+    async def started(**settings: Any) -> tuple[ChunkReplica, Watched]:
+        config = ChunkPolicy(
+            kind="chunks",
+            checkpoint=str(tiny_checkpoint(tmp_path / "tiny")),
+            weights_root=store.root,
+            device="cpu",
+            flow_steps=2,
+            **settings,
+        )
+        engines: list[Watched] = []
+
+        def start_engine(config: ChunkPolicy) -> Watched:
+            engines.append(Watched(config))
+            return engines[0]
+
+        replica: Any = object.__new__(ChunkReplica)  # as Serve does: its constructor is awaited
+        await replica.__init__(config.model_dump(mode="json"), start_engine)
+        opened.append(replica)
+        return replica, engines[0]
+
+    yield started
+    for replica in opened:
+        await replica.__del__()
+
+
+async def test_a_request_that_is_sent_again_has_the_same_answer_and_is_computed_once(start: Start) -> None:
+    replica, engine = await start()
+    asked = request("r", noise_seed=None)
+    answers = [*await asyncio.gather(replica.act(asked), replica.act(asked)), await replica.act(asked)]
+    assert len({answer.actions.tobytes() for answer in answers if isinstance(answer, ChunkResult)}) == 1
+    assert all(isinstance(answer, ChunkResult) for answer in answers)
+    assert engine.asked == ["r"]
+
+
+async def test_the_same_id_with_another_observation_is_another_question(start: Start) -> None:
+    """A client that always sends the same id would be stuck with its first action."""
+    replica, engine = await start()
+    first = await replica.act(request("r", seed=1))
+    second = await replica.act(request("r", seed=2))
+    assert isinstance(first, ChunkResult)
+    assert isinstance(second, ChunkResult)
+    assert (first.actions != second.actions).any()
+    assert engine.asked == ["r", "r"]
+
+
+async def test_requests_without_an_id_are_all_answered(start: Start) -> None:
+    replica, engine = await start()
+    await replica.act(request("", seed=1))
+    await replica.act(request("", seed=1))
+    assert engine.asked == ["", ""]
+
+
+async def test_a_request_waits_for_the_version_that_it_names(start: Start, store: WeightStore, tmp_path: Path) -> None:
+    replica, _ = await start()
+    other = tiny_checkpoint(tmp_path / "other", seed=5)
+    store.publish(2, load(other).state_dict().items())
+    answer = await replica.act(request("r", min_weight_version=2))
+    assert isinstance(answer, ChunkResult)
+    assert answer.weight_version == 2
+    expected = Predictor(load(other), flow_steps=2)([request("r")])[0]
+    assert answer.actions.tobytes() == expected.tobytes()
+
+
+async def test_a_replica_starts_with_the_newest_version(start: Start, store: WeightStore, tmp_path: Path) -> None:
+    store.publish(7, load(tiny_checkpoint(tmp_path / "other", seed=5)).state_dict().items())
+    replica, _ = await start()
+    assert (await replica.status())["weight_version"] == 7
+
+
+async def test_a_version_that_never_comes_is_told_within_the_deadline(start: Start) -> None:
+    replica, engine = await start()
+    answer = await replica.act(request("r", min_weight_version=9, deadline_s=0.05))
+    assert isinstance(answer, GenerateFailure)
+    assert answer.kind in ("stale_weights", "deadline_exceeded")
+    assert engine.asked == []
+
+
+async def test_a_request_that_arrives_after_its_deadline_is_not_begun(start: Start) -> None:
+    replica, engine = await start()
+    answer = await replica.act(request("r", deadline_unix_s=time.time() - 1.0))
+    assert isinstance(answer, GenerateFailure)
+    assert answer.kind == "deadline_exceeded"
+    assert engine.asked == []
+
+
+async def test_an_abandoned_request_ends_and_its_client_may_ask_again_under_the_same_id(start: Start) -> None:
+    replica, engine = await start()
+    engine.answering.clear()
+    left = asyncio.create_task(replica.act(request("r")))
+    await engine.arrived.wait()
+    await replica.abandon(["r", "unknown"])
+    answer = await left
+    assert isinstance(answer, GenerateFailure)
+    assert answer.kind == "cancelled"
+    engine.answering.set()
+    assert isinstance(await replica.act(request("r")), ChunkResult)
+
+
+async def test_abandoning_the_first_try_does_not_end_the_second(start: Start) -> None:
+    replica, engine = await start()
+    engine.answering.clear()
+    first = asyncio.create_task(replica.act(request("r")))
+    await engine.arrived.wait()
+    second = asyncio.create_task(replica.act(request("r")))
+    await asyncio.sleep(0)
+    await replica.abandon(["r"])
+    engine.answering.set()
+    assert isinstance(await first, GenerateFailure)
+    assert isinstance(await second, ChunkResult)
+    assert engine.asked == ["r"], "the second took over the first one's work"
+
+
+async def test_a_request_that_cannot_be_answered_is_a_failure_with_its_id(start: Start) -> None:
+    replica, _ = await start()
+    answer = await replica.act(request("r", statistics="leg"))
+    assert isinstance(answer, GenerateFailure)
+    assert (answer.request_id, answer.kind) == ("r", "invalid_request")
+
+
+async def test_the_status_tells_what_a_health_check_asks(start: Start) -> None:
+    replica, _ = await start(name="arm")
+    status = await replica.status()
+    assert (status["policy"], status["model"], status["device"]) == ("arm", "tiny chunk policy", "cpu")
+    assert (status["gpu_memory_used_gb"], status["gpu_memory_total_gb"]) == (0.0, 0.0)
+    await replica.check_health()
+    assert await replica.served() == replica.config
+
+
+def test_all_that_an_answer_depends_on_is_in_its_fingerprint() -> None:
+    plain = request("r", committed=committed())
+    changes: list[dict[str, Any]] = [
+        {"request_id": "s"},
+        {"images": 255 - plain.images},
+        {"image_mask": ~plain.image_mask},
+        {"state": plain.state + 1},
+        {"prompt": "another"},
+        {"committed": None},
+        {"committed": committed(delay=2)},
+        {"committed": committed(seed=9)},
+        {"noise_seed": 5},
+        {"statistics": "default"},
+        {"min_weight_version": 1},
+    ]
+    prints = {fingerprint(ChunkRequest(**{**fields(plain), **change})) for change in changes}
+    assert len(prints) == len(changes)
+    assert fingerprint(plain) not in prints
+    later = ChunkRequest(**{**fields(plain), "images": np.ascontiguousarray(plain.images), "deadline_s": 1.0})
+    assert fingerprint(later) == fingerprint(plain), "a second try has less time left"
+
+
+def fields(request: ChunkRequest) -> dict[str, Any]:
+    return {name: getattr(request, name) for name in ChunkRequest.__slots__}

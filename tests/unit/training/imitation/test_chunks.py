@@ -1,0 +1,99 @@
+"""Real training of a small policy for seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs.base import ConfigError
+from configs.bc import BCConfig
+from deployments.chunks.checkpoint import load, untrained
+from deployments.chunks.description import MeanStd
+from deployments.chunks.predict import Predictor
+from deployments.protocol.act import Committed
+from training.imitation.chunks import clone, describe, train
+from training.imitation.reaching import demonstrations, request_of, table
+
+SMALL = {
+    "table": {"side": 16, "objects": 1},
+    "model": {"width": 32, "heads": 2, "encoder_layers": 1, "expert_layers": 1},
+    "demonstrations": {"episodes": 8},
+    "chunk_len": 8,
+    "max_delay": 3,
+    "evaluation": {"episodes": 4, "execute_steps": 4, "flow_steps": 4},
+    "training": {"steps": 20, "batch_size": 16, "warmup_steps": 5},
+}
+
+
+def config(output: Path, *overrides: str) -> BCConfig:
+    return BCConfig.parse({**SMALL, "output": str(output)}, overrides)
+
+
+def test_cloning_writes_a_checkpoint_and_tells_success_before_and_after(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    result = clone(config(tmp_path / "reach"), lambda step, steps, loss: told.append((step, steps)))
+    assert told == [(20, 20)]
+    assert 0.0 <= result.untrained.value <= 1.0
+    assert 0.0 <= result.trained.value <= 1.0
+    description = load(tmp_path / "reach").description
+    assert (description.chunk_len, description.max_delay, description.action_dim) == (8, 3, 2)
+    assert description.resolution == (16, 16)
+
+
+def test_training_lowers_the_loss_and_learns_to_go_on_from_what_is_committed(tmp_path: Path) -> None:
+    """Overfitted to eight tables: it plans as the expert does, also behind frozen actions."""
+    settings = config(tmp_path, "training.steps=500", "training.batch_size=64", "training.lr=3e-3")
+    shown = demonstrations(settings)
+    model = untrained(describe(settings, shown))
+    losses: list[float] = []
+    last = train(model, shown, settings, lambda step, steps, loss: losses.append(loss))
+    assert last == losses[-1]
+    assert last < 0.25 * losses[0]
+
+    predict = Predictor(model, flow_steps=8)
+    env = table(settings.table, "train")
+    errors, behind = [], []
+    for episode in range(8):
+        observation = env.reset(episode)
+        expected = env.expert_chunk(8)
+        request = request_of(observation, f"r{episode}")
+        [free] = predict([request])
+        errors.append(np.linalg.norm(free - expected, axis=1).mean())
+        [tied] = predict([_replaced(request, Committed(expected[:3], 3))])
+        assert tied[:3].tobytes() == expected[:3].tobytes()
+        behind.append(np.linalg.norm(tied[3] - expected[3]))
+    assert np.mean(errors) < 0.15, "the table is 2 wide"
+    assert np.mean(behind) < 0.15, "no jump behind what was committed"
+
+
+def _replaced(request, committed):  # type: ignore[no-untyped-def]
+    from dataclasses import replace
+
+    return replace(request, committed=committed)
+
+
+def test_the_same_seed_trains_the_same_policy(tmp_path: Path) -> None:
+    weights = []
+    for name in ("a", "b"):
+        clone(config(tmp_path / name, "training.steps=3", "evaluation.episodes=1"))
+        weights.append((tmp_path / name / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
+def test_the_statistics_are_those_of_the_demonstrations(tmp_path: Path) -> None:
+    settings = config(tmp_path)
+    shown = demonstrations(settings)
+    statistics = describe(settings, shown).statistics["reach"]
+    assert isinstance(statistics.state, MeanStd)
+    np.testing.assert_allclose(statistics.state.mean, shown.states.mean(0), rtol=1e-4, atol=1e-5)
+    assert isinstance(statistics.action, MeanStd)
+    np.testing.assert_allclose(statistics.action.std, shown.chunks_H.reshape(-1, 2).std(0), rtol=1e-4)
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ConfigError, match="is no model folder"):
+        clone(config(tmp_path, "training.steps=1"))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
