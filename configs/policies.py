@@ -11,9 +11,11 @@ from configs.acting import ActConfig
 from configs.base import Strict
 
 
-def _kind(policy: Any) -> str:
-    """The policy's `kind`, which may be left out for vllm."""
-    return policy.get("kind", "vllm") if isinstance(policy, dict) else policy.kind
+def _kind(policy: Any) -> str | None:
+    """The policy's `kind`, which may be left out for vllm; None for what is no policy."""
+    if isinstance(policy, dict):
+        return str(policy.get("kind", "vllm"))
+    return getattr(policy, "kind", None)
 
 
 class EngineConfig(Strict):

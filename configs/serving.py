@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from configs.base import Strict, YamlConfig
-from configs.policies import PolicyConfig
+from configs.policies import AnyPolicy
 
 
 class HttpConfig(Strict):
@@ -23,7 +23,7 @@ class ServeConfig(YamlConfig):
 
     name: str = Field("rayward", description="Name of the Serve application.")
     http: HttpConfig = Field(default_factory=HttpConfig, description="Where the HTTP routes listen.")
-    policies: list[PolicyConfig] = Field(min_length=1, description="The policies, each with a name of its own.")
+    policies: list[AnyPolicy] = Field(min_length=1, description="The policies, each with a name of its own.")
     check_memory: bool = Field(
         True, description="Refuse to start on this machine when the estimated memory is not available."
     )
