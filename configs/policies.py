@@ -55,6 +55,14 @@ class EngineConfig(Strict):
     tool_call_parser: str | None = Field(
         "hermes", description="Parser of tool calls in chat answers by vLLM's name; None: tools are refused."
     )
+    max_images: int = Field(
+        8, ge=0, description="Most images of one prompt, where the model takes images; history included."
+    )
+    image_cache_gib: float = Field(
+        0.25,
+        ge=0,
+        description="Memory for images that are processed already, in GiB, found again by their content; 0: none.",
+    )
     extra: dict[str, Any] = Field(
         default_factory=dict, description="Further arguments of vLLM's AsyncEngineArgs, as they are."
     )
@@ -126,7 +134,10 @@ class PolicyConfig(BasePolicy):
     """A language or vision-language policy on vLLM."""
 
     kind: Literal["vllm"] = Field("vllm", description="The engine: vllm, for language and vision-language models.")
-    model: str = Field(description="A folder in Hugging Face format, or a name on the hub.")
+    model: str = Field(
+        description="A folder in Hugging Face format, or a name on the hub; tiny:text and tiny:vision are small models "
+        "with random weights, made on the spot."
+    )
     engine: EngineConfig = Field(default_factory=EngineConfig, description="The vLLM engine of each replica.")
     max_new_tokens: int = Field(1024, ge=1, description="Most tokens that a request may ask for (`max_tokens`).")
 
