@@ -9,7 +9,6 @@ from typing import Any
 from fastapi import Request
 
 from deployments.errors import PolicyError
-from deployments.transports.http.answers import request_id_of
 from deployments.transports.http.requests import parse, read_body
 
 INLINE_BYTES = 32 * 1024  # parsing these takes less than a thread costs
@@ -44,7 +43,7 @@ def session_id(request: Request, named: str | None) -> str:
     address, which HAProxy and TLS terminators give as `X-Forwarded-For`.
 
     Not the connection: many clients open one for each request, and behind a proxy the connections are the proxy's. So
-    clients on one machine that name no session share one. Where no address is known, a request stands alone.
+    clients on one machine that name no session share one. Where no address is known, a request belongs to none ("").
     """
     given = request.headers.get("x-session-id") or named
     if given:
@@ -52,7 +51,7 @@ def session_id(request: Request, named: str | None) -> str:
             raise PolicyError("invalid_request", f"session_id: at most {LONGEST_NAME} characters, not {len(given)}")
         return given
     address = request.headers.get("x-forwarded-for", "").partition(",")[0].strip()
-    return f"address {address[:LONGEST_NAME]}" if address else f"request {request_id_of(request)}"
+    return f"address {address[:LONGEST_NAME]}" if address else ""
 
 
 def time_limit_s(request: Request, most_s: float) -> float:
