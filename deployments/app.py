@@ -32,7 +32,7 @@ THROUGHPUT_SWITCHES = {
 # libraries of its own.
 REPLICAS = {
     "vllm": ("deployments.replicas.text:PolicyReplica", "deployments.engines.vllm.engine:VllmEngine"),
-    "chunks": ("deployments.replicas.chunks:ChunkReplica", "deployments.engines.chunks.engine:TorchChunkEngine"),
+    "chunks": ("deployments.replicas.chunks:ChunkReplica", "deployments.engines.chunks.engine:ChunkPolicyEngine"),
     "provider": ("deployments.replicas.provider:ProviderReplica", "deployments.engines.provider.engine:ProviderEngine"),
 }
 STICKY_ROUTER = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastapi import Request
 
+from configs.policies import BasePolicy
 from deployments.errors import PolicyError
 from deployments.transports.http.requests import parse, read_body
 
@@ -15,7 +17,9 @@ INLINE_BYTES = 32 * 1024  # parsing these takes less than a thread costs
 LONGEST_NAME = 200
 
 
-async def json_object(request: Request, limit_bytes: int, limit_s: float) -> dict[str, Any]:
+async def json_object(
+    request: Request, limit_bytes: int, limit_s: float, may_be_empty: bool = False
+) -> dict[str, Any]:
     """The body as a JSON object, parsed in a thread where it is large. orjson takes at most 1024 levels of nesting.
 
     Raises PolicyError: "too_large", "invalid_request", "cancelled", and "deadline_exceeded" for a client that has not
@@ -26,7 +30,7 @@ async def json_object(request: Request, limit_bytes: int, limit_s: float) -> dic
             body = await read_body(request, limit_bytes)
     except TimeoutError as error:
         raise PolicyError("deadline_exceeded", f"the body did not arrive within {limit_s:g} s") from error
-    return await parsed(body)
+    return {} if may_be_empty and not body else await parsed(body)
 
 
 async def parsed(body: bytes) -> dict[str, Any]:
@@ -36,6 +40,25 @@ async def parsed(body: bytes) -> dict[str, Any]:
 def policy_name(request: Request, named: str | None) -> str | None:
     """The policy that a request names: in the path (/policies/NAME/...), as `?policy=`, or in the body (`named`)."""
     return request.path_params.get("name") or request.query_params.get("policy") or named
+
+
+def chosen(
+    policies: Sequence[BasePolicy], name: str | None, fits: Callable[[BasePolicy], bool]
+) -> BasePolicy:
+    """The policy of that name; where none has it, the only one that can answer. Raises PolicyError("not_found")."""
+    fitting = [policy for policy in policies if fits(policy)]
+    named = [policy for policy in policies if policy.name == name]
+    found = named or fitting
+    if len(found) == 1 and found[0] in fitting:
+        return found[0]
+    known = ", ".join(policy.name for policy in fitting) or "none"
+    problem = f"policy {name!r} does not answer this route" if named else f"no policy {name!r}"
+    raise PolicyError("not_found", f"{'name a policy' if name is None else problem}; this route is answered by: {known}")
+
+
+def longest_s(policies: Sequence[BasePolicy]) -> float:
+    """Seconds that the most patient policy lets a request take."""
+    return max(policy.request_deadline_s for policy in policies)
 
 
 def session_id(request: Request, named: str | None) -> str:

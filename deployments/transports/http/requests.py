@@ -8,6 +8,7 @@ vLLM takes it); what is not named here does not reach the sampler, and is left t
 from __future__ import annotations
 
 import json
+import reprlib
 from typing import Annotated, Any, TypeVar
 
 import orjson
@@ -28,6 +29,7 @@ Penalty = Annotated[float, Field(ge=-2, le=2)]
 
 DEFAULT_MAX_TOKENS = 16  # of a completion, as OpenAI's
 SHOWN_CHARACTERS = 60
+shortened = reprlib.Repr(maxstring=SHOWN_CHARACTERS, maxother=SHOWN_CHARACTERS)  # a value may be megabytes
 
 
 class SampledBody(BaseModel):
@@ -181,7 +183,7 @@ BODIES: dict[str, type[SampledBody]] = {
     "/v1/responses": ResponsesBody,
 }
 
-BodyT = TypeVar("BodyT", bound=SampledBody)
+BodyT = TypeVar("BodyT", bound=BaseModel)
 
 
 async def read_body(request: Request, limit_bytes: int) -> bytes:
@@ -228,7 +230,7 @@ def typed(model: type[BodyT], payload: dict[str, Any]) -> BodyT:
         errors = error.errors(include_url=False, include_context=False)
         field = str(errors[0]["loc"][0])
         same = dict.fromkeys(each["msg"] for each in errors if str(each["loc"][0]) == field)
-        got = repr(payload.get(field))
+        got = shortened.repr(payload.get(field))
         shown = got if len(got) <= SHOWN_CHARACTERS else f"{got[:SHOWN_CHARACTERS]}..."
         raise PolicyError("invalid_request", f"{field}: {' or '.join(same)}; got {shown}") from error
 
