@@ -28,12 +28,12 @@ THROUGHPUT_SWITCHES = {
     # gRPC's own limit of 4 MiB lies below `max_body_bytes`, which bounds what comes in from outside.
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),
 }
-# Policy.kind -> (class of its replicas, what makes their engine). Imported when such a policy is bound: each needs
-# libraries of its own.
-REPLICAS = {
+# Policy.kind -> class of its replicas, and what makes their engine where they take one. Imported when such a policy is
+# bound: each needs libraries of its own.
+REPLICAS: dict[str, tuple[str, ...]] = {
     "vllm": ("deployments.replicas.text:PolicyReplica", "deployments.engines.vllm.engine:VllmEngine"),
     "chunks": ("deployments.replicas.chunks:ChunkReplica", "deployments.engines.chunks.engine:ChunkPolicyEngine"),
-    "provider": ("deployments.replicas.provider:ProviderReplica", "deployments.engines.provider.engine:ProviderEngine"),
+    "provider": ("deployments.replicas.provider:ProviderReplica",),
 }
 STICKY_ROUTER = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
 
@@ -81,7 +81,7 @@ def with_made_models(config: ServeConfig) -> ServeConfig:
 
 def _policy(policy: AnyPolicy) -> Application:
     replicas = policy.replicas
-    replica_class, engine = map(_imported, REPLICAS[policy.kind])
+    replica_class, *engine = map(_imported, REPLICAS[policy.kind])
     deployment = serve.deployment(
         replica_class,
         name=policy.name,
@@ -102,7 +102,7 @@ def _policy(policy: AnyPolicy) -> Application:
         request_router_config=RequestRouterConfig(request_router_class=STICKY_ROUTER),
         **_resources(policy),
     )
-    return deployment.bind(policy.model_dump(mode="json"), engine)
+    return deployment.bind(policy.model_dump(mode="json"), *engine)
 
 
 def _imported(name: str) -> Any:

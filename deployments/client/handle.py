@@ -47,7 +47,7 @@ class ServeGenerate:
         except Exception as error:
             raise call_failure(error, request.request_id) from error
         if isinstance(answer, GenerateFailure):
-            raise PolicyError(answer.kind, answer.message, answer.request_id)
+            raise failure_of(answer)
         return answer
 
 
@@ -63,6 +63,11 @@ def call_failure(error: Exception, request_id: str) -> PolicyError:
         return PolicyError("overloaded", "too many requests wait for a replica: try again later", request_id)
     first_line = str(error).partition("\n")[0][:200]
     return PolicyError("unavailable", f"the call to the replica failed: {type(error).__name__}: {first_line}", request_id)
+
+
+def failure_of(answer: GenerateFailure) -> PolicyError:
+    """The exception for a request that a replica answered with a failure."""
+    return PolicyError(answer.kind, answer.message, answer.request_id)
 
 
 def abandon_on(handle: Any) -> Callable[[list[Any]], Any]:

@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from configs.policies import ChunkPolicy
+from configs.policies import ChunkPolicy, PolicyConfig
 from configs.serving import ServeConfig
 from deployments.acting.act import Acting
-from deployments.client.chat import ServeChat
 from deployments.client.chunks import ServeChunks
+from deployments.client.unary import Unary
+from deployments.protocol.act import Chat, ChatRequest, ChatResult, Chunks
 
 
 def acting_of(config: ServeConfig, handles: Mapping[str, Any]) -> Acting:
     """`handles`: the Serve handle of each policy, by its name."""
-    chunked = {policy.name for policy in config.policies if isinstance(policy, ChunkPolicy)}
-    return Acting(
-        config,
-        chats={name: ServeChat(handle) for name, handle in handles.items() if name not in chunked},
-        chunks={name: ServeChunks(handle) for name, handle in handles.items() if name in chunked},
-    )
+    chats: dict[str, Chat] = {}
+    chunks: dict[str, Chunks] = {}
+    for policy in config.policies:
+        handle = handles[policy.name]
+        if isinstance(policy, ChunkPolicy):
+            chunks[policy.name] = ServeChunks(handle)
+        else:  # frames travel as they are: encoding one as PNG takes longer than the call
+            ours = isinstance(policy, PolicyConfig)
+            chats[policy.name] = Unary[ChatRequest, ChatResult](handle, "chat", abandons=ours)
+    return Acting(config, chats=chats, chunks=chunks)

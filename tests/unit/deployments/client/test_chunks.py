@@ -1,8 +1,7 @@
-"""A robot policy is asked through a Serve handle."""
+"""What a robot policy takes and gives is asked through its Serve handle."""
 
 from __future__ import annotations
 
-import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,106 +11,34 @@ import pytest
 from deployments.client.chunks import ServeChunks
 from deployments.errors import PolicyError
 from deployments.protocol.act import ChunkRequest, ChunkResult, ChunkShape
-from deployments.protocol.generate import GenerateFailure
 
 SHAPE = ChunkShape(cameras=1, resolution=(2, 2), state_dim=3, action_dim=2, horizon=4)
-
-
-class Response:
-    """A unary call through a handle: awaitable, with `.cancel()`."""
-
-    def __init__(self, answer: Any, cancelled: asyncio.Event) -> None:
-        self._answer, self._cancelled = answer, cancelled
-
-    def __await__(self) -> Any:
-        return self._answered().__await__()
-
-    async def _answered(self) -> Any:
-        if self._answer is None:
-            await asyncio.Event().wait()
-        if isinstance(self._answer, Exception):
-            raise self._answer
-        return self._answer
-
-    def cancel(self) -> None:
-        self._cancelled.set()
+CHUNK = ChunkResult("r", np.ones((4, 2), np.float32), 7)
 
 
 class Handle:
-    """A Serve handle whose replica gives this answer, or none at all for None."""
+    """A Serve handle of a replica that answers with these, by the method's name."""
 
-    def __init__(self, answer: Any) -> None:
-        self.answer = answer
-        self.received: list[ChunkRequest] = []
-        self.arrived, self.cancelled, self.told = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self.abandoned: list[str] = []
+    def __init__(self, **answers: Any) -> None:
+        self._answers = answers
 
     def options(self, method_name: str) -> Any:
-        return SimpleNamespace(remote=self._act if method_name == "act" else lambda: Response(SHAPE, self.cancelled))
+        async def remote(*_: Any) -> Any:
+            answer = self._answers[method_name]
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
 
-    def _act(self, request: ChunkRequest) -> Response:
-        self.received.append(request)
-        self.arrived.set()
-        return Response(self.answer, self.cancelled)
-
-    def broadcast(self, method: str, ids: list[str]) -> Any:
-        assert method == "abandon"
-        self.abandoned += ids
-        self.told.set()
-
-        async def results_async(return_exceptions: bool) -> list[Any]:
-            return []
-
-        return SimpleNamespace(results_async=results_async)
-
-
-def request(deadline_s: float = 60.0) -> ChunkRequest:
-    images, mask = np.zeros((1, 2, 2, 3), np.uint8), np.ones(1, np.bool_)
-    return ChunkRequest("r", images, mask, np.zeros(3, np.float32), "reach", deadline_s=deadline_s)
+        return SimpleNamespace(remote=remote)
 
 
 async def test_a_chunk_and_the_shape_of_a_policy_come_back() -> None:
-    chunk = ChunkResult("r", np.ones((4, 2), np.float32), 7)
-    chunks = ServeChunks(Handle(chunk))
-    assert await chunks(request()) is chunk
+    chunks = ServeChunks(Handle(act=CHUNK, shape=SHAPE))
+    images, mask = np.zeros((1, 2, 2, 3), np.uint8), np.ones(1, np.bool_)
+    assert await chunks(ChunkRequest("r", images, mask, np.zeros(3, np.float32), "reach")) is CHUNK
     assert await chunks.shape() == SHAPE
 
 
-@pytest.mark.parametrize(
-    ("answer", "kind"),
-    [(GenerateFailure("r", "stale_weights", "no version 9"), "stale_weights"), (ConnectionError("gone"), "unavailable")],
-)
-async def test_what_went_wrong_arrives_as_its_kind(answer: Any, kind: str) -> None:
-    with pytest.raises(PolicyError) as failed:
-        await ServeChunks(Handle(answer))(request())
-    assert (failed.value.kind, failed.value.request_id) == (kind, "r")
-
-
-async def test_a_question_past_its_deadline_reaches_no_replica() -> None:
-    handle = Handle(None)
-    with pytest.raises(PolicyError, match="deadline_exceeded"):
-        await ServeChunks(handle)(request(deadline_s=0.0))
-    assert handle.received == []
-
-
-async def test_a_replica_that_is_silent_is_not_waited_for_beyond_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployments.client.chunks.MARGIN_S", 0.0)
-    handle = Handle(None)
-    with pytest.raises(PolicyError, match="deadline_exceeded"):
-        await ServeChunks(handle)(request(deadline_s=0.01))
-    async with asyncio.timeout(10):
-        await handle.cancelled.wait()
-        await handle.told.wait()
-    assert handle.abandoned == ["r"]
-
-
-async def test_a_caller_that_leaves_takes_its_request_out_of_the_engine() -> None:
-    handle = Handle(None)
-    asking = asyncio.create_task(ServeChunks(handle)(request()))
-    async with asyncio.timeout(10):
-        await handle.arrived.wait()
-        asking.cancel()
-        await handle.cancelled.wait()
-        await handle.told.wait()
-    await asyncio.gather(asking, return_exceptions=True)
-    assert handle.abandoned == ["r"]
+async def test_a_replica_that_is_gone_says_so() -> None:
+    with pytest.raises(PolicyError, match="unavailable: the call to the replica failed: ConnectionError: gone"):
+        await ServeChunks(Handle(shape=ConnectionError("gone"))).shape()
