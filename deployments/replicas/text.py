@@ -217,11 +217,12 @@ class PolicyReplica:
         answer = await self._generate_one(tokens)
         return answer if isinstance(answer, GenerateFailure) else texts.text_of(tokens, answer)
 
-    async def chat(self, request: ChatRequest) -> ChatAnswer:
-        """The next turn of a conversation, which may hold images."""
-        answer = await self._running.answer(request, self._chat_one)
-        self._count([answer])
-        return answer
+    async def chat(self, requests: Sequence[ChatRequest]) -> AsyncIterator[list[tuple[int, ChatAnswer]]]:
+        """Conversations, which may hold images, as they get ready (with their place in `requests`)."""
+        async with contextlib.aclosing(self._running.as_ready(requests, self._chat_one)) as answers:
+            async for placed in answers:
+                self._count([answer for _, answer in placed])
+                yield placed
 
     async def _chat_one(self, request: ChatRequest) -> ChatAnswer:
         refused = await self._gate_batch([request])

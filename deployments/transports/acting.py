@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from configs.policies import ChunkPolicy, PolicyConfig
+from configs.policies import ChunkPolicy
 from configs.serving import ServeConfig
 from deployments.acting.act import Acting
+from deployments.client.chat import ServeChat
 from deployments.client.chunks import ServeChunks
-from deployments.client.unary import Unary
-from deployments.protocol.act import Chat, ChatRequest, ChatResult, Chunks
+from deployments.protocol.act import Chat, Chunks
 
 
 def acting_of(config: ServeConfig, handles: Mapping[str, Any]) -> Acting:
@@ -21,7 +21,6 @@ def acting_of(config: ServeConfig, handles: Mapping[str, Any]) -> Acting:
         handle = handles[policy.name]
         if isinstance(policy, ChunkPolicy):
             chunks[policy.name] = ServeChunks(handle)
-        else:  # frames travel as they are: encoding one as PNG takes longer than the call
-            ours = isinstance(policy, PolicyConfig)
-            chats[policy.name] = Unary[ChatRequest, ChatResult](handle, "chat", abandons=ours)
+        else:
+            chats[policy.name] = ServeChat(handle)
     return Acting(config, chats=chats, chunks=chunks)

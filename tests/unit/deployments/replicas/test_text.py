@@ -118,21 +118,25 @@ async def test_a_conversation_waits_for_the_version_that_it_names_and_failures_s
     replica, _ = await start()
     publish(store, 1)
     turns = [ChatTurn("user", "left or right?")]
-    asked = ChatRequest("a", turns, time.time() + 60.0, min_weight_version=1)
-    assert await replica.chat(asked) == ChatResult("left or right? 1", 1)
-    late = await replica.chat(ChatRequest("late", turns, time.time() - 1.0))
-    assert isinstance(late, GenerateFailure)
-    assert late.kind == "deadline_exceeded"
+    asked = [
+        ChatRequest("a", turns, time.time() + 60.0, min_weight_version=1),
+        ChatRequest("late", turns, time.time() - 1.0),
+    ]
+    placed = dict([pair async for pairs in replica.chat(asked) for pair in pairs])
+    assert placed[0] == ChatResult("left or right? 1", 1)
+    assert isinstance(placed[1], GenerateFailure)
+    assert placed[1].kind == "deadline_exceeded"
 
 
 async def test_a_conversation_ends_when_its_caller_leaves(start: Start) -> None:
     replica, engine = await start()
     engine.answering.clear()
     asked = ChatRequest("left", [ChatTurn("user", "left or right?")], time.time() + 60.0)
-    answering = asyncio.create_task(replica.chat(asked))
+    answers = replica.chat([asked])
+    answering = asyncio.ensure_future(anext(answers))
     await engine.arrived.wait()
     await replica.abandon(["left"])
-    answer = await answering
+    [(_, answer)] = await answering
     assert isinstance(answer, GenerateFailure)
     assert answer.kind == "cancelled"
     assert engine.unfinished() == 0

@@ -24,7 +24,9 @@ class Handle:
     def __init__(self) -> None:
         self.methods: list[str] = []
 
-    def options(self, method_name: str) -> Handle:
+        self.remote = None
+
+    def options(self, method_name: str, stream: bool = False) -> Handle:
         self.methods.append(method_name)
         return self
 
