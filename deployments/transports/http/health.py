@@ -42,7 +42,7 @@ def health(config: ServeConfig, found: Mapping[str, Status], now_unix_s: float) 
         "model_loaded": ready,
         "model": ", ".join(found),
         "device": ", ".join(devices) or "unknown",
-        "gpu_available": any(device != "cpu" for device in devices),
+        "gpu_available": any(device.startswith(("cuda", "gpu")) for device in devices),
         "service": "rayward",
         "version": _version(),
         "timestamp": now_unix_s,
