@@ -35,6 +35,7 @@ REPLICAS: dict[str, tuple[str, ...]] = {
     "chunks": ("deployments.replicas.chunks:ChunkReplica", "deployments.engines.chunks.engine:ChunkPolicyEngine"),
     "provider": ("deployments.replicas.provider:ProviderReplica",),
 }
+TINY_ROBOT = "tiny:robot"
 STICKY_ROUTER = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
 
 
@@ -70,13 +71,18 @@ def with_made_models(config: ServeConfig) -> ServeConfig:
     """The configuration with folders in place of the models that are made on the spot (`tiny:text`), which are made
     now where they are not there yet. Raises ConfigError."""
     storage = Path(config.storage_path) / "models"
-    policies = [
-        policy.model_copy(update={"model": tiny.made(policy.model, storage)})
-        if isinstance(policy, PolicyConfig)
-        else policy
-        for policy in config.policies
-    ]
-    return config.model_copy(update={"policies": policies})
+    return config.model_copy(update={"policies": [_with_made_model(policy, storage) for policy in config.policies]})
+
+
+def _with_made_model(policy: AnyPolicy, storage: Path) -> AnyPolicy:
+    if isinstance(policy, PolicyConfig):
+        return policy.model_copy(update={"model": tiny.made(policy.model, storage)})
+    if not isinstance(policy, ChunkPolicy) or policy.checkpoint != TINY_ROBOT:
+        return policy
+    folder = storage.expanduser().resolve() / "tiny-robot"
+    if not (folder / "model.safetensors").is_file():
+        _imported("deployments.chunks.checkpoint:tiny_checkpoint")(folder)
+    return policy.model_copy(update={"checkpoint": str(folder)})
 
 
 def _policy(policy: AnyPolicy) -> Application:

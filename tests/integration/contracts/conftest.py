@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-ARM = {"max_tokens": 400, "temperature": 0.0}
+ARM = {"max_tokens": 640, "temperature": 0.0}  # a token is a byte
 VISION = {
     "name": "vision",
     "model": "tiny:vision",
