@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
 
 from configs.policies import BasePolicy, ChunkPolicy
+from configs.serving import ServeConfig
 from deployments.errors import PolicyError
 from deployments.protocol.act import ActRequest, ActResult
 from deployments.transports.http.answers import answer_headers, in_time, json_answer, timing_ms
@@ -52,18 +53,18 @@ def acts(policy: BasePolicy) -> bool:
     return policy.act.arm is not None or isinstance(policy, ChunkPolicy)
 
 
-async def act(acting: Acts, request: Request, policies: Sequence[BasePolicy], limit_bytes: int) -> Response:
+async def act(acting: Acts, request: Request, config: ServeConfig) -> Response:
     """The answer to one `POST /act`: a bare list of numbers, the action of the next step; what else there is to say
     stands in headers. With `?format=dict` (or by the policy's setting) a dict, with `test` a small one.
 
     The body may also be `{"encoded": JSON of the whole body as a string}`: the answer is then a JSON string that holds
     the action as json_numpy. Raises PolicyError.
     """
-    arrived, limit_s = time.time(), time_limit_s(request, longest_s(policies))
-    payload = await json_object(request, limit_bytes, limit_s)
+    arrived, limit_s = time.time(), time_limit_s(request, longest_s(config.policies))
+    payload = await json_object(request, config, limit_s)
     encoded = "encoded" in payload
-    body = typed(ActBody, await _inner(payload) if encoded else payload)
-    policy = chosen(policies, policy_name(request, body.model), acts)
+    body = typed(ActBody, await _inner(payload, config) if encoded else payload)
+    policy = chosen(config.policies, policy_name(request, body.model), acts)
     shape = _answer_format(request, policy)
     deadline_unix_s = arrived + min(limit_s, policy.request_deadline_s)
     asked = await question(body, request, policy, deadline_unix_s)
@@ -79,11 +80,11 @@ async def act(acting: Acts, request: Request, policies: Sequence[BasePolicy], li
     return json_answer(content, headers=answer_headers(result))
 
 
-async def reset(acting: Acts, request: Request, policies: Sequence[BasePolicy], limit_bytes: int) -> Response:
+async def reset(acting: Acts, request: Request, config: ServeConfig) -> Response:
     """Forgets the session's history, of the policy that is named, else of all. The body may be empty."""
-    body = typed(ResetBody, await json_object(request, limit_bytes, longest_s(policies), may_be_empty=True))
+    body = typed(ResetBody, await json_object(request, config, longest_s(config.policies), may_be_empty=True))
     name, session = policy_name(request, body.model), session_id(request, body.session_id)
-    asked = policies if name is None else [chosen(policies, name, remembers)]
+    asked = config.policies if name is None else [chosen(config.policies, name, remembers)]
     for policy in filter(remembers, asked):
         await acting.reset(policy.name, session)
     return json_answer({"status": "reset successful"})
@@ -94,13 +95,13 @@ def remembers(policy: BasePolicy) -> bool:
     return acts(policy) or policy.act.game is not None
 
 
-async def _inner(payload: Mapping[str, Any]) -> dict[str, Any]:
+async def _inner(payload: Mapping[str, Any], config: ServeConfig) -> dict[str, Any]:
     text = payload["encoded"]
     if len(payload) != 1:
         raise PolicyError("invalid_request", "encoded: must be the only key of the body")
     if not isinstance(text, str):
         raise PolicyError("invalid_request", f"encoded: must be JSON as a string, not {type(text).__name__}")
-    return await parsed(text.encode())
+    return await parsed(text.encode(), config.max_json_values)
 
 
 def json_numpy(array: np.ndarray[Any, Any]) -> dict[str, Any]:

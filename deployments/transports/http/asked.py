@@ -10,16 +10,17 @@ from typing import Any
 from fastapi import Request
 
 from configs.policies import BasePolicy
+from configs.serving import ServeConfig
 from deployments.errors import PolicyError
-from deployments.transports.http.requests import parse, read_body
+from deployments.transports.http.requests import check_values, parse, read_body
 
 INLINE_BYTES = 32 * 1024  # parsing these takes less than a thread costs
 LONGEST_NAME = 200
 
+Json = dict[str, Any]
 
-async def json_object(
-    request: Request, limit_bytes: int, limit_s: float, may_be_empty: bool = False
-) -> dict[str, Any]:
+
+async def json_object(request: Request, config: ServeConfig, limit_s: float, may_be_empty: bool = False) -> Json:
     """The body as a JSON object, parsed in a thread where it is large. orjson takes at most 1024 levels of nesting.
 
     Raises PolicyError: "too_large", "invalid_request", "cancelled", and "deadline_exceeded" for a client that has not
@@ -27,13 +28,15 @@ async def json_object(
     """
     try:
         async with asyncio.timeout(limit_s):
-            body = await read_body(request, limit_bytes)
+            body = await read_body(request, config.max_body_bytes)
     except TimeoutError as error:
         raise PolicyError("deadline_exceeded", f"the body did not arrive within {limit_s:g} s") from error
-    return {} if may_be_empty and not body else await parsed(body)
+    return {} if may_be_empty and not body else await parsed(body, config.max_json_values)
 
 
-async def parsed(body: bytes) -> dict[str, Any]:
+async def parsed(body: bytes, most_values: int) -> Json:
+    """Raises PolicyError("too_large" | "invalid_request")."""
+    check_values(body, most_values)
     return parse(body) if len(body) <= INLINE_BYTES else await asyncio.to_thread(parse, body)
 
 

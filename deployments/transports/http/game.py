@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Protocol
 
 from fastapi import Request
@@ -11,6 +11,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from configs.policies import BasePolicy
+from configs.serving import ServeConfig
 from deployments.acting.observations import ImageLimits, decoded, frame_from_base64
 from deployments.errors import PolicyError
 from deployments.protocol.act import Frame
@@ -68,14 +69,11 @@ def plays(policy: BasePolicy) -> bool:
     return policy.act.game is not None
 
 
-async def get_action(
-    acting: Plays, request: Request, policies: Sequence[BasePolicy], limit_bytes: int, now_unix_s: float | None = None
-) -> Response:
+async def get_action(acting: Plays, request: Request, config: ServeConfig) -> Response:
     """The answer to one `POST /get_action`. Raises PolicyError."""
-    arrived = time.time() if now_unix_s is None else now_unix_s
-    limit_s = time_limit_s(request, longest_s(policies))
-    body = typed(GameBody, await json_object(request, limit_bytes, limit_s))
-    policy = chosen(policies, policy_name(request, body.model), plays)
+    arrived, limit_s = time.time(), time_limit_s(request, longest_s(config.policies))
+    body = typed(GameBody, await json_object(request, config, limit_s))
+    policy = chosen(config.policies, policy_name(request, body.model), plays)
     deadline_unix_s = arrived + min(limit_s, policy.request_deadline_s)
     question = PlayRequest(
         request_id=request_id_of(request),

@@ -30,7 +30,7 @@ from deployments.transports.http.answers import (
     model_card,
     request_id_of,
 )
-from deployments.transports.http.asked import chosen
+from deployments.transports.http.asked import chosen, parsed
 from deployments.transports.http.forward import forwarded
 from deployments.transports.http.game import get_action
 from deployments.transports.http.health import health, root, statuses
@@ -39,7 +39,6 @@ from deployments.transports.http.requests import (
     CompletionBody,
     SampledBody,
     min_weight_version,
-    parse,
     read_body,
     typed,
     within_bound,
@@ -96,19 +95,19 @@ class Ingress:
     @api.post("/act/")
     @api.post("/policies/{name}/act")
     async def act(self, request: Request) -> Response:
-        return await act(self.acting, request, self.config.policies, self.config.max_body_bytes)
+        return await act(self.acting, request, self.config)
 
     @api.post("/reset")
     @api.post("/reset/")
     @api.post("/policies/{name}/reset")
     async def reset(self, request: Request) -> Response:
-        return await reset(self.acting, request, self.config.policies, self.config.max_body_bytes)
+        return await reset(self.acting, request, self.config)
 
     @api.post("/get_action")
     @api.post("/get_action/")
     @api.post("/policies/{name}/get_action")
     async def get_action(self, request: Request) -> Response:
-        return await get_action(self.acting, request, self.config.policies, self.config.max_body_bytes)
+        return await get_action(self.acting, request, self.config)
 
     @api.get("/metrics")
     async def metrics(self) -> Response:
@@ -137,7 +136,9 @@ class Ingress:
     @api.post("/v1/completions")
     async def completions(self, request: Request) -> Response:
         """The short way where a request is plain (batched, without vLLM's HTTP layer), else vLLM's own route."""
-        payload = parse(await read_body(request, self.config.max_body_bytes))
+        payload = await parsed(
+            await read_body(request, self.config.max_body_bytes), self.config.max_json_values
+        )
         body = typed(CompletionBody, payload)
         policy, request_id = self._policy(body.model), request_id_of(request)
         within_bound(body, policy.max_new_tokens)
@@ -165,7 +166,7 @@ class Ingress:
         content = await read_body(request, self.config.max_body_bytes)
         if not content:
             return await self._forward(request, path, None, SampledBody())
-        payload = parse(content)
+        payload = await parsed(content, self.config.max_json_values)
         return await self._forward(request, path, payload, typed(BODIES.get(path, SampledBody), payload))
 
     async def _forward(

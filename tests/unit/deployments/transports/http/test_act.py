@@ -67,18 +67,18 @@ def policy() -> Policy:
 
 @pytest.fixture
 async def client(policy: Policy) -> AsyncIterator[httpx.AsyncClient]:
-    policies = ServeConfig.parse({"policies": POLICIES}).policies
+    config = ServeConfig.parse({"policies": POLICIES, "max_body_bytes": 100_000, "max_json_values": 20_000})
     api = FastAPI()
     answer_failures(api)
 
     @api.post("/act")
     @api.post("/policies/{name}/act")
     async def _act(request: Request) -> Response:
-        return await act(policy, request, policies, limit_bytes=100_000)
+        return await act(policy, request, config)
 
     @api.post("/reset")
     async def _reset(request: Request) -> Response:
-        return await reset(policy, request, policies, limit_bytes=100_000)
+        return await reset(policy, request, config)
 
     transport = httpx.ASGITransport(app=api)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as opened:
@@ -185,6 +185,12 @@ async def test_a_wrong_value_reaches_no_policy_and_is_named(
     assert (answer.status_code, answer.json()["kind"]) == (400, "invalid_request")
     assert part in answer.json()["message"]
     assert policy.asked == []
+
+
+async def test_more_numbers_than_are_worth_parsing_are_refused_with_a_better_way(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/act", json=body(image=[[[0, 0, 0]] * 100] * 70))
+    assert (answer.status_code, answer.json()["kind"]) == (413, "too_large")
+    assert "send images as base64" in answer.json()["message"]
 
 
 async def test_more_images_than_the_policy_takes_are_refused_before_one_is_decoded(

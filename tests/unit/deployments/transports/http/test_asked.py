@@ -10,8 +10,12 @@ import orjson
 import pytest
 from fastapi import Request
 
+from configs.serving import ServeConfig
 from deployments.errors import PolicyError
 from deployments.transports.http.asked import json_object, policy_name, session_id, time_limit_s
+
+
+CONFIG = ServeConfig.parse({"policies": [{"model": "m"}], "max_body_bytes": 1 << 20})
 
 
 def request(headers: dict[str, str] | None = None, query: str = "", path_name: str | None = None) -> Request:
@@ -73,15 +77,15 @@ def test_a_timeout_that_is_none_is_refused(text: str) -> None:
 
 async def test_a_large_body_is_parsed_like_a_small_one() -> None:
     large = {"image": [[[1, 2, 3]] * 64] * 256}
-    assert await json_object(with_body(orjson.dumps(large)), 1 << 20, 10.0) == large
-    assert await json_object(with_body(b'{"a": ', b"1}"), 1 << 20, 10.0) == {"a": 1}
+    assert await json_object(with_body(orjson.dumps(large)), CONFIG, 10.0) == large
+    assert await json_object(with_body(b'{"a": ', b"1}"), CONFIG, 10.0) == {"a": 1}
 
 
 async def test_a_client_that_does_not_finish_its_body_is_let_go() -> None:
     with pytest.raises(PolicyError, match="deadline_exceeded: the body did not arrive within 0.01 s"):
-        await json_object(with_body(b"{", ends=False), 1 << 20, 0.01)
+        await json_object(with_body(b"{", ends=False), CONFIG, 0.01)
 
 
 async def test_nesting_without_end_is_no_json_object() -> None:
     with pytest.raises(PolicyError, match="invalid_request"):
-        await json_object(with_body(b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"), 1 << 20, 10.0)
+        await json_object(with_body(b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"), CONFIG, 10.0)

@@ -43,15 +43,14 @@ def player() -> Player:
 
 @pytest.fixture
 async def client(player: Player) -> AsyncIterator[httpx.AsyncClient]:
-    policies = ServeConfig.parse(
-        {"policies": [{"name": "text", "model": "m"}, {"name": "game", "model": "m", "act": {"game": {}, "max_images": 3}}]}
-    ).policies
+    game = {"name": "game", "model": "m", "act": {"game": {}, "max_images": 3}}
+    config = ServeConfig.parse({"policies": [{"name": "text", "model": "m"}, game]})
     api = FastAPI()
     answer_failures(api)
 
     @api.post("/get_action")
     async def _get_action(request: Request) -> Response:
-        return await get_action(player, request, policies, limit_bytes=1_000_000)
+        return await get_action(player, request, config)
 
     transport = httpx.ASGITransport(app=api)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as opened:
