@@ -29,6 +29,7 @@ Penalty = Annotated[float, Field(ge=-2, le=2)]
 
 DEFAULT_MAX_TOKENS = 16  # of a completion, as OpenAI's
 SHOWN_CHARACTERS = 60
+LONGEST_EXPLAINED = 256 * 1024  # bytes of broken JSON that are parsed once more, ten times as slowly
 shortened = reprlib.Repr(maxstring=SHOWN_CHARACTERS, maxother=SHOWN_CHARACTERS)  # a value may be megabytes
 
 
@@ -218,6 +219,8 @@ def parse(body: bytes) -> dict[str, Any]:
         payload = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         message = f"the body is not valid JSON: {error}"
+        if len(body) > LONGEST_EXPLAINED:
+            raise PolicyError("invalid_request", message) from error
         try:
             payload = json.loads(body)
         except (ValueError, RecursionError):
