@@ -147,8 +147,8 @@ class ChunkPolicy(BasePolicy):
 
     kind: Literal["chunks"] = Field("chunks", description="The engine: chunks, for robot policies.")
     checkpoint: str = Field(
-        description="Folder with train_config.json and model.safetensors; tiny:robot is a small one with random weights, "
-        "made on the spot."
+        description="Folder with train_config.json and model.safetensors; tiny:robot is a small one with random "
+        "weights, made on the spot."
     )
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="Where the model runs; auto: on a GPU if any.")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="Type of the weights and of the computation.")

@@ -24,7 +24,9 @@ class ServeConfig(YamlConfig):
     name: str = Field("rayward", description="Name of the Serve application.")
     http: HttpConfig = Field(default_factory=HttpConfig, description="Where the HTTP routes listen.")
     policies: list[AnyPolicy] = Field(min_length=1, description="The policies, each with a name of its own.")
-    storage_path: str = Field(".", description="A folder; models that are made on the spot are kept below it in models/.")
+    storage_path: str = Field(
+        ".", description="A folder; models that are made on the spot are kept below it in models/."
+    )
     check_memory: bool = Field(
         True, description="Refuse to start on this machine when the estimated memory is not available."
     )

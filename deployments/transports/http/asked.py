@@ -45,9 +45,7 @@ def policy_name(request: Request, named: str | None) -> str | None:
     return request.path_params.get("name") or request.query_params.get("policy") or named
 
 
-def chosen(
-    policies: Sequence[BasePolicy], name: str | None, fits: Callable[[BasePolicy], bool]
-) -> BasePolicy:
+def chosen(policies: Sequence[BasePolicy], name: str | None, fits: Callable[[BasePolicy], bool]) -> BasePolicy:
     """The policy of that name; where none has it, the only one that can answer. Raises PolicyError("not_found")."""
     fitting = [policy for policy in policies if fits(policy)]
     named = [policy for policy in policies if policy.name == name]
@@ -56,7 +54,9 @@ def chosen(
         return found[0]
     known = ", ".join(policy.name for policy in fitting) or "none"
     problem = f"policy {name!r} does not answer this route" if named else f"no policy {name!r}"
-    raise PolicyError("not_found", f"{'name a policy' if name is None else problem}; this route is answered by: {known}")
+    raise PolicyError(
+        "not_found", f"{'name a policy' if name is None else problem}; this route is answered by: {known}"
+    )
 
 
 def longest_s(policies: Sequence[BasePolicy]) -> float:

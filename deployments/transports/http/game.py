@@ -47,8 +47,8 @@ class GameStep(BaseModel):
 
 
 class GameBody(BaseModel):
-    """`history` wins over `image`; its last frame is the current one, and the last `max_history_length` are shown to the
-    model. Fields that are not named here are ignored."""
+    """`history` wins over `image`; its last frame is the current one, and the last `max_history_length` are shown to
+    the model. Fields that are not named here are ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 

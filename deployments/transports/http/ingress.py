@@ -136,9 +136,7 @@ class Ingress:
     @api.post("/v1/completions")
     async def completions(self, request: Request) -> Response:
         """The short way where a request is plain (batched, without vLLM's HTTP layer), else vLLM's own route."""
-        payload = await parsed(
-            await read_body(request, self.config.max_body_bytes), self.config.max_json_values
-        )
+        payload = await parsed(await read_body(request, self.config.max_body_bytes), self.config.max_json_values)
         body = typed(CompletionBody, payload)
         policy, request_id = self._policy(body.model), request_id_of(request)
         within_bound(body, policy.max_new_tokens)

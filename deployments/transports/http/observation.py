@@ -40,8 +40,8 @@ class ActBody(BaseModel):
     """The fields of `/act`; others are ignored, because clients of several systems send more.
 
     `image` (one camera) or `images` (several, in the policy's order; null for one that sent nothing): nested lists
-    [H][W][3], json_numpy objects, or base64 of an encoded image. `proprio`, or `state`: a list of numbers or json_numpy.
-    `prefix_action` [P][D] and `delay`: actions that are already committed, for policies that answer chunks.
+    [H][W][3], json_numpy objects, or base64 of an encoded image. `proprio`, or `state`: a list of numbers or
+    json_numpy. `prefix_action` [P][D] and `delay`: actions that are already committed, for policies that answer chunks.
     """
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
@@ -69,7 +69,9 @@ async def question(body: ActBody, request: Request, policy: BasePolicy, deadline
     past = body.history.steps if body.history is not None else None
     counted = len(images) + sum(len(step.images) for step in past or ())
     if counted > policy.act.max_images:
-        raise PolicyError("too_large", f"{counted} images: the policy takes at most {policy.act.max_images} (history too)")
+        raise PolicyError(
+            "too_large", f"{counted} images: the policy takes at most {policy.act.max_images} (history too)"
+        )
     limits = ImageLimits.of(policy.act)
     return ActRequest(
         request_id=request_id_of(request),

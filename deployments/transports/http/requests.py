@@ -30,7 +30,8 @@ Penalty = Annotated[float, Field(ge=-2, le=2)]
 DEFAULT_MAX_TOKENS = 16  # of a completion, as OpenAI's
 SHOWN_CHARACTERS = 60
 LONGEST_EXPLAINED = 256 * 1024  # bytes of broken JSON that are parsed once more, ten times as slowly
-shortened = reprlib.Repr(maxstring=SHOWN_CHARACTERS, maxother=SHOWN_CHARACTERS)  # a value may be megabytes
+shortened = reprlib.Repr()  # a value may be megabytes
+shortened.maxstring = shortened.maxother = SHOWN_CHARACTERS
 
 
 class SampledBody(BaseModel):
@@ -209,7 +210,8 @@ def check_values(body: bytes, most: int) -> None:
     """Raises PolicyError("too_large") for JSON of more values than that, without parsing it."""
     if body.count(b",") > most:
         raise PolicyError(
-            "too_large", f"the body holds over {most} values (max_json_values): send images as base64, not as nested lists"
+            "too_large",
+            f"the body holds over {most} values (max_json_values): send images as base64, not as nested lists",
         )
 
 

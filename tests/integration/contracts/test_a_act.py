@@ -1,4 +1,4 @@
-"""Robot arms: `POST /act` in every spelling, `/reset`, `/health`, over real sockets and with a real vision-language model."""
+"""Robot arms: `POST /act` in every spelling, `/reset`, `/health`, over real sockets, with a vision-language model."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ def json_numpy(array: Frame, key: str = "__numpy__") -> dict[str, Any]:
     return {key: base64.b64encode(array.tobytes()).decode(), "dtype": "|u1", "shape": list(array.shape)}
 
 
-def test_every_spelling_of_one_image_gives_the_same_seven_numbers(
-    vision: httpx.Client, frame: Frame, png: str
-) -> None:
+def test_every_spelling_of_one_image_gives_the_same_seven_numbers(vision: httpx.Client, frame: Frame, png: str) -> None:
     spellings: list[Any] = [
         frame.tolist(), json_numpy(frame), json_numpy(frame, "__ndarray__"), png, f"data:image/png;base64,{png}",
     ]  # fmt: skip
@@ -91,7 +89,15 @@ def test_health_says_what_its_readers_look_for(vision: httpx.Client, path: str) 
     assert vision.head(path).status_code == 200
     told = vision.get(path).json()
     assert (told["status"], told["ready"], told["model"], told["device"]) == ("healthy", True, "vision", "cpu")
-    keys = {"timestamp", "service", "gpu_available", "rate_limits_configured", "concurrency_limit", "timeout", "version"}
+    keys = {
+        "timestamp",
+        "service",
+        "gpu_available",
+        "rate_limits_configured",
+        "concurrency_limit",
+        "timeout",
+        "version",
+    }
     assert keys <= set(told)
 
 

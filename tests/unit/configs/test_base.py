@@ -138,7 +138,10 @@ def test_a_resolved_configuration_read_again_as_yaml_is_equal(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("policy", "message"),
     [
-        ({"kind": "vlm", "model": "m"}, r"policies\.0\.kind: there is no kind 'vlm'\. Did you mean 'vllm'\? Kinds: vllm"),
+        (
+            {"kind": "vlm", "model": "m"},
+            r"policies\.0\.kind: there is no kind 'vlm'\. Did you mean 'vllm'\? Kinds: vllm",
+        ),
         ({"kind": ["vllm"], "model": "m"}, r"policies\.0\.kind: there is no kind .*Kinds: vllm, chunks, provider"),
         ({"kind": "chunks", "checkpont": "c"}, r"policies\.0\.checkpont: unknown key\. Did you mean 'checkpoint'\?"),
         ({"kind": "chunks"}, r"policies\.0\.checkpoint: Field required"),

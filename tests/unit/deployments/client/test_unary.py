@@ -80,7 +80,10 @@ async def test_an_answer_comes_back_as_it_is() -> None:
 
 @pytest.mark.parametrize(
     ("answer", "kind"),
-    [(GenerateFailure("r", "stale_weights", "no version 9"), "stale_weights"), (ConnectionError("gone"), "unavailable")],
+    [
+        (GenerateFailure("r", "stale_weights", "no version 9"), "stale_weights"),
+        (ConnectionError("gone"), "unavailable"),
+    ],
 )
 async def test_what_went_wrong_arrives_as_its_kind(answer: Any, kind: str) -> None:
     with pytest.raises(PolicyError) as failed:

@@ -75,7 +75,13 @@ async def test_one_image_is_answered_by_an_action_with_every_key(client: httpx.A
     assert set(told["action"]) == set(no_op())
     assert (told["action"]["jump"], told["action"]["camera"]) == (1, [10.0, -20.0])
     [(name, asked)] = player.asked
-    assert (name, asked.task, asked.temperature, asked.max_tokens, asked.max_history_length) == ("game", TASK, 0.7, 512, 5)
+    assert (name, asked.task, asked.temperature, asked.max_tokens, asked.max_history_length) == (
+        "game",
+        TASK,
+        0.7,
+        512,
+        5,
+    )
     assert np.array_equal(asked.steps[0].frame, frame(5))
     assert answer.headers["x-weight-version"] == "3"
 

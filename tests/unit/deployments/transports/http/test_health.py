@@ -15,8 +15,8 @@ CONFIG = ServeConfig.parse(
         "policies": [
             {"name": "text", "model": "m", "request_deadline_s": 30, "replicas": {"max_ongoing_requests": 64}},
             {
-                "name": "api", "kind": "provider", "model": "openai/gpt-4o", "concurrency": 8, "rate_limits": "limits.yaml",
-                "replicas": {"max_replicas": 2},
+                "name": "api", "kind": "provider", "model": "openai/gpt-4o", "concurrency": 8,
+                "rate_limits": "limits.yaml", "replicas": {"max_replicas": 2},
             },
         ]
     }
@@ -43,7 +43,12 @@ def test_a_gpu_is_told_by_what_the_replicas_run_on() -> None:
 
 def test_the_root_names_policies_and_endpoints() -> None:
     told = root(CONFIG, ["/act"])
-    assert (told["name"], told["model"], told["status"], told["endpoints"]) == ("rayward", "text, api", "running", ["/act"])
+    assert (told["name"], told["model"], told["status"], told["endpoints"]) == (
+        "rayward",
+        "text, api",
+        "running",
+        ["/act"],
+    )
 
 
 async def test_a_silent_replica_does_not_keep_others_from_being_heard(monkeypatch: Any) -> None:
@@ -55,7 +60,9 @@ async def test_a_silent_replica_does_not_keep_others_from_being_heard(monkeypatc
     async def well() -> Any:
         return WELL
 
-    handles = {name: SimpleNamespace(status=SimpleNamespace(remote=answer)) for name, answer in (("a", silent), ("b", well))}
+    handles = {
+        name: SimpleNamespace(status=SimpleNamespace(remote=answer)) for name, answer in (("a", silent), ("b", well))
+    }
     found = await statuses(handles)
     assert found["b"] == WELL
     assert found["a"] == {"policy": "a", "ready": False, "message": "TimeoutError"}

@@ -163,7 +163,9 @@ async def test_a_wrong_type_reaches_no_replica(
 async def test_robots_and_players_have_routes_that_say_who_answers_them(
     client: httpx.AsyncClient, route: str, spelling: str
 ) -> None:
-    answer = await client.post(spelling.format(route), json={"task_name": "t", "instruction": "go", "image": "AAAA"})
+    answer = await client.post(
+        spelling.format(route), json={"task_name": "t", "instruction": "go", "image": {"data": "AAAA"}}
+    )
     assert (answer.status_code, answer.json()["kind"]) == (404, "not_found")
     assert "this route is answered by: none" in answer.json()["message"]
 
