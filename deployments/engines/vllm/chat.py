@@ -23,7 +23,7 @@ async def rendered(llm: AsyncLLM, turns: Sequence[ChatTurn]) -> dict[str, Any]:
 
     parameters = ChatParams(chat_template_kwargs={"add_generation_prompt": True, "tokenize": False})
     _, (prompt,) = await llm.renderer.render_chat_async([messages(turns)], parameters)
-    return prompt  # type: ignore[no-any-return]
+    return prompt
 
 
 def messages(turns: Sequence[ChatTurn]) -> list[dict[str, Any]]:
