@@ -5,10 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Tag, ValidationError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 PACKAGE_DIR = Path(__file__).resolve().parent
 
@@ -156,40 +159,64 @@ def _scalar(text: str) -> Any:
 
 
 def explain(error: ValidationError, model: type[BaseModel], source: str) -> str:
-    """One line per problem: where, what, and the nearest known key for an unknown one."""
-    lines = []
-    for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            known = _known_keys(model, problem["loc"][:-1])
-            near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.3)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            lines.append(f"  {where}: unknown key.{hint} Known keys: {', '.join(known)}")
-        else:
-            shown = "" if problem["type"] == "missing" else f" (got {problem['input']!r})"
-            lines.append(f"  {where or 'config'}: {problem['msg']}{shown}")
+    """One line per problem: where, what, and the nearest known key for an unknown one, or kind for a wrong one."""
+    lines = [f"  {_problem(problem, model)}" for problem in error.errors()]
     return f"{source} does not fit {model.__name__}:\n" + "\n".join(lines)
 
 
-def _known_keys(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+def _problem(problem: ErrorDetails, model: type[BaseModel]) -> str:
+    location = problem["loc"]
+    where, annotation = _located(model, location)
+    match problem["type"]:
+        case "extra_forbidden":
+            inner = model_in(_located(model, location[:-1])[1])
+            known = sorted(inner.model_fields) if inner is not None else []
+            return f"{where}: unknown key.{_nearest(location[-1], known)} Known keys: {', '.join(known)}"
+        case "union_tag_invalid":
+            kinds, given = list(kinds_in(annotation)), problem["ctx"]["tag"]
+            return f"{where}.kind: there is no kind {given!r}.{_nearest(given, kinds)} Kinds: {', '.join(kinds)}"
+        case "union_tag_not_found":
+            return f"{where}: must be a mapping of settings (got {problem['input']!r})"
+        case "missing":
+            return f"{where or 'config'}: {problem['msg']}"
+        case _:
+            return f"{where or 'config'}: {problem['msg']} (got {problem['input']!r})"
+
+
+def _nearest(given: object, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(str(given), known, n=1, cutoff=0.3)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _located(model: type[BaseModel], location: Sequence[int | str]) -> tuple[str, Any]:
+    """A problem's place as it stands in the file, and what is declared there. Pydantic names the kind of a policy as
+    one more level (`policies.0.chunks.checkpoint`), which no file has."""
+    shown: list[str] = []
     current: Any = model
     for part in location:
-        if isinstance(part, int) or not isinstance(current, type):
+        kinds = kinds_in(current)
+        if part in kinds:
+            current = kinds[str(part)]
             continue
-        field = getattr(current, "model_fields", {}).get(str(part))
-        if field is None:
-            continue
-        current = _model_in(field.annotation)
-        if current is None:
-            return []
-    return sorted(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+        shown.append(str(part))
+        inner = model_in(current)
+        if isinstance(part, str) and inner is not None and part in inner.model_fields:
+            current = inner.model_fields[part].annotation
+    return ".".join(shown), current
 
 
-def _model_in(annotation: Any) -> Any:
+def kinds_in(annotation: Any) -> dict[str, type[BaseModel]]:
+    """The models of an annotation that are told apart by their kind (`Tag`), by kind; empty where there are none."""
+    found: dict[str, type[BaseModel]] = {}
+    for argument in get_args(annotation):
+        tags = [extra.tag for extra in getattr(argument, "__metadata__", ()) if isinstance(extra, Tag)]
+        found |= {tags[0]: argument.__origin__} if tags else kinds_in(argument)
+    return found
+
+
+def model_in(annotation: Any) -> type[BaseModel] | None:
+    """The (first) model in an annotation: M, list[M], dict[str, M] or M | None."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        found = _model_in(argument)
-        if found is not None:
-            return found
-    return None
+    found = (model_in(argument) for argument in get_args(annotation))
+    return next((model for model in found if model is not None), None)

@@ -11,9 +11,11 @@ from configs.acting import ActConfig
 from configs.base import Strict
 
 
-def _kind(policy: Any) -> str:
-    """The policy's `kind`, which may be left out for vllm."""
-    return policy.get("kind", "vllm") if isinstance(policy, dict) else policy.kind
+def _kind(policy: Any) -> str | None:
+    """The policy's `kind`, which may be left out for vllm; None for what is no policy."""
+    if isinstance(policy, dict):
+        return str(policy.get("kind", "vllm"))
+    return getattr(policy, "kind", None)
 
 
 class EngineConfig(Strict):
@@ -52,6 +54,14 @@ class EngineConfig(Strict):
     )
     tool_call_parser: str | None = Field(
         "hermes", description="Parser of tool calls in chat answers by vLLM's name; None: tools are refused."
+    )
+    max_images: int = Field(
+        8, ge=0, description="Most images of one prompt, where the model takes images; history included."
+    )
+    image_cache_gib: float = Field(
+        0.25,
+        ge=0,
+        description="Memory for images that are processed already, in GiB, found again by their content; 0: none.",
     )
     extra: dict[str, Any] = Field(
         default_factory=dict, description="Further arguments of vLLM's AsyncEngineArgs, as they are."
@@ -136,7 +146,10 @@ class PolicyConfig(BasePolicy):
     """A language or vision-language policy on vLLM."""
 
     kind: Literal["vllm"] = Field("vllm", description="The engine: vllm, for language and vision-language models.")
-    model: str = Field(description="A folder in Hugging Face format, or a name on the hub.")
+    model: str = Field(
+        description="A folder in Hugging Face format, or a name on the hub; tiny:text and tiny:vision are small models "
+        "with random weights, made on the spot."
+    )
     engine: EngineConfig = Field(default_factory=EngineConfig, description="The vLLM engine of each replica.")
     max_new_tokens: int = Field(1024, ge=1, description="Most tokens that a request may ask for (`max_tokens`).")
 
@@ -145,7 +158,10 @@ class ChunkPolicy(BasePolicy):
     """A robot policy that answers an observation with a chunk of actions."""
 
     kind: Literal["chunks"] = Field("chunks", description="The engine: chunks, for robot policies.")
-    checkpoint: str = Field(description="Folder with train_config.json and model.safetensors.")
+    checkpoint: str = Field(
+        description="Folder with train_config.json and model.safetensors; tiny:robot is a small one with random "
+        "weights, made on the spot."
+    )
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="Where the model runs; auto: on a GPU if any.")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="Type of the weights and of the computation.")
     max_batch: int = Field(16, ge=1, description="Observations that are answered in one forward pass.")

@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from configs.base import Strict, YamlConfig
-from configs.policies import PolicyConfig
+from configs.policies import AnyPolicy
 
 
 class HttpConfig(Strict):
@@ -23,7 +23,10 @@ class ServeConfig(YamlConfig):
 
     name: str = Field("rayward", description="Name of the Serve application.")
     http: HttpConfig = Field(default_factory=HttpConfig, description="Where the HTTP routes listen.")
-    policies: list[PolicyConfig] = Field(min_length=1, description="The policies, each with a name of its own.")
+    policies: list[AnyPolicy] = Field(min_length=1, description="The policies, each with a name of its own.")
+    storage_path: str = Field(
+        ".", description="A folder; models that are made on the spot are kept below it in models/."
+    )
     check_memory: bool = Field(
         True, description="Refuse to start on this machine when the estimated memory is not available."
     )
@@ -31,6 +34,13 @@ class ServeConfig(YamlConfig):
     ingress_cpus: float = Field(0.1, ge=0, description="Logical CPUs that each ingress replica reserves.")
     max_body_bytes: int = Field(
         32 * 1024 * 1024, ge=1024, description="Largest body of a request, in bytes; a larger one is answered 413."
+    )
+    max_json_values: int = Field(
+        2_000_000,
+        ge=1024,
+        description="Most values in a JSON body, counted by its commas; more are answered 413. Parsing holds up all "
+        "callers of an ingress for about 30 ms per million. An image as base64 or json_numpy is one value, as a nested "
+        "list it is three per pixel.",
     )
 
     @model_validator(mode="after")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ray import serve
@@ -11,12 +13,10 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 
 from configs.base import ConfigError
-from configs.policies import PolicyConfig
+from configs.policies import AnyPolicy, ChunkPolicy, PolicyConfig
 from configs.serving import ServeConfig
-from deployments.engines.base import StartTokenEngine
-from deployments.engines.vllm.engine import VllmEngine
+from deployments.engines.vllm import tiny
 from deployments.engines.vllm.settings import on_gpu, process_environment
-from deployments.replicas.text import PolicyReplica
 from deployments.storage.models import model_folder_error
 from deployments.transports.http.ingress import Ingress
 
@@ -28,7 +28,14 @@ THROUGHPUT_SWITCHES = {
     # gRPC's own limit of 4 MiB lies below `max_body_bytes`, which bounds what comes in from outside.
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),
 }
-ENGINES: dict[str, StartTokenEngine] = {"vllm": VllmEngine}  # PolicyConfig.kind -> what makes its engine
+# Policy.kind -> class of its replicas, and what makes their engine where they take one. Imported when such a policy is
+# bound: each needs libraries of its own.
+REPLICAS: dict[str, tuple[str, ...]] = {
+    "vllm": ("deployments.replicas.text:PolicyReplica", "deployments.engines.vllm.engine:VllmEngine"),
+    "chunks": ("deployments.replicas.chunks:ChunkReplica", "deployments.engines.chunks.engine:ChunkPolicyEngine"),
+    "provider": ("deployments.replicas.provider:ProviderReplica",),
+}
+TINY_ROBOT = "tiny:robot"
 STICKY_ROUTER = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
 
 
@@ -44,8 +51,9 @@ def build(args: Mapping[str, Any]) -> Application:
 
 def bind(config: ServeConfig) -> Application:
     """Deployments of a configuration, bound. Raises ConfigError for a model folder that cannot be served."""
+    config = with_made_models(config)
     for policy in config.policies:
-        problem = model_folder_error(policy.model)
+        problem = model_folder_error(policy.model) if isinstance(policy, PolicyConfig) else None
         if problem:
             raise ConfigError(f"policy {policy.name!r}: {problem}")
     policies = {f"policy_{i}": _policy(policy) for i, policy in enumerate(config.policies)}
@@ -59,30 +67,30 @@ def bind(config: ServeConfig) -> Application:
     return ingress.bind(config.dump(), **policies)
 
 
-def _policy(policy: PolicyConfig) -> Application:
-    replicas, engine = policy.replicas, policy.engine
-    environment = process_environment(engine)
-    environment.setdefault("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", str(max(1, int(replicas.num_cpus)))))
-    options: dict[str, Any] = {}
-    actor: dict[str, Any] = {
-        "num_cpus": replicas.num_cpus,
-        "resources": replicas.resources,
-        "runtime_env": {"env_vars": environment},
-    }
-    if on_gpu(engine) and engine.gpus > 1:
-        # One placement group per replica: vLLM's workers live in its bundles. It cannot grow, so it holds all of them.
-        actor["num_gpus"] = 0
-        options["placement_group_bundles"] = [
-            {"CPU": replicas.num_cpus, "GPU": 1, **replicas.resources},
-            *[{"GPU": 1, "CPU": 1} for _ in range(engine.gpus - 1)],
-        ]
-        options["placement_group_strategy"] = "STRICT_PACK" if engine.pipeline_parallel_size == 1 else "PACK"
-    elif on_gpu(engine):
-        actor["num_gpus"] = 1
+def with_made_models(config: ServeConfig) -> ServeConfig:
+    """The configuration with folders in place of the models that are made on the spot (`tiny:text`), which are made
+    now where they are not there yet. Raises ConfigError."""
+    storage = Path(config.storage_path) / "models"
+    return config.model_copy(update={"policies": [_with_made_model(policy, storage) for policy in config.policies]})
+
+
+def _with_made_model(policy: AnyPolicy, storage: Path) -> AnyPolicy:
+    if isinstance(policy, PolicyConfig):
+        return policy.model_copy(update={"model": tiny.made(policy.model, storage)})
+    if not isinstance(policy, ChunkPolicy) or policy.checkpoint != TINY_ROBOT:
+        return policy
+    folder = storage.expanduser().resolve() / "tiny-robot"
+    if not (folder / "model.safetensors").is_file():
+        _imported("deployments.chunks.checkpoint:tiny_checkpoint")(folder)
+    return policy.model_copy(update={"checkpoint": str(folder)})
+
+
+def _policy(policy: AnyPolicy) -> Application:
+    replicas = policy.replicas
+    replica_class, *engine = map(_imported, REPLICAS[policy.kind])
     deployment = serve.deployment(
-        PolicyReplica,
+        replica_class,
         name=policy.name,
-        ray_actor_options=actor,
         max_ongoing_requests=replicas.max_ongoing_requests,
         max_queued_requests=replicas.max_queued_requests,
         autoscaling_config=AutoscalingConfig(
@@ -98,6 +106,46 @@ def _policy(policy: PolicyConfig) -> Application:
         health_check_period_s=replicas.health_period_s,
         health_check_timeout_s=replicas.health_timeout_s,
         request_router_config=RequestRouterConfig(request_router_class=STICKY_ROUTER),
-        **options,
+        **_resources(policy),
     )
-    return deployment.bind(policy.model_dump(mode="json"), ENGINES[policy.kind])
+    return deployment.bind(policy.model_dump(mode="json"), *engine)
+
+
+def _imported(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _resources(policy: AnyPolicy) -> dict[str, Any]:
+    """What each replica reserves, and the environment of its process, as options of its deployment."""
+    replicas, gpus = policy.replicas, _gpus(policy)
+    environment = process_environment(policy.engine) if isinstance(policy, PolicyConfig) else {}
+    environment.setdefault("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", str(max(1, int(replicas.num_cpus)))))
+    actor: dict[str, Any] = {
+        "num_cpus": replicas.num_cpus,
+        "resources": replicas.resources,
+        "runtime_env": {"env_vars": environment},
+    }
+    if gpus <= 1:
+        return {"ray_actor_options": actor | ({"num_gpus": 1} if gpus else {})}
+    # One placement group per replica: vLLM's workers live in its bundles. It cannot grow, so it holds all of them.
+    one_node = isinstance(policy, PolicyConfig) and policy.engine.pipeline_parallel_size == 1
+    return {
+        "ray_actor_options": actor | {"num_gpus": 0},
+        "placement_group_bundles": [
+            {"CPU": replicas.num_cpus, "GPU": 1, **replicas.resources},
+            *[{"GPU": 1, "CPU": 1} for _ in range(gpus - 1)],
+        ],
+        "placement_group_strategy": "STRICT_PACK" if one_node else "PACK",
+    }
+
+
+def _gpus(policy: AnyPolicy) -> int:
+    """GPUs of one replica."""
+    match policy:
+        case PolicyConfig():
+            return policy.engine.gpus if on_gpu(policy.engine) else 0
+        case ChunkPolicy():
+            return int(on_gpu(policy))
+        case _:
+            return 0

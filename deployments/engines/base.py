@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from configs.policies import ChunkPolicy, PolicyConfig
 from deployments.chunks.description import ChunkDescription
-from deployments.protocol.act import ChunkAnswer, ChunkRequest
+from deployments.protocol.act import ChatAnswer, ChatRequest, ChunkAnswer, ChunkRequest
 from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult
 from deployments.weights.push_steps import PushStep
 
@@ -90,6 +90,9 @@ class TokenEngine(Engine, Protocol):
 
     async def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult | GenerateFailure]:
         """Answers in the order of the requests, each within its deadline; one that fails does not touch the others."""
+
+    async def chat(self, request: ChatRequest) -> ChatAnswer:
+        """The next turn of a conversation, which may hold images; a failure is an answer, too."""
 
     async def openai_application(self) -> AsgiApp:
         """The OpenAI API around this engine, without a server. Each call makes another one; takes seconds."""

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from deployments.chunks.description import ChunkDescription
 from deployments.engines.base import AsgiApp, Breaker, ChunkEngine, DeviceStatus, Engine, EngineUnhealthy, TokenEngine
 from deployments.errors import PolicyError
-from deployments.protocol.act import ChunkAnswer, ChunkRequest
+from deployments.protocol.act import ChatAnswer, ChatRequest, ChunkAnswer, ChunkRequest
 from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult
 from deployments.weights.push_steps import PushStep
 
@@ -148,6 +148,13 @@ class GuardedTokenEngine(GuardedEngine[TokenEngine]):
                 return await self._engine.generate(requests)
         except PolicyError as error:
             return [GenerateFailure(request.request_id, error.kind, error.message) for request in requests]
+
+    async def chat(self, request: ChatRequest) -> ChatAnswer:
+        try:
+            async with self._admission.call():
+                return await self._engine.chat(request)
+        except PolicyError as error:
+            return GenerateFailure(request.request_id, error.kind, error.message)
 
     async def openai_application(self) -> AsgiApp:
         app = await self._engine.openai_application()

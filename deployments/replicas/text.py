@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from ray import serve
 from ray.util import metrics
 
@@ -19,6 +20,7 @@ from deployments.engines.base import StartTokenEngine, TokenEngine
 from deployments.engines.guarded import GuardedTokenEngine
 from deployments.engines.vllm.settings import on_gpu
 from deployments.errors import PolicyError
+from deployments.protocol.act import ChatAnswer, ChatRequest, ChatTurn
 from deployments.protocol.completion import Completion, CompletionAnswer, CompletionRequest
 from deployments.protocol.exchange import HttpCall, HttpPiece
 from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult, Sampling
@@ -75,7 +77,10 @@ class PolicyReplica:
             GenerateRequest(f"warm-up-{uuid.uuid4().hex}", [1, 2, 3], s, deadline_s=deadline_s)
             for s in (sampling, replace(sampling, seed=0))
         ]
-        for answer in await self.engine.generate(requests):
+        answers: list[Answer | ChatAnswer] = [*await self.engine.generate(requests)]
+        if self.config.act.arm is not None or self.config.act.game is not None:
+            answers.append(await self.engine.chat(_first_look(deadline_s)))
+        for answer in answers:
             if isinstance(answer, GenerateFailure):
                 raise RuntimeError(f"the engine failed its warm-up: {answer.kind}: {answer.message}")
 
@@ -84,7 +89,7 @@ class PolicyReplica:
         refused = await self._gate_batch(requests)
         if refused:
             self._count(refused)
-            return refused
+            return [*refused]
         answers = await self.engine.generate(requests)
         self._count(answers)
         return answers
@@ -104,7 +109,7 @@ class PolicyReplica:
         refused = await self._gate_batch([request])
         return refused[0] if refused else (await self.engine.generate([request]))[0]
 
-    async def _gate_batch(self, requests: Sequence[GenerateRequest]) -> list[Answer]:
+    async def _gate_batch(self, requests: Sequence[GenerateRequest | ChatRequest]) -> list[GenerateFailure]:
         """Waits until the engine holds the newest version asked for; failures for all when it cannot be had."""
         needed = max(request.min_weight_version for request in requests)
         if needed <= self.engine.version:
@@ -115,7 +120,7 @@ class PolicyReplica:
             return [GenerateFailure(r.request_id, error.kind, error.message) for r in requests]
         return []
 
-    def _count(self, answers: Sequence[Answer | CompletionAnswer]) -> None:
+    def _count(self, answers: Sequence[Answer | CompletionAnswer | ChatAnswer]) -> None:
         self._requests.inc(len(answers))
         tokens = sum(_sampled_tokens(answer) for answer in answers)
         if tokens:
@@ -175,6 +180,17 @@ class PolicyReplica:
         answer = await self._generate_one(tokens)
         return answer if isinstance(answer, GenerateFailure) else texts.text_of(tokens, answer)
 
+    async def chat(self, requests: Sequence[ChatRequest]) -> AsyncIterator[list[tuple[int, ChatAnswer]]]:
+        """Conversations, which may hold images, as they get ready (with their place in `requests`)."""
+        async with contextlib.aclosing(self._running.as_ready(requests, self._chat_one)) as answers:
+            async for placed in answers:
+                self._count([answer for _, answer in placed])
+                yield placed
+
+    async def _chat_one(self, request: ChatRequest) -> ChatAnswer:
+        refused = await self._gate_batch([request])
+        return refused[0] if refused else await self.engine.chat(request)
+
     async def _texts(self) -> TextCompletions:
         if self._completions is None:
             from transformers import AutoTokenizer
@@ -213,7 +229,15 @@ class PolicyReplica:
             await self._hosted.close()
 
 
-def _sampled_tokens(answer: Answer | CompletionAnswer) -> int:
+def _first_look(deadline_s: float) -> ChatRequest:
+    """One small image and a grammar: what a policy that acts will be asked for."""
+    turn = ChatTurn("user", "What do you see?", (np.zeros((56, 56, 3), np.uint8),))
+    schema: dict[str, object] = {"type": "object", "properties": {"seen": {"type": "boolean"}}, "required": ["seen"]}
+    name = f"warm-up-{uuid.uuid4().hex}"
+    return ChatRequest(name, [turn], time.time() + deadline_s, max_tokens=16, json_schema=schema)
+
+
+def _sampled_tokens(answer: Answer | CompletionAnswer | ChatAnswer) -> int:
     if isinstance(answer, Completion):
         return answer.completion_tokens
     return len(answer.token_ids) if isinstance(answer, GenerateResult) else 0

@@ -7,9 +7,10 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from configs.policies import PolicyConfig
+from configs.policies import AnyPolicy, ChunkPolicy, PolicyConfig
 from configs.serving import HttpConfig, ServeConfig
 from configs.training import TrainConfig
 from deployments.storage.models import context_error, model_folder_error
@@ -49,21 +50,47 @@ def policy_config(config: TrainConfig, model: str, weights_root: str | None) -> 
     )
 
 
-def check_servable(policy: PolicyConfig) -> None:
+def check_servable(policy: AnyPolicy) -> None:
     """What can be told before Ray starts, with its first cause: a replica would fail three times, a minute later, and
     Serve would not say why. Raises ClusterError."""
-    engine = policy.engine
-    problem = model_folder_error(policy.model) or context_error(policy.model, engine.max_model_len)
-    if problem is None and engine.device == "gpu" and ray_session.starts_here() and not gpus_here():
-        problem = "engine.device is 'gpu', and this machine has none: set engine.device to auto or cpu, or RAY_ADDRESS"
+    match policy:
+        case PolicyConfig(engine=engine):
+            problem = model_folder_error(policy.model) or context_error(policy.model, engine.max_model_len)
+            problem = problem or _device_error(engine.device, "engine.device")
+        case ChunkPolicy():
+            problem = checkpoint_error(policy.checkpoint) or _device_error(policy.device, "device")
+        case _:
+            problem = None
     if problem:
         raise ClusterError(f"policy {policy.name!r} cannot be served: {problem}")
+
+
+def checkpoint_error(checkpoint: str) -> str | None:
+    """Why a checkpoint of a chunk policy cannot be loaded, as far as its files tell; None where none is missing."""
+    folder = Path(checkpoint).expanduser()
+    missing = [name for name in ("train_config.json", "model.safetensors") if not (folder / name).is_file()]
+    if not missing:
+        return None
+    return f"checkpoint {checkpoint!r} has no {' and no '.join(missing)}: name a folder that training.bc has written"
+
+
+def _device_error(device: str, setting: str) -> str | None:
+    if device != "gpu" or not ray_session.starts_here() or gpus_here():
+        return None
+    return f"{setting} is 'gpu', and this machine has none: set {setting} to auto or cpu, or RAY_ADDRESS"
 
 
 def gpus_here() -> int:
     import torch
 
     return torch.cuda.device_count()
+
+
+def with_made_models(config: ServeConfig) -> ServeConfig:
+    """The configuration once the models are there that are made on the spot. Raises ConfigError."""
+    from deployments import app
+
+    return app.with_made_models(config)
 
 
 @contextmanager

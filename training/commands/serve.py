@@ -14,18 +14,25 @@ from training.commands.options import (
 def serve(config: ConfigOption, overrides: SetOption = []) -> None:  # noqa: B006
     """Starts the Serve application and blocks until Ctrl-C."""
     import threading
+    import time
 
     from training.cluster import application, memory, ports, ray_session
+    from training.commands import served
 
-    settings = ServeConfig.load(config, overrides)
+    settings = application.with_made_models(ServeConfig.load(config, overrides))
     if settings.check_memory and ray_session.starts_here():
         memory.check(memory.of_serving(settings))
     for policy in settings.policies:
         application.check_servable(policy)
     if ray_session.starts_here() and settings.http.port:
         ports.check_port(settings.http.host, settings.http.port)
+    began = time.monotonic()
+    console.print(f"starting: {', '.join(policy.name for policy in settings.policies)}")
     with peak_memory(), ray_session.ray_session(), application.application(settings):
         address = f"http://{settings.http.host}:{application.http_port()}{settings.http.root_path.rstrip('/')}"
-        console.print(f"ready: {address}  policies: {', '.join(p.name for p in settings.policies)}")
-        console.print("routes: /health /metrics /v1/models /v1/completions /v1/chat/completions /tokenize /detokenize")
+        console.print(served.policies(settings))
+        for route in served.routes(settings):
+            console.print(f"  {route}", markup=False, highlight=False)
+        console.print(f"limits: {served.limits(settings)}", markup=False)
+        console.print(f"ready after {time.monotonic() - began:.0f} s: {address}  (Ctrl-C ends it)", soft_wrap=True)
         threading.Event().wait()

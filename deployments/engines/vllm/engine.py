@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.policies import PolicyConfig
 from deployments.engines.base import AsgiApp, Breaker, EngineUnhealthy
+from deployments.engines.vllm import chat
 from deployments.engines.vllm.heartbeat import Heartbeat
 from deployments.engines.vllm.openai import openai_application
 from deployments.engines.vllm.settings import engine_arguments, process_environment
 from deployments.engines.vllm.weights import EngineWeights, VllmWeightCalls
 from deployments.errors import PolicyError
+from deployments.protocol.act import ChatAnswer, ChatRequest, ChatResult
 from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult, Sampling
 from deployments.weights.push_steps import PushStep
 
@@ -91,27 +94,11 @@ class VllmEngine:
 
     async def _generate_one(self, request: GenerateRequest) -> GenerateResult:
         self._check(request)
-        from vllm.exceptions import VLLMClientError
-        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
-
         arrival = time.perf_counter()
         first_version = self.version
-        final: Any = None
-        try:
-            prompt = {"type": "token", "prompt_token_ids": list(request.token_ids)}
-            stream = self._llm.generate(prompt, self._sampling(request.sampling), request.request_id)
-            async for output in stream:
-                final = output
-        except EngineDeadError as error:
-            self._breaker.trip("vLLM's engine process died")
-            raise PolicyError("engine_failed", f"vLLM stopped working on the request: {error!r}") from error
-        except EngineGenerateError as error:
-            raise PolicyError("engine_failed", f"vLLM stopped working on the request: {error!r}") from error
-        except (VLLMClientError, ValueError) as error:
-            raise PolicyError("invalid_request", str(error)) from error
-        answer = final.outputs[0]
-        if answer.finish_reason not in ("stop", "length"):
-            raise PolicyError("engine_failed", f"vLLM ended the request as {answer.finish_reason!r}")
+        prompt = {"type": "token", "prompt_token_ids": list(request.token_ids)}
+        with self._failures_translated():
+            answer = await self._final(prompt, self._sampling(request.sampling), request.request_id)
         ids = list(answer.token_ids)
         return GenerateResult(
             request_id=request.request_id,
@@ -122,6 +109,49 @@ class VllmEngine:
             weight_version_last=self.version,
             infer_ms=(time.perf_counter() - arrival) * 1e3,
         )
+
+    async def chat(self, request: ChatRequest) -> ChatAnswer:
+        """The next turn of a conversation with images; a failure instead of an exception."""
+        arrival, version = time.perf_counter(), self.version
+        try:
+            async with asyncio.timeout(request.remaining_s(time.time())):
+                with self._failures_translated():
+                    prompt = await chat.rendered(self._llm, request.turns)
+                    sampling = chat.sampling(request, len(prompt["prompt_token_ids"]), self._max_model_len)
+                    ready = time.perf_counter()
+                    answer = await self._final(prompt, sampling, request.request_id)
+        except TimeoutError:
+            return GenerateFailure(request.request_id, "deadline_exceeded", "no answer within the deadline")
+        except PolicyError as error:
+            return GenerateFailure(request.request_id, error.kind, error.message)
+        queue_ms, infer_ms = (ready - arrival) * 1e3, (time.perf_counter() - ready) * 1e3
+        return ChatResult(answer.text, version, queue_ms, infer_ms)
+
+    async def _final(self, prompt: Any, sampling: Any, request_id: str) -> Any:
+        """vLLM's whole answer. Raises vLLM's errors, and PolicyError for an answer that was ended early."""
+        final: Any = None
+        async for output in self._llm.generate(prompt, sampling, request_id):
+            final = output
+        answer = final.outputs[0]
+        if answer.finish_reason not in ("stop", "length"):
+            raise PolicyError("engine_failed", f"vLLM ended the request as {answer.finish_reason!r}")
+        return answer
+
+    @contextmanager
+    def _failures_translated(self) -> Iterator[None]:
+        """Raises PolicyError for vLLM's errors, and trips the breaker when its process is gone."""
+        from vllm.exceptions import VLLMClientError
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        try:
+            yield
+        except EngineDeadError as error:
+            self._breaker.trip("vLLM's engine process died")
+            raise PolicyError("engine_failed", f"vLLM stopped working on the request: {error!r}") from error
+        except EngineGenerateError as error:
+            raise PolicyError("engine_failed", f"vLLM stopped working on the request: {error!r}") from error
+        except (VLLMClientError, ValueError) as error:
+            raise PolicyError("invalid_request", str(error)) from error
 
     def _check(self, request: GenerateRequest) -> None:
         if not request.token_ids:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from configs.policies import EngineConfig
-
-if TYPE_CHECKING:
-    pass
-
+from configs.policies import ChunkPolicy, EngineConfig
 
 TRANSFER_BACKENDS = {"store": "rayward_store", "nccl": "rayward_nccl", "ipc": "rayward_ipc"}
 
@@ -19,7 +15,7 @@ TRANSFER_BACKENDS = {"store": "rayward_store", "nccl": "rayward_nccl", "ipc": "r
 CPU_EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 
 
-def on_gpu(config: EngineConfig) -> bool:
+def on_gpu(config: EngineConfig | ChunkPolicy) -> bool:
     """Where an engine runs; `auto`: on a GPU if this machine has one."""
     if config.device != "auto":
         return config.device == "gpu"
@@ -56,6 +52,8 @@ def engine_arguments(config: EngineConfig, model: str, weight_updates: bool) -> 
         "logprobs_mode": "processed_logprobs",  # of the distribution that was sampled from: temperature included
         "disable_log_stats": True,
         "generation_config": "vllm",  # no sampling defaults from the model's folder
+        "limit_mm_per_prompt": {"image": config.max_images, "video": 0},
+        "mm_processor_cache_gb": config.image_cache_gib,
     }
     if config.max_num_batched_tokens is not None:
         arguments["max_num_batched_tokens"] = config.max_num_batched_tokens

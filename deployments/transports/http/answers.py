@@ -5,11 +5,12 @@ A module of its own because Serve pickles the ingress class by value: what it ca
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Mapping
+from typing import Any, Protocol, TypeVar
 
 import orjson
 from fastapi import FastAPI, Request
@@ -26,6 +27,9 @@ from deployments.protocol.completion import Completion
 logger = logging.getLogger("ray.serve")
 
 WEIGHT_VERSION_HEADER = "x-weight-version"
+MARGIN_S = 0.25  # what acts keeps the deadline itself, and tells more than a time-out here could
+
+AnswerT = TypeVar("AnswerT")
 
 
 async def awaitable(response: Any) -> Any:
@@ -128,3 +132,49 @@ class _AnswerFailures:
 def model_card(name: str) -> dict[str, Any]:
     """A policy as OpenAI's API describes a model."""
     return {"id": name, "object": "model", "created": 0, "owned_by": "rayward"}
+
+
+class Timed(Protocol):
+    """What the answers of robots and players have in common."""
+
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def weight_version(self) -> int: ...
+    @property
+    def parse_ok(self) -> bool: ...
+    @property
+    def queue_ms(self) -> float: ...
+    @property
+    def infer_ms(self) -> float: ...
+    @property
+    def total_ms(self) -> float: ...
+    @property
+    def observation_age_ms(self) -> float: ...
+
+
+def timing_ms(result: Timed) -> dict[str, float]:
+    times = {"queue": result.queue_ms, "infer": result.infer_ms, "total": result.total_ms}
+    return {name: round(milliseconds, 3) for name, milliseconds in times.items()}
+
+
+def answer_headers(result: Timed) -> dict[str, str]:
+    """What a bare list of numbers cannot say."""
+    interventions = ",".join(getattr(result, "interventions", ()))
+    return {
+        "x-request-id": result.request_id,
+        WEIGHT_VERSION_HEADER: str(result.weight_version),
+        "x-parse-ok": "true" if result.parse_ok else "false",
+        "x-observation-age-ms": f"{result.observation_age_ms:.3f}",
+        "x-timing-ms": ", ".join(f"{name}={value}" for name, value in timing_ms(result).items()),
+        **({"x-interventions": interventions} if interventions else {}),
+    }
+
+
+async def in_time(answer: Awaitable[AnswerT], deadline_unix_s: float) -> AnswerT:
+    """Raises PolicyError("deadline_exceeded") for an answer that comes later than `deadline_unix_s` and a margin."""
+    try:
+        async with asyncio.timeout(max(0.0, deadline_unix_s - time.time()) + MARGIN_S):
+            return await answer
+    except TimeoutError as error:
+        raise PolicyError("deadline_exceeded", "no answer within the deadline") from error

@@ -1,11 +1,10 @@
-"""The HTTP front of the application: health, metrics and the OpenAI API, in front of the policy replicas.
+"""The HTTP front of the application: health, metrics, robots, players and the OpenAI API, in front of the replicas.
 
 Serve pickles the class below by value: what its methods call must be imported, not defined here.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
 from typing import Any
@@ -14,8 +13,6 @@ import orjson
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from ray import serve
-from ray.exceptions import RayError
-from ray.serve.exceptions import RayServeException
 
 from configs.policies import PolicyConfig
 from configs.serving import ServeConfig
@@ -24,21 +21,24 @@ from deployments.client.handle import abandon_on
 from deployments.errors import PolicyError
 from deployments.protocol.completion import Completion, CompletionAnswer, CompletionRequest
 from deployments.protocol.exchange import HttpCall
+from deployments.transports.acting import acting_of
+from deployments.transports.http.act import act, reset
 from deployments.transports.http.answers import (
     answer_failures,
-    awaitable,
     completion_answer,
     json_answer,
     model_card,
     request_id_of,
 )
+from deployments.transports.http.asked import chosen, parsed
 from deployments.transports.http.forward import forwarded
+from deployments.transports.http.game import get_action
+from deployments.transports.http.health import health, root, statuses
 from deployments.transports.http.requests import (
     BODIES,
     CompletionBody,
     SampledBody,
     min_weight_version,
-    parse,
     read_body,
     typed,
     within_bound,
@@ -62,60 +62,63 @@ class Ingress:
         app = serve.get_replica_context().app_name
         self._handles = {p.name: serve.get_deployment_handle(p.name, app) for p in self.config.policies}
         self._streams = {name: handle.options(stream=True) for name, handle in self._handles.items()}
+        self._texts = [p for p in self.config.policies if isinstance(p, PolicyConfig)]
         self._batchers: dict[str, Batcher[CompletionRequest, CompletionAnswer]] = {
-            name: Batcher(
-                stream.complete.remote,
+            policy.name: Batcher(
+                self._streams[policy.name].complete.remote,
                 window_s=0.001,
                 max_batch=16,
                 size_of=lambda request: request.size_bytes,
-                abandon=abandon_on(self._handles[name]),
+                abandon=abandon_on(self._handles[policy.name]),
             )
-            for name, stream in self._streams.items()
+            for policy in self._texts
         }
+        self.acting = acting_of(self.config, self._handles)
 
     def _policy(self, name: str | None) -> PolicyConfig:
-        policies = self.config.policies
-        found = next((policy for policy in policies if policy.name == name), None)
-        if found is None and len(policies) == 1:
-            return policies[0]
-        if found is None:
-            raise PolicyError("not_found", f"no policy {name!r}; loaded: {', '.join(sorted(self._handles))}")
+        """Who answers the OpenAI API. Raises PolicyError."""
+        found = chosen(self.config.policies, name, lambda policy: isinstance(policy, PolicyConfig))
+        assert isinstance(found, PolicyConfig)
         return found
 
     @api.api_route("/health", methods=["GET", "HEAD"])
     @api.api_route("/health/", methods=["GET", "HEAD"])
     async def health(self) -> Response:
-        policies, healthy = {}, True
-        for name, handle in self._handles.items():
-            try:
-                policies[name] = await asyncio.wait_for(awaitable(handle.status.remote()), timeout=5.0)
-            except (TimeoutError, RayError, RayServeException) as error:
-                healthy, policies[name] = False, {"policy": name, "ready": False, "message": type(error).__name__}
-        body = {
-            "status": "healthy" if healthy else "unhealthy",
-            "ready": healthy,
-            "service": "rayward",
-            "timestamp": time.time(),
-            "policies": policies,
-        }
-        return json_answer(body, 200 if healthy else 503)
+        body = health(self.config, await statuses(self._handles), time.time())
+        return json_answer(body, 200 if body["ready"] else 503)
 
     @api.get("/")
     async def root(self) -> Response:
-        endpoints = sorted({route.path for route in api.routes if hasattr(route, "path")})
-        return json_answer(
-            {"name": "rayward", "status": "running", "policies": list(self._handles), "endpoints": endpoints}
-        )
+        return json_answer(root(self.config, sorted({route.path for route in api.routes if hasattr(route, "path")})))
+
+    @api.post("/act")
+    @api.post("/act/")
+    @api.post("/policies/{name}/act")
+    async def act(self, request: Request) -> Response:
+        return await act(self.acting, request, self.config)
+
+    @api.post("/reset")
+    @api.post("/reset/")
+    @api.post("/policies/{name}/reset")
+    async def reset(self, request: Request) -> Response:
+        return await reset(self.acting, request, self.config)
+
+    @api.post("/get_action")
+    @api.post("/get_action/")
+    @api.post("/policies/{name}/get_action")
+    async def get_action(self, request: Request) -> Response:
+        return await get_action(self.acting, request, self.config)
 
     @api.get("/metrics")
     async def metrics(self) -> Response:
         """This process's metrics; those of all processes are on Ray's metrics port."""
         from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-        versions = []
-        for name, handle in self._handles.items():
-            status = await asyncio.wait_for(awaitable(handle.status.remote()), timeout=5.0)
-            versions.append(f'rayward_policy_weight_version{{policy="{name}"}} {status["weight_version"]}\n')
+        versions = [
+            f'rayward_policy_weight_version{{policy="{name}"}} {status["weight_version"]}\n'
+            for name, status in (await statuses(self._handles)).items()
+            if "weight_version" in status
+        ]
         text = "# TYPE rayward_policy_weight_version gauge\n" + "".join(versions)
         return Response(generate_latest() + text.encode(), media_type=CONTENT_TYPE_LATEST)
 
@@ -133,7 +136,7 @@ class Ingress:
     @api.post("/v1/completions")
     async def completions(self, request: Request) -> Response:
         """The short way where a request is plain (batched, without vLLM's HTTP layer), else vLLM's own route."""
-        payload = parse(await read_body(request, self.config.max_body_bytes))
+        payload = await parsed(await read_body(request, self.config.max_body_bytes), self.config.max_json_values)
         body = typed(CompletionBody, payload)
         policy, request_id = self._policy(body.model), request_id_of(request)
         within_bound(body, policy.max_new_tokens)
@@ -161,7 +164,7 @@ class Ingress:
         content = await read_body(request, self.config.max_body_bytes)
         if not content:
             return await self._forward(request, path, None, SampledBody())
-        payload = parse(content)
+        payload = await parsed(content, self.config.max_json_values)
         return await self._forward(request, path, payload, typed(BODIES.get(path, SampledBody), payload))
 
     async def _forward(

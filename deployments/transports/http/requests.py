@@ -8,6 +8,7 @@ vLLM takes it); what is not named here does not reach the sampler, and is left t
 from __future__ import annotations
 
 import json
+import reprlib
 from typing import Annotated, Any, TypeVar
 
 import orjson
@@ -28,6 +29,9 @@ Penalty = Annotated[float, Field(ge=-2, le=2)]
 
 DEFAULT_MAX_TOKENS = 16  # of a completion, as OpenAI's
 SHOWN_CHARACTERS = 60
+LONGEST_EXPLAINED = 256 * 1024  # bytes of broken JSON that are parsed once more, ten times as slowly
+shortened = reprlib.Repr()  # a value may be megabytes
+shortened.maxstring = shortened.maxother = SHOWN_CHARACTERS
 
 
 class SampledBody(BaseModel):
@@ -181,7 +185,7 @@ BODIES: dict[str, type[SampledBody]] = {
     "/v1/responses": ResponsesBody,
 }
 
-BodyT = TypeVar("BodyT", bound=SampledBody)
+BodyT = TypeVar("BodyT", bound=BaseModel)
 
 
 async def read_body(request: Request, limit_bytes: int) -> bytes:
@@ -202,12 +206,23 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
     return b"".join(parts)
 
 
+def check_values(body: bytes, most: int) -> None:
+    """Raises PolicyError("too_large") for JSON of more values than that, without parsing it."""
+    if body.count(b",") > most:
+        raise PolicyError(
+            "too_large",
+            f"the body holds over {most} values (max_json_values): send images as base64, not as nested lists",
+        )
+
+
 def parse(body: bytes) -> dict[str, Any]:
     """The body as a JSON object. Python's NaN and Infinity are parsed, too, for `typed` to name their field."""
     try:
         payload = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         message = f"the body is not valid JSON: {error}"
+        if len(body) > LONGEST_EXPLAINED:
+            raise PolicyError("invalid_request", message) from error
         try:
             payload = json.loads(body)
         except (ValueError, RecursionError):
@@ -228,7 +243,7 @@ def typed(model: type[BodyT], payload: dict[str, Any]) -> BodyT:
         errors = error.errors(include_url=False, include_context=False)
         field = str(errors[0]["loc"][0])
         same = dict.fromkeys(each["msg"] for each in errors if str(each["loc"][0]) == field)
-        got = repr(payload.get(field))
+        got = shortened.repr(payload.get(field))
         shown = got if len(got) <= SHOWN_CHARACTERS else f"{got[:SHOWN_CHARACTERS]}..."
         raise PolicyError("invalid_request", f"{field}: {' or '.join(same)}; got {shown}") from error
 

@@ -133,3 +133,23 @@ def test_a_resolved_configuration_read_again_as_yaml_is_equal(tmp_path: Path) ->
     file = tmp_path / "resolved.yaml"
     file.write_text(config.to_yaml())
     assert TrainConfig.load(file) == config
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        (
+            {"kind": "vlm", "model": "m"},
+            r"policies\.0\.kind: there is no kind 'vlm'\. Did you mean 'vllm'\? Kinds: vllm",
+        ),
+        ({"kind": ["vllm"], "model": "m"}, r"policies\.0\.kind: there is no kind .*Kinds: vllm, chunks, provider"),
+        ({"kind": "chunks", "checkpont": "c"}, r"policies\.0\.checkpont: unknown key\. Did you mean 'checkpoint'\?"),
+        ({"kind": "chunks"}, r"policies\.0\.checkpoint: Field required"),
+        ({"kind": "chunks", "checkpoint": "c", "max_batch": 0}, r"policies\.0\.max_batch: .*\(got 0\)"),
+        ({"kind": "provider", "model": "m", "act": {"arm": {"max_tokns": 9}}}, r"act\.arm\.max_tokns: .*'max_tokens'"),
+        ("policy", r"policies\.0: must be a mapping of settings \(got 'policy'\)"),
+    ],
+)
+def test_a_mistake_in_a_policy_is_told_by_its_place_in_the_file_whatever_its_kind(policy: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ServeConfig.parse({"policies": [policy]})

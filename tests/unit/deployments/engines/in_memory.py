@@ -10,6 +10,7 @@ from typing import Any
 from configs.policies import PolicyConfig
 from deployments.engines.base import AsgiApp, Breaker
 from deployments.errors import PolicyError
+from deployments.protocol.act import ChatAnswer, ChatRequest, ChatResult
 from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult
 from deployments.weights.push_steps import FinishPush, PushStep
 
@@ -44,6 +45,15 @@ class InMemoryEngine:
             await self.answering.wait()
             tokens = [self.version] * request.sampling.max_tokens
             return GenerateResult(request.request_id, tokens, [0.0] * len(tokens), self.version, "length", self.version)
+        finally:
+            del self.progress[request.request_id]
+
+    async def chat(self, request: ChatRequest) -> ChatAnswer:
+        self.progress[request.request_id] = 0
+        self.arrived.set()
+        try:
+            await self.answering.wait()
+            return ChatResult(f"{request.turns[-1].text} {self.version}", self.version)
         finally:
             del self.progress[request.request_id]
 

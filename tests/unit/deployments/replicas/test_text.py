@@ -13,6 +13,7 @@ import torch
 
 from configs.policies import PolicyConfig
 from deployments.engines.base import EngineUnhealthy
+from deployments.protocol.act import ChatRequest, ChatResult, ChatTurn
 from deployments.protocol.exchange import HttpCall, HttpHead
 from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult, Sampling
 from deployments.replicas import hosted
@@ -109,6 +110,36 @@ async def test_a_learner_pushes_a_version_through_the_replica(start: Start) -> N
     await replica.push(StartPush(7, 300.0))
     await replica.push(FinishPush(7))
     assert (await replica.status())["weight_version"] == 7
+
+
+async def test_a_conversation_waits_for_the_version_that_it_names_and_failures_stay_its_own(
+    store: WeightStore, start: Start
+) -> None:
+    replica, _ = await start()
+    publish(store, 1)
+    turns = [ChatTurn("user", "left or right?")]
+    asked = [
+        ChatRequest("a", turns, time.time() + 60.0, min_weight_version=1),
+        ChatRequest("late", turns, time.time() - 1.0),
+    ]
+    placed = dict([pair async for pairs in replica.chat(asked) for pair in pairs])
+    assert placed[0] == ChatResult("left or right? 1", 1)
+    assert isinstance(placed[1], GenerateFailure)
+    assert placed[1].kind == "deadline_exceeded"
+
+
+async def test_a_conversation_ends_when_its_caller_leaves(start: Start) -> None:
+    replica, engine = await start()
+    engine.answering.clear()
+    asked = ChatRequest("left", [ChatTurn("user", "left or right?")], time.time() + 60.0)
+    answers = replica.chat([asked])
+    answering = asyncio.ensure_future(anext(answers))
+    await engine.arrived.wait()
+    await replica.abandon(["left"])
+    [(_, answer)] = await answering
+    assert isinstance(answer, GenerateFailure)
+    assert answer.kind == "cancelled"
+    assert engine.unfinished() == 0
 
 
 async def test_making_the_openai_application_waits_for_no_update_of_the_weights(

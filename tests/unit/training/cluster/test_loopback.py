@@ -33,10 +33,20 @@ def test_metrics_and_statistics_are_bound_to_loopback_and_the_application_where_
     assert binds == ["bind 127.0.0.1:9101", "bind *:8000", "bind 127.0.0.1:8404"]
 
 
+def test_the_application_is_told_the_address_of_its_clients(tmp_path: Path) -> None:
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(CONFIG)
+    program = haproxy_on_loopback(tmp_path, metrics_port=9101, stats_port=8404)
+    subprocess.run([program, "-v", "-f", config], check=True, capture_output=True, timeout=30)
+    frontends = config.read_text().split("frontend ")
+    assert ["option forwardfor" in frontend for frontend in frontends] == [False, False, True]
+
+
 def test_rays_template_still_writes_the_lines_that_are_rewritten() -> None:
     lines = [line.strip() for line in HAPROXY_CONFIG_TEMPLATE.splitlines()]
     assert "bind :{{ config.metrics_port }}" in lines
     assert "bind *:{{ config.stats_port }}" in lines
+    assert "frontend http_frontend" in HAPROXY_CONFIG_TEMPLATE.splitlines()
 
 
 RUNNING = """defaults

@@ -16,3 +16,10 @@ def test_the_cache_on_a_cpu_may_be_smaller_than_a_gibibyte() -> None:
 
 def test_a_gpu_takes_its_cache_from_its_own_memory() -> None:
     assert "kv_cache_memory_bytes" not in engine_arguments(EngineConfig(device="gpu"), "model", weight_updates=False)
+
+
+def test_images_of_a_prompt_and_the_memory_for_them_are_bounded() -> None:
+    arguments = engine_arguments(EngineConfig(device="cpu", max_images=3, image_cache_gib=0.5), "model", False)
+
+    assert arguments["limit_mm_per_prompt"] == {"image": 3, "video": 0}
+    assert arguments["mm_processor_cache_gb"] == 0.5

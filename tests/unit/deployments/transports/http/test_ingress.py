@@ -42,6 +42,7 @@ class Replica:
         self.complete = SimpleNamespace(remote=lambda requests: Stream(self._complete(requests)))
         self.openai = SimpleNamespace(remote=lambda call: Stream(self._openai(call)))
         self.status = SimpleNamespace(remote=self._status)
+        self.remote = None  # of a method that is named in `options`
 
     def options(self, **_: Any) -> Replica:
         return self
@@ -155,6 +156,33 @@ async def test_a_wrong_type_reaches_no_replica(
     assert (answer.status_code, answer.json()["kind"]) == (400, "invalid_request")
     assert next(iter(field)) in answer.json()["message"]
     assert not replica.forwarded + replica.completed  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("route", ["act", "get_action"])
+@pytest.mark.parametrize("spelling", ["/{}", "/{}/", "/policies/policy/{}"])
+async def test_robots_and_players_have_routes_that_say_who_answers_them(
+    client: httpx.AsyncClient, route: str, spelling: str
+) -> None:
+    answer = await client.post(
+        spelling.format(route), json={"task_name": "t", "instruction": "go", "image": {"data": "AAAA"}}
+    )
+    assert (answer.status_code, answer.json()["kind"]) == (404, "not_found")
+    assert "this route is answered by: none" in answer.json()["message"]
+
+
+@pytest.mark.parametrize("spelling", ["/reset", "/reset/", "/policies/policy/reset"])
+async def test_there_is_nothing_to_reset_without_a_policy_that_remembers(
+    client: httpx.AsyncClient, spelling: str
+) -> None:
+    answer = await client.post(spelling)
+    assert answer.status_code == (404 if "policies" in spelling else 200)
+
+
+async def test_health_says_what_the_readers_of_several_systems_look_for(client: httpx.AsyncClient) -> None:
+    told = (await client.get("/health")).json()
+    assert (told["status"], told["ready"], told["model"], told["timeout"]) == ("healthy", True, "policy", 30.0)
+    keys = {"device", "timestamp", "service", "gpu_available", "rate_limits_configured", "concurrency_limit", "version"}
+    assert keys <= set(told)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,43 @@
+"""What is bound for a configuration, before Ray starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs.base import ConfigError
+from configs.policies import PolicyConfig
+from configs.serving import ServeConfig
+from deployments import app
+
+
+def config(storage: Path, *policies: dict[str, Any]) -> ServeConfig:
+    return ServeConfig.parse({"policies": list(policies), "storage_path": str(storage)})
+
+
+def test_models_that_are_made_on_the_spot_are_replaced_by_their_folders(tmp_path: Path) -> None:
+    given = config(tmp_path, {"name": "a", "model": "tiny:text"}, {"name": "b", "model": "Qwen/Qwen2-0.5B"})
+    made = app.with_made_models(given)
+    tiny, named = made.policies
+    assert isinstance(tiny, PolicyConfig)
+    assert isinstance(named, PolicyConfig)
+    assert Path(tiny.model) == tmp_path / "models" / "tiny-text"
+    assert (Path(tiny.model) / "config.json").is_file()
+    assert named.model == "Qwen/Qwen2-0.5B"
+    assert app.with_made_models(made) == made
+
+
+def test_a_folder_that_cannot_be_served_is_told_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"policy 'policy': model folder .* does not exist"):
+        app.bind(config(tmp_path, {"model": str(tmp_path / "none")}))
+
+
+def test_a_policy_reserves_what_its_configuration_says(tmp_path: Path) -> None:
+    replicas = {"num_cpus": 2, "min_replicas": 1, "max_replicas": 3, "resources": {"serve_node": 1}}
+    bound = app.bind(config(tmp_path, {"name": "a", "model": "tiny:text", "replicas": replicas}))
+    deployment = bound._bound_deployment.init_kwargs["policy_0"]._bound_deployment
+    options = deployment.ray_actor_options
+    assert (deployment.name, options["num_cpus"], options["resources"]) == ("a", 2, {"serve_node": 1})
+    assert options["runtime_env"]["env_vars"]["OMP_NUM_THREADS"]
