@@ -102,4 +102,7 @@ class ActConfig(Strict):
     )
     max_sessions: int = Field(1024, ge=1, description="Sessions whose history is kept; the idlest goes first.")
     max_pixels: int = Field(4_194_304, ge=1, description="Largest image, height times width; a larger one is refused.")
+    max_image_bytes: int = Field(
+        33_554_432, ge=1024, description="Largest image as it is sent, encoded or as an array, in bytes."
+    )
     max_images: int = Field(16, ge=1, description="Most images of one request, history included.")

@@ -40,18 +40,28 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
+class PastStep:
+    """An earlier step as a client tells it: what was seen, and what was done then, in words."""
+
+    images: tuple[Frame, ...]
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
 class ActRequest:
     """One question to a policy that acts.
 
-    `session_id`: whose history this is (a client's own name, or its connection). `deadline_unix_s`: wall time after
-    which nobody waits. `noise_seed`: fixes what a sampling policy draws; None: it draws anew. `statistics`: name of the
-    action statistics, None for the policy's default.
+    `session_id`: whose history this is (a client's own name, or its connection); "": a request of no session, which
+    has no history and never shares an answer. `deadline_unix_s`: wall time after which nobody waits. `history`: earlier
+    steps, oldest first; None: the ones that the session itself has seen. `noise_seed`: fixes what a sampling policy
+    draws; None: every answer draws its own. `statistics`: name of the action statistics, None for the policy's default.
     """
 
     request_id: str
     observation: Observation
     session_id: str
     deadline_unix_s: float
+    history: tuple[PastStep, ...] | None = None
     committed: Committed | None = None
     noise_seed: int | None = None
     statistics: str | None = None
@@ -71,7 +81,9 @@ class ActResult:
     """What a policy answered. `actions` are finite and within the configured bounds.
 
     `text`: what a language policy said; empty for others. `parse_ok`: False when `text` could not be read, and the
-    actions are the fallback. `observation_age_ms`: from `taken_unix_s` (or arrival) to the answer.
+    actions are the fallback. `observation_age_ms`: from `taken_unix_s` (or arrival) to the answer. `observation_id`:
+    request_id of the observation that was really looked at; another one than `request_id` when newer observations of
+    the same session had queued up, of which the newest was answered.
     """
 
     request_id: str
@@ -84,6 +96,7 @@ class ActResult:
     infer_ms: float = 0.0
     total_ms: float = 0.0
     observation_age_ms: float = 0.0
+    observation_id: str = ""
 
 
 ActAnswer = ActResult | GenerateFailure
@@ -164,6 +177,56 @@ class Chat(Protocol):
     """How a vision-language policy is asked, wherever it runs: our own engine or a provider. Raises PolicyError."""
 
     async def __call__(self, request: ChatRequest) -> ChatResult: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkShape:
+    """What a chunk policy takes and gives: `resolution` (height, width) of its `cameras` frames, at most `state_dim`
+    numbers of state, `horizon` actions of `action_dim` numbers, at most `max_delay` of them frozen by the client.
+    `statistics`: the names that a request may give."""
+
+    cameras: int
+    resolution: tuple[int, int]
+    state_dim: int
+    action_dim: int
+    horizon: int
+    max_delay: int = 0
+    statistics: tuple[str, ...] = ()
+
+
+class Chunks(Protocol):
+    """How a chunk policy is asked, wherever it runs. Both raise PolicyError."""
+
+    async def shape(self) -> ChunkShape: ...
+
+    async def __call__(self, request: ChunkRequest) -> ChunkResult: ...
+
+
+PolicyKind = Literal["vllm", "chunks", "provider"]
+Role = Literal["act", "play"]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyMetadata:
+    """What a client may want to know of a policy before its first question.
+
+    `roles`: the routes that it answers. `horizon`, `action_dim`: shape of `ActResult.actions`, 0 where it does not act
+    or has not been asked for it yet. `cameras`, `resolution` (height, width), `state_dim`: None where any will do.
+    `weight_version`: the newest that has answered.
+    """
+
+    name: str
+    kind: PolicyKind
+    model: str
+    roles: tuple[Role, ...]
+    horizon: int = 0
+    action_dim: int = 0
+    cameras: int | None = None
+    resolution: tuple[int, int] | None = None
+    state_dim: int | None = None
+    max_delay: int = 0
+    statistics: tuple[str, ...] = ()
+    weight_version: int = 0
 
 
 class Act(Protocol):
