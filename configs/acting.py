@@ -98,7 +98,7 @@ class OpenpiConfig(Strict):
     )
     state: list[str] = Field(
         default=["observation/state"],
-        description="Names of the parts of the state, which are joined in this order, e.g. "
+        description="Names of the parts of the state, joined in this order, e.g. "
         "[observation/joint_position, observation/gripper_position]. Where none of them is there, `state` is taken.",
     )
     prompt: str = Field("prompt", description="Name of the instruction.")

@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from configs.base import Strict, YamlConfig
-from configs.policies import PolicyConfig
+from configs.policies import AnyPolicy
 
 
 class HttpConfig(Strict):
@@ -38,7 +38,8 @@ class WebSocketConfig(Strict):
     """The WebSocket protocols, on the port of `http`. Serve closes a connection with a frame of more than 16 MiB."""
 
     policy: str | None = Field(
-        None, description="Policy that answers clients that name none; None: the only one that can, if there is just one."
+        None,
+        description="Policy that answers clients that name none; None: the only one that can, if there is just one.",
     )
     max_unanswered: int = Field(
         32, ge=1, description="Observations of one connection that may wait for their answers before no more are read."
@@ -55,7 +56,7 @@ class ServeConfig(YamlConfig):
     http: HttpConfig = Field(default_factory=HttpConfig, description="Where the HTTP routes listen.")
     grpc: GrpcConfig | None = Field(None, description="The gRPC service of robots; None: there is none.")
     websocket: WebSocketConfig = Field(default_factory=WebSocketConfig, description="The WebSocket protocols.")
-    policies: list[PolicyConfig] = Field(min_length=1, description="The policies, each with a name of its own.")
+    policies: list[AnyPolicy] = Field(min_length=1, description="The policies, each with a name of its own.")
     check_memory: bool = Field(
         True, description="Refuse to start on this machine when the estimated memory is not available."
     )

@@ -1,8 +1,8 @@
 """HTTP clients of policies that act: `POST /act` for robots and `POST /get_action` for games. No ray, torch or vllm.
 
-    with ActClient("http://gpu-machine:8000") as robot:
-        told = robot.act(Seen(images=[camera()], instruction="pick up the lego block", state=joints()))
-        arm.move(told.actions[0])
+with ActClient("http://gpu-machine:8000") as robot:
+    told = robot.act(Seen(images=[camera()], instruction="pick up the lego block", state=joints()))
+    arm.move(told.actions[0])
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ class _Spoken:
         try:
             found = answer.json()
         except ValueError as error:
-            raise PolicyError("internal", f"the server's answer is not JSON: {answer.text[:200]}", request_id) from error
+            raise PolicyError(
+                "internal", f"the server's answer is not JSON: {answer.text[:200]}", request_id
+            ) from error
         if not isinstance(found, dict):
             raise PolicyError("internal", f"the server answered {type(found).__name__}, not an object", request_id)
         return found
@@ -135,7 +137,9 @@ class ActClient(_Spoken):
 
     def _once(self, call: _Call) -> dict[str, Any]:
         try:
-            answer = self._http.post(call.path, json=call.body, headers=self._headers_of(call), timeout=call.remaining_s)
+            answer = self._http.post(
+                call.path, json=call.body, headers=self._headers_of(call), timeout=call.remaining_s
+            )
         except httpx.HTTPError as error:
             raise self._unreachable(error, call.request_id) from error
         return self._read(answer, call.request_id)
@@ -172,7 +176,9 @@ class AsyncActClient(_Spoken):
 
     async def _once(self, call: _Call) -> dict[str, Any]:
         try:
-            answer = await self._http.post(call.path, json=call.body, headers=self._headers_of(call), timeout=call.remaining_s)
+            answer = await self._http.post(
+                call.path, json=call.body, headers=self._headers_of(call), timeout=call.remaining_s
+            )
         except httpx.HTTPError as error:
             raise self._unreachable(error, call.request_id) from error
         return self._read(answer, call.request_id)

@@ -1,9 +1,9 @@
 """gRPC client of policies that answer with chunks of actions (RobotPolicyService). No ray, torch or vllm.
 
-    with RobotClient("gpu-machine:50051") as robot:
-        chunk = robot.act(Seen(images=[base(), wrist()], instruction="fold the towel", state=joints())).actions
-        for told in robot.stream(observations()):
-            ...
+with RobotClient("gpu-machine:50051") as robot:
+    chunk = robot.act(Seen(images=[base(), wrist()], instruction="fold the towel", state=joints())).actions
+    for told in robot.stream(observations()):
+        ...
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """A MineRL player's client: the frame of an environment in, an action for it out. No ray, torch or vllm.
 
-    agent = MineRLClient("http://gpu-machine:8000", record_to=Path("episodes"))
-    agent.reset()
-    obs, done = env.reset(), False
-    while not done:
-        obs, _, done, _ = env.step(agent.get_action(obs, "MineRLBasaltFindCave-v0"))
+agent = MineRLClient("http://gpu-machine:8000", record_to=Path("episodes"))
+agent.reset()
+obs, done = env.reset(), False
+while not done:
+    obs, _, done, _ = env.step(agent.get_action(obs, "MineRLBasaltFindCave-v0"))
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How all clients try again: what the server calls retryable, a bounded number of times, with jitter, within a deadline."""
+"""How all clients try again: only what the server calls retryable, a bounded number of times, with jitter, in time."""
 
 from __future__ import annotations
 

@@ -21,7 +21,13 @@ from deployments.client.observing import Seen
 from deployments.errors import PolicyError
 from deployments.protocol.act import Frame
 
-CHANNELS = {"rgb8": (3, (0, 1, 2)), "bgr8": (3, (2, 1, 0)), "rgba8": (4, (0, 1, 2)), "bgra8": (4, (2, 1, 0)), "mono8": (1, (0, 0, 0))}
+CHANNELS = {
+    "rgb8": (3, (0, 1, 2)),
+    "bgr8": (3, (2, 1, 0)),
+    "rgba8": (4, (0, 1, 2)),
+    "bgra8": (4, (2, 1, 0)),
+    "mono8": (1, (0, 0, 0)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,9 @@ class RosImage(Protocol):
 class RobotLink:
     """The newest of what a robot's topics said, and the actions that follow from it."""
 
-    def __init__(self, parameters: Parameters, ask: Ask, clock: Callable[[], float] = time.monotonic, **player: Any) -> None:
+    def __init__(
+        self, parameters: Parameters, ask: Ask, clock: Callable[[], float] = time.monotonic, **player: Any
+    ) -> None:
         self._parameters = parameters
         self._clock = clock
         self._player = ChunkPlayer(ask, **player)
@@ -135,7 +143,9 @@ def make_node(parameters: Parameters | None = None) -> Any:
 
     node = Node("rayward_policy")
     chosen = parameters or declared(node)
-    client = RobotClient(chosen.server, key=chosen.key or None, policy=chosen.policy or None, timeout_s=chosen.timeout_s)
+    client = RobotClient(
+        chosen.server, key=chosen.key or None, policy=chosen.policy or None, timeout_s=chosen.timeout_s
+    )
     link = RobotLink(chosen, client.act)
     for camera, topic in enumerate(chosen.camera_topics):
         node.create_subscription(

@@ -1,7 +1,7 @@
 """WebSocket client of policies that act, in openpi's protocol; also of an openpi server. No ray, torch or vllm.
 
-    with SocketClient("ws://gpu-machine:8000") as robot:
-        chunk = robot.act(Seen(images=[base(), wrist()], instruction="fold the towel", state=joints())).actions
+with SocketClient("ws://gpu-machine:8000") as robot:
+    chunk = robot.act(Seen(images=[base(), wrist()], instruction="fold the towel", state=joints())).actions
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ from deployments.errors import TABLE, PolicyError, kind_of_status
 from deployments.protocol.msgpack_numpy import Limits, packed, unpacked
 
 MOST_ANSWER_BYTES = 64 * 2**20
-OPENPI_NAMES = {"cameras": ["observation/image", "observation/wrist_image"], "state": ["observation/state"], "prompt": "prompt"}
+OPENPI_NAMES = {
+    "cameras": ["observation/image", "observation/wrist_image"],
+    "state": ["observation/state"],
+    "prompt": "prompt",
+}
 
 
 class _Spoken:
@@ -62,7 +66,8 @@ class _Spoken:
         ours = self.metadata.get("service") == "rayward"
         if len(seen.images) > len(names["cameras"]):
             raise PolicyError(
-                "invalid_request", f"{len(seen.images)} frames, but the policy has cameras {', '.join(names['cameras'])}"
+                "invalid_request",
+                f"{len(seen.images)} frames, but the policy has cameras {', '.join(names['cameras'])}",
             )
         observation: dict[str, Any] = {names["prompt"]: seen.instruction, "request_id": seen.request_id}
         for name, frame in zip(names["cameras"], seen.images, strict=False):
@@ -214,7 +219,9 @@ def _checked(answer: dict[str, Any], request_id: str) -> dict[str, Any]:
     if answer.get("request_id", request_id) != request_id:
         raise PolicyError("internal", f"the server answered {answer['request_id']!r} instead", request_id)
     if "actions" not in answer:
-        raise PolicyError("internal", f"the server's answer has no actions; it has {', '.join(map(str, answer))}", request_id)
+        raise PolicyError(
+            "internal", f"the server's answer has no actions; it has {', '.join(map(str, answer))}", request_id
+        )
     return answer
 
 

@@ -43,7 +43,7 @@ def packed(value: Value) -> bytes:
     return data
 
 
-def unpacked(data: bytes, limits: Limits = Limits()) -> Value:  # noqa: B008  frozen
+def unpacked(data: bytes, limits: Limits = Limits()) -> Value:
     """The one value in `data`; its arrays are read-only views of `data`. Raises ValueError for anything else, and for
     what is over `limits`, before memory is taken for it."""
     if len(data) > limits.max_bytes:
@@ -151,4 +151,6 @@ def _described(value: Any) -> dict[bytes, Any]:
         return {b"__ndarray__": True, **described}
     if isinstance(value, np.generic):
         return {b"__npgeneric__": True, b"data": value.item(), b"dtype": value.dtype.str}
-    raise TypeError(f"cannot send {type(value).__name__}: only numbers, text, bytes, arrays, and lists and dicts of them")
+    raise TypeError(
+        f"cannot send {type(value).__name__}: only numbers, text, bytes, arrays, and lists and dicts of them"
+    )

@@ -53,10 +53,12 @@ class Front:
     def policy(self, name: str | None, answers: Callable[[BasePolicy], bool]) -> BasePolicy:
         """The policy of that name; else the only one that `answers`, if there is just one. Raises PolicyError."""
         known = self.config.policies
-        candidates = [policy for policy in known if policy.name == name] or [policy for policy in known if answers(policy)]
+        candidates = [policy for policy in known if policy.name == name] or [
+            policy for policy in known if answers(policy)
+        ]
         if len(candidates) == 1:
             return candidates[0]
-        names = ', '.join(policy.name for policy in known)
+        names = ", ".join(policy.name for policy in known)
         raise PolicyError("not_found", f"{'no policy ' + repr(name) if name else 'no policy named'}; loaded: {names}")
 
     def limits(self, policy: BasePolicy) -> ImageLimits:

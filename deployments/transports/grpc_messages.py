@@ -83,7 +83,8 @@ def _committed(message: pb.ObservationRequest) -> Committed | None:
     rows = [row.values for row in message.prefix_action]
     if not 0 <= message.delay <= len(rows):
         raise PolicyError(
-            "invalid_request", f"delay {message.delay}: must be 0 or more, and at most the {len(rows)} rows of prefix_action"
+            "invalid_request",
+            f"delay {message.delay}: must be 0 or more, and at most the {len(rows)} rows of prefix_action",
         )
     if not rows:
         return None

@@ -114,7 +114,9 @@ def _prompt(prompt: Any) -> str:
 
 def _committed(observation: Mapping[str, Any]) -> Committed | None:
     given, delay = observation.get("prefix_action"), _whole(observation, "delay", 0)
-    rows = np.zeros((0, 0), np.float32) if given is None else _numbers("prefix_action", given, MOST_ACTIONS * MOST_NUMBERS)
+    rows = (
+        np.zeros((0, 0), np.float32) if given is None else _numbers("prefix_action", given, MOST_ACTIONS * MOST_NUMBERS)
+    )
     if given is not None and rows.ndim != 2:
         raise PolicyError("invalid_request", f"prefix_action: must be [actions, numbers], got shape {list(rows.shape)}")
     if not 0 <= delay <= len(rows):
