@@ -47,6 +47,7 @@ async def served(its_front: Front) -> AsyncIterator[str]:
 
     listening = sockets.socket()
     listening.bind(("127.0.0.1", 0))
+    listening.listen(512)
     server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="error"))
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     try:
