@@ -3,76 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
-from ray.serve.grpc_util import RayServegRPCContext
 
 from deployments.errors import PolicyError
 from deployments.protocol import policy_pb2 as pb
 from deployments.protocol.act import ActRequest, ActResult
-from deployments.protocol.policy_pb2_grpc import RobotPolicyServiceStub, add_RobotPolicyServiceServicer_to_server
-from deployments.transports.front import Front
-from deployments.transports.grpc_service import RobotPolicyMethods
+from deployments.protocol.policy_pb2_grpc import RobotPolicyServiceStub
 from tests.unit.deployments.transports.fakes import KEY, FakeActing, OneKey, answered, front
-
-
-class Methods(RobotPolicyMethods):
-    def __init__(self, its_front: Front, statuses: Mapping[str, Mapping[str, Any]] | None = None) -> None:
-        self._front = its_front
-        self._statuses = statuses or {"arm": {"ready": True, "device": "cpu"}}
-
-    def streaming_front(self) -> Front:
-        return self._front
-
-    async def policy_statuses(self) -> Mapping[str, Mapping[str, Any]]:
-        return self._statuses
-
-
-class AsServeCalls:
-    """What Serve does around the methods: its own context in, which it copies to gRPC's behind a result; the status of
-    an exception goes out, too."""
-
-    def __init__(self, methods: Methods) -> None:
-        self._methods = methods
-
-    async def GetActionChunk(self, request: Any, context: Any) -> Any:
-        return await self._unary(self._methods.GetActionChunk, request, context)
-
-    async def HealthCheck(self, request: Any, context: Any) -> Any:
-        return await self._unary(self._methods.HealthCheck, request, context)
-
-    async def StreamActionChunks(self, requests: Any, context: Any) -> Any:
-        ours = RayServegRPCContext(context)
-        try:
-            async for answer in self._methods.StreamActionChunks(requests, grpc_context=ours):
-                yield answer
-        except PolicyError:
-            context.set_code(ours.code())
-            context.set_details(ours.details())
-
-    async def _unary(self, method: Any, request: Any, context: Any) -> Any:
-        ours = RayServegRPCContext(context)
-        answer = await method(request, grpc_context=ours)
-        ours._set_on_grpc_context(context)
-        return answer
+from tests.unit.deployments.transports.serving import Methods, grpc_server
 
 
 @asynccontextmanager
 async def served(methods: Methods) -> AsyncIterator[RobotPolicyServiceStub]:
-    server = grpc.aio.server()
-    add_RobotPolicyServiceServicer_to_server(AsServeCalls(methods), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield RobotPolicyServiceStub(channel)
-    finally:
-        await server.stop(None)
+    async with grpc_server(methods) as address, grpc.aio.insecure_channel(address) as channel:
+        yield RobotPolicyServiceStub(channel)
 
 
 def observation(request_id: str = "req_1", state: float = 1.0, **fields: Any) -> pb.ObservationRequest:

@@ -12,17 +12,14 @@ import msgpack
 import numpy as np
 import orjson
 import pytest
-import uvicorn
-from fastapi import FastAPI, WebSocket
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from deployments.errors import PolicyError
 from deployments.protocol.act import ActRequest, ActResult
 from deployments.protocol.msgpack_numpy import packed, unpacked
-from deployments.transports.front import Front
-from deployments.transports.websocket.openpi import serve_openpi
 from tests.unit.deployments.transports.fakes import KEY, FakeActing, OneKey, answered, front
+from tests.unit.deployments.transports.serving import openpi_server
 
 IMAGE = np.full((4, 4, 3), 51, np.uint8)
 
@@ -30,32 +27,6 @@ IMAGE = np.full((4, 4, 3), 51, np.uint8)
 def observation(state: float = 1.0, **extras: Any) -> dict[str, Any]:
     images = {"observation/image": IMAGE, "observation/wrist_image": IMAGE}
     return {**images, "observation/state": np.array([state], np.float32), "prompt": "fold", **extras}
-
-
-@asynccontextmanager
-async def served(its_front: Front) -> AsyncIterator[str]:
-    """Address of a server as the ingress has it: the root path over WebSocket, JSON over plain HTTP."""
-    app = FastAPI()
-
-    @app.websocket("/")
-    async def root(socket: WebSocket) -> None:
-        await serve_openpi(socket, its_front)
-
-    @app.websocket("/policies/{name}/")
-    async def named(socket: WebSocket) -> None:
-        await serve_openpi(socket, its_front)
-
-    listening = sockets.socket()
-    listening.bind(("127.0.0.1", 0))
-    listening.listen(512)
-    server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="error"))
-    serving = asyncio.create_task(server.serve(sockets=[listening]))
-    try:
-        yield f"ws://127.0.0.1:{listening.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        server.force_exit = True
-        await serving
 
 
 @asynccontextmanager
@@ -88,15 +59,15 @@ async def ending(connection: ClientConnection) -> tuple[dict[str, Any], int]:
     return orjson.loads(text), connection.close_code
 
 
-async def test_the_first_frame_says_what_is_served() -> None:
-    async with served(front()) as url, opened(url) as (_, metadata):
+async def test_the_first_frame_says_what_is_openpi_server() -> None:
+    async with openpi_server(front()) as url, opened(url) as (_, metadata):
         assert metadata["name"] == "arm"
         assert (metadata["horizon"], metadata["action_dim"], metadata["resolution"]) == (2, 3, [8, 8])
         assert metadata["observation_keys"]["cameras"] == ["observation/image", "observation/wrist_image"]
 
 
 async def test_an_observation_is_answered_by_actions_and_the_servers_timing() -> None:
-    async with served(front()) as url, opened(url) as (connection, _):
+    async with openpi_server(front()) as url, opened(url) as (connection, _):
         first = await asked(connection, observation(request_id="7"))
         second = await asked(connection, observation())
 
@@ -112,7 +83,7 @@ async def test_an_observation_as_openpis_own_packer_writes_it_is_understood() ->
     def described(item: Any) -> Any:
         return {b"__ndarray__": True, b"data": item.tobytes(), b"dtype": item.dtype.str, b"shape": item.shape}
 
-    async with served(front()) as url, opened(url) as (connection, _):
+    async with openpi_server(front()) as url, opened(url) as (connection, _):
         await connection.send(msgpack.Packer(default=described).pack(observation()))
         answer = msgpack.unpackb(await connection.recv())
 
@@ -123,7 +94,7 @@ async def test_an_observation_as_openpis_own_packer_writes_it_is_understood() ->
 
 async def test_each_connection_is_a_session_that_is_forgotten_with_it() -> None:
     acting = FakeActing()
-    async with served(front(acting)) as url:
+    async with openpi_server(front(acting)) as url:
         for options in ({}, {}, {"additional_headers": {"x-session-id": "robot 4"}}):
             async with opened(url, **options) as (connection, _):
                 await asked(connection, observation())
@@ -141,7 +112,7 @@ async def test_a_failure_is_a_text_frame_and_the_end(kind: str, code: int) -> No
     async def fails(request: ActRequest) -> ActResult:
         raise PolicyError(kind, "what was wrong")
 
-    async with served(front(FakeActing(fails))) as url, opened(url) as (connection, _):
+    async with openpi_server(front(FakeActing(fails))) as url, opened(url) as (connection, _):
         await connection.send(packed(observation()))
         body, closed_with = await ending(connection)
 
@@ -152,7 +123,7 @@ async def test_a_defect_tells_no_traceback() -> None:
     async def fails(request: ActRequest) -> ActResult:
         raise RuntimeError("secret path /home/robot")
 
-    async with served(front(FakeActing(fails))) as url, opened(url) as (connection, _):
+    async with openpi_server(front(FakeActing(fails))) as url, opened(url) as (connection, _):
         await connection.send(packed(observation()))
         body, code = await ending(connection)
 
@@ -172,7 +143,7 @@ async def test_a_defect_tells_no_traceback() -> None:
     ],
 )
 async def test_what_is_no_observation_is_refused_by_name(frame: bytes | str, complaint: str) -> None:
-    async with served(front()) as url, opened(url) as (connection, _):
+    async with openpi_server(front()) as url, opened(url) as (connection, _):
         await connection.send(frame)
         body, code = await ending(connection)
 
@@ -182,7 +153,7 @@ async def test_what_is_no_observation_is_refused_by_name(frame: bytes | str, com
 
 
 async def test_a_frame_of_200_mb_is_closed_with_1009() -> None:
-    async with served(front()) as url, opened(url) as (connection, _):
+    async with openpi_server(front()) as url, opened(url) as (connection, _):
         with pytest.raises(ConnectionClosed):
             await sent_and_answered(connection, b"\0" * 200_000_000)
 
@@ -191,7 +162,7 @@ async def test_a_frame_of_200_mb_is_closed_with_1009() -> None:
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Api-Key wrong"}, {"Authorization": f"Basic {KEY}"}])
 async def test_without_the_key_nothing_is_told(headers: dict[str, str]) -> None:
-    async with served(front(keys=OneKey())) as url, connect(url, additional_headers=headers) as connection:
+    async with openpi_server(front(keys=OneKey())) as url, connect(url, additional_headers=headers) as connection:
         body, code = await ending(connection)
 
     assert (body["kind"], code) == ("unauthenticated", 1008)
@@ -200,14 +171,14 @@ async def test_without_the_key_nothing_is_told(headers: dict[str, str]) -> None:
 @pytest.mark.parametrize("scheme", ["Api-Key", "Bearer"])
 async def test_the_key_opens_the_connection(scheme: str) -> None:
     headers = {"Authorization": f"{scheme} {KEY}"}
-    async with served(front(keys=OneKey())) as url, opened(url, additional_headers=headers) as (connection, _):
+    async with openpi_server(front(keys=OneKey())) as url, opened(url, additional_headers=headers) as (connection, _):
         assert "actions" in await asked(connection, observation())
 
 
 async def test_a_policy_is_chosen_by_path_or_query() -> None:
     two = [{"kind": "chunks", "name": name, "checkpoint": "made-up"} for name in ("left", "right")]
     acting = FakeActing()
-    async with served(front(acting, policies=two)) as url:
+    async with openpi_server(front(acting, policies=two)) as url:
         for path in ("/policies/right/", "/?policy=left"):
             async with opened(url + path) as (connection, _):
                 await asked(connection, observation())
@@ -234,7 +205,7 @@ class Held:
 async def test_one_long_inference_delays_neither_another_client_nor_a_ping() -> None:
     held = Held()
     acting = FakeActing(held)
-    async with served(front(acting)) as url, opened(url) as (slow, _):
+    async with openpi_server(front(acting)) as url, opened(url) as (slow, _):
         await slow.send(packed(observation(0.0)))
         await acting.begun.wait()
 
@@ -249,7 +220,7 @@ async def test_one_long_inference_delays_neither_another_client_nor_a_ping() -> 
 async def test_answers_keep_the_order_of_observations_that_were_sent_ahead() -> None:
     held = Held()
     acting = FakeActing(held)
-    async with served(front(acting)) as url, opened(url) as (connection, _):
+    async with openpi_server(front(acting)) as url, opened(url) as (connection, _):
         for state in (0.0, 1.0, 2.0):
             await connection.send(packed(observation(state, request_id=str(state))))
         await acting.until(lambda: len(acting.asked) == 3)
@@ -262,7 +233,7 @@ async def test_answers_keep_the_order_of_observations_that_were_sent_ahead() -> 
 
 async def test_a_client_that_leaves_ends_the_inference() -> None:
     acting = FakeActing(Held())
-    async with served(front(acting)) as url:
+    async with openpi_server(front(acting)) as url:
         async with opened(url) as (connection, _):
             await connection.send(packed(observation(0.0)))
             await acting.begun.wait()
@@ -272,7 +243,7 @@ async def test_a_client_that_leaves_ends_the_inference() -> None:
 
 
 async def test_256_clients_at_a_time_are_answered() -> None:
-    async with served(front()) as url:
+    async with openpi_server(front()) as url:
 
         async def one(number: int) -> float:
             async with opened(url, open_timeout=60) as (connection, _):
@@ -294,7 +265,7 @@ async def test_a_client_that_does_not_read_its_answers_is_let_go() -> None:
         return ActResult(request.request_id, np.zeros((500_000, 2), np.float32), 1)
 
     acting = FakeActing(large)
-    async with served(front(acting, websocket={"send_deadline_s": 0.2})) as url:
+    async with openpi_server(front(acting, websocket={"send_deadline_s": 0.2})) as url:
         _, writer = await raw_connection(url)
         frame = masked(packed(observation()))
         for _ in range(40):
