@@ -102,12 +102,30 @@ class GameConfig(Strict):
     )
 
 
+class OpenpiConfig(Strict):
+    """Where observations that arrive over WebSocket hold what the policy sees. A name is looked up in the observation
+    itself, and then along its slashes: `a/b` is entry b of entry a."""
+
+    cameras: list[str] = Field(
+        default=["observation/image", "observation/wrist_image"],
+        description="Names of the cameras, in the policy's order; a missing one is masked. Where none of them is there, "
+        "all of the dict `images` are taken, in its own order.",
+    )
+    state: list[str] = Field(
+        default=["observation/state"],
+        description="Names of the parts of the state, joined in this order, e.g. "
+        "[observation/joint_position, observation/gripper_position]. Where none of them is there, `state` is taken.",
+    )
+    prompt: str = Field("prompt", description="Name of the instruction.")
+
+
 class ActConfig(Strict):
     """How a policy acts."""
 
     arm: ArmConfig | None = Field(None, description="Robot arm behind a vision-language policy; None: /act is off.")
     game: GameConfig | None = Field(None, description="MineRL player behind one; None: /get_action is off.")
     safety: SafetyConfig = Field(default_factory=SafetyConfig, description="What every action is held to.")
+    openpi: OpenpiConfig = Field(default_factory=OpenpiConfig, description="Names in observations over WebSocket.")
     freshest: bool = Field(
         True,
         description="When observations of one session queue up, answer the older ones from the newest one's inference.",

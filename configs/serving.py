@@ -18,11 +18,44 @@ class HttpConfig(Strict):
     root_path: str = Field("/", description="Prefix of all routes.")
 
 
+class GrpcConfig(Strict):
+    """The gRPC service of robots (RobotPolicyService). It listens at the host of `http`."""
+
+    port: int = Field(50051, ge=0, le=65535, description="Port to listen at; 0: a free one.")
+    policy: str | None = Field(
+        None, description="Policy that answers calls that name none; None: the only one that can, if there is just one."
+    )
+    max_message_mb: int = Field(
+        100, ge=1, le=100, description="Largest message of a robot, in MiB; a larger one is INVALID_ARGUMENT."
+    )
+    max_unanswered: int = Field(
+        32, ge=1, description="Observations of one stream that may wait for their answers before no more are read."
+    )
+    reflection: bool = Field(True, description="Tell tools such as grpcurl which methods there are.")
+
+
+class WebSocketConfig(Strict):
+    """The WebSocket protocols, on the port of `http`. Serve closes a connection with a frame of more than 16 MiB."""
+
+    policy: str | None = Field(
+        None,
+        description="Policy that answers clients that name none; None: the only one that can, if there is just one.",
+    )
+    max_unanswered: int = Field(
+        32, ge=1, description="Observations of one connection that may wait for their answers before no more are read."
+    )
+    send_deadline_s: float = Field(
+        10.0, gt=0, description="Seconds that a client may take to receive an answer before its connection is closed."
+    )
+
+
 class ServeConfig(YamlConfig):
     """The one Serve application."""
 
     name: str = Field("rayward", description="Name of the Serve application.")
     http: HttpConfig = Field(default_factory=HttpConfig, description="Where the HTTP routes listen.")
+    grpc: GrpcConfig | None = Field(None, description="The gRPC service of robots; None: there is none.")
+    websocket: WebSocketConfig = Field(default_factory=WebSocketConfig, description="The WebSocket protocols.")
     policies: list[AnyPolicy] = Field(min_length=1, description="The policies, each with a name of its own.")
     storage_path: str = Field(
         ".", description="A folder; models that are made on the spot are kept below it in models/."

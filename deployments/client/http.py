@@ -6,8 +6,8 @@ import uuid
 from typing import Any, Self
 
 import httpx
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from deployments.client.retrying import retrying
 from deployments.errors import TABLE, PolicyError, kind_of_status
 
 
@@ -20,6 +20,7 @@ class PolicyClient:
     def __init__(self, base_url: str, timeout_s: float = 60.0, retries: int = 3) -> None:
         self._http = httpx.Client(base_url=base_url, timeout=timeout_s)
         self._retries = retries
+        self._deadline_s = timeout_s * (retries + 1)
 
     def health(self) -> dict[str, Any]:
         return self._call("GET", "/health")
@@ -45,13 +46,7 @@ class PolicyClient:
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         request_id = uuid.uuid4().hex
-        attempts = Retrying(
-            stop=stop_after_attempt(self._retries + 1),
-            wait=wait_random_exponential(multiplier=0.1, max=2.0),
-            retry=retry_if_exception(lambda error: isinstance(error, PolicyError) and error.retryable),
-            reraise=True,
-        )
-        answer: dict[str, Any] = attempts(self._once, method, path, body, request_id)
+        answer: dict[str, Any] = retrying(self._retries, self._deadline_s)(self._once, method, path, body, request_id)
         return answer
 
     def _once(self, method: str, path: str, body: dict[str, Any] | None, request_id: str) -> dict[str, Any]:
@@ -64,10 +59,11 @@ class PolicyClient:
         if answer.is_success:
             parsed: dict[str, Any] = answer.json()
             return parsed
-        raise _error(answer, request_id)
+        raise failure_of(answer, request_id)
 
 
-def _error(answer: httpx.Response, request_id: str) -> PolicyError:
+def failure_of(answer: httpx.Response, request_id: str) -> PolicyError:
+    """What an answer with a status of 400 or more means, whoever gave it."""
     try:
         body = answer.json()
     except ValueError:
@@ -77,4 +73,13 @@ def _error(answer: httpx.Response, request_id: str) -> PolicyError:
     kind = body.get("kind")
     if kind not in TABLE:
         kind = kind_of_status(answer.status_code)
-    return PolicyError(kind, str(body.get("message") or body.get("error") or answer.text[:200]), request_id)
+    message = str(body.get("message") or body.get("error") or answer.text[:200])
+    return PolicyError(kind, message, request_id, _seconds(answer.headers.get("retry-after")))
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """None where there is no such header, or a date."""
+    try:
+        return float(retry_after) if retry_after else None
+    except ValueError:
+        return None

@@ -13,6 +13,8 @@ HEAVY = {"ray", "vllm", "torch", "transformers", "trl"}
 # Module -> the test below tests/ that covers it.
 ELSEWHERE = {
     "deployments/engines/base.py": "integration/test_serving.py",
+    "deployments/protocol/policy_pb2.py": "unit/deployments/protocol/test_policy.py",
+    "deployments/protocol/policy_pb2_grpc.py": "unit/deployments/protocol/test_policy.py",
     "deployments/storage/tensors.py": "unit/deployments/storage/test_models.py",
     "deployments/weights/push_steps.py": "gpu/test_transfer_gpu.py",
     "training/cluster/errors.py": "unit/training/cluster/test_ports.py",

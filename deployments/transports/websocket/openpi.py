@@ -1,0 +1,155 @@
+"""openpi's protocol for robots: the first frame is metadata, then each observation is answered by a chunk of actions.
+
+A client may send the next observation before the last is answered; answers keep the order. A failure is a TEXT frame
+with kind and message, and the end of the connection: openpi's client raises what it reads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import orjson
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from configs.policies import BasePolicy
+from deployments.acting.observations import decoded
+from deployments.errors import PolicyError
+from deployments.protocol.act import ActResult, PolicyMetadata
+from deployments.protocol.msgpack_numpy import Limits, packed, unpacked
+from deployments.transports.front import Front, acts
+from deployments.transports.http.answers import translated
+from deployments.transports.in_order import by_size, in_order
+from deployments.transports.websocket.observations import act_request
+from deployments.transports.websocket.sockets import (
+    CLOSE_CODES,
+    FAILED,
+    Caller,
+    authenticated,
+    caller,
+    closed,
+    frames,
+    sent,
+)
+
+
+async def serve_openpi(socket: WebSocket, front: Front) -> None:
+    """One connection, until the client leaves or something fails. Never raises for what a client did."""
+    await socket.accept()
+    deadline_s = front.config.websocket.send_deadline_s
+    try:
+        await authenticated(socket, front)
+        who = caller(socket, front)
+        policy = front.policy(who.policy, acts)
+        try:
+            await _answer_all(socket, front, who, policy)
+        finally:
+            if not who.named:
+                await front.acting.reset(policy.name, who.session_id)
+    except WebSocketDisconnect as left:
+        await closed(socket, left.code, left.reason, deadline_s)
+    except Exception as error:
+        await _fail(socket, translated(error, getattr(error, "request_id", "")), deadline_s)
+
+
+async def _answer_all(socket: WebSocket, front: Front, who: Caller, policy: BasePolicy) -> None:
+    settings = front.config.websocket
+    about = await front.acting.described(policy.name, time.time() + policy.request_deadline_s)
+    await sent(socket, packed(metadata(about, policy)), settings.send_deadline_s)
+    connection = _Connection(front, who, policy)
+    observations, most = _binary(frames(socket)), settings.max_unanswered
+    async with aclosing(in_order(observations, connection.answer, most, lambda f: by_size(len(f)))) as answers:
+        async for body in answers:
+            began = time.monotonic()
+            await sent(socket, body, settings.send_deadline_s)
+            connection.sent(time.monotonic() - began)
+
+
+class _Connection:
+    """What is known between the answers of one connection."""
+
+    def __init__(self, front: Front, who: Caller, policy: BasePolicy) -> None:
+        self._front = front
+        self._who = who
+        self._policy = policy
+        self._image_limits = front.limits(policy)
+        self._limits = Limits(max_bytes=front.config.max_body_bytes)
+        self._total_ms: float | None = None  # of the answer before, its sending included: known after it was sent
+        self._prev_total_ms: float | None = None
+
+    async def answer(self, frame: bytes) -> bytes:
+        began = time.monotonic()
+        observation = await decoded(_observation, frame, self._limits)
+        request_id = str(observation.get("request_id") or uuid.uuid4().hex)
+        question = await decoded(
+            act_request,
+            observation,
+            self._policy.act,
+            self._image_limits,
+            f"{request_id}#{hashlib.blake2b(frame, digest_size=16).hexdigest()}",
+            self._who.session_id,
+            time.time() + self._policy.request_deadline_s,
+        )
+        result = await self._front.acting.act(self._policy.name, question)
+        body = packed(_body(request_id, result, self._prev_total_ms))
+        self._total_ms = 1000 * (time.monotonic() - began)
+        return body
+
+    def sent(self, took_s: float) -> None:
+        self._prev_total_ms = (self._total_ms or 0.0) + 1000 * took_s
+
+
+def metadata(about: PolicyMetadata, policy: BasePolicy) -> dict[str, Any]:
+    """The first frame: what the policy is, and under which names it looks for its observations."""
+    known = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(about).items()}
+    return {**known, "observation_keys": policy.act.openpi.model_dump(), "service": "rayward"}
+
+
+def _observation(frame: bytes, limits: Limits) -> dict[str, Any]:
+    try:
+        found = unpacked(frame, limits)
+    except ValueError as error:
+        kind = "too_large" if len(frame) > limits.max_bytes else "invalid_request"
+        raise PolicyError(kind, f"the observation cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise PolicyError("invalid_request", f"an observation is a dict, not {type(found).__name__}")
+    return {key.decode(errors="replace") if isinstance(key, bytes) else key: value for key, value in found.items()}
+
+
+def _body(request_id: str, result: ActResult, prev_total_ms: float | None) -> dict[str, Any]:
+    timing = {"infer_ms": result.infer_ms, "queue_ms": result.queue_ms}
+    if prev_total_ms is not None:
+        timing["prev_total_ms"] = prev_total_ms
+    return {
+        "actions": np.ascontiguousarray(result.actions),
+        "server_timing": timing,
+        "request_id": request_id,
+        "observation_id": result.observation_id.rpartition("#")[0] or request_id,
+        "observation_age_ms": result.observation_age_ms,
+        "weight_version": result.weight_version,
+        "interventions": list(result.interventions),
+        "parse_ok": result.parse_ok,
+        **({"text": result.text} if result.text else {}),
+    }
+
+
+async def _binary(received: AsyncIterator[bytes | str]) -> AsyncIterator[bytes]:
+    async for frame in received:
+        if isinstance(frame, str):
+            raise PolicyError("invalid_request", "an observation is a binary frame of msgpack; text is not read")
+        yield frame
+
+
+async def _fail(socket: WebSocket, failure: PolicyError, deadline_s: float) -> None:
+    text = orjson.dumps(failure.body()).decode()
+    try:
+        await sent(socket, text, deadline_s)
+    except (WebSocketDisconnect, RuntimeError):  # it left before it could be told
+        return
+    await closed(socket, CLOSE_CODES.get(failure.kind, FAILED), failure.message, deadline_s)
