@@ -160,6 +160,9 @@ class ChatResult:
     infer_ms: float = 0.0
 
 
+ChatAnswer = ChatResult | GenerateFailure
+
+
 class Chat(Protocol):
     """How a vision-language policy is asked, wherever it runs: our own engine or a provider. Raises PolicyError."""
 
