@@ -6,6 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from configs.access import AccessConfig, listens_beyond_this_machine
 from configs.base import Strict, YamlConfig
 from configs.policies import PolicyConfig
 
@@ -23,6 +24,7 @@ class ServeConfig(YamlConfig):
 
     name: str = Field("rayward", description="Name of the Serve application.")
     http: HttpConfig = Field(default_factory=HttpConfig, description="Where the HTTP routes listen.")
+    access: AccessConfig = Field(default_factory=AccessConfig, description="Who may call the application.")
     policies: list[PolicyConfig] = Field(min_length=1, description="The policies, each with a name of its own.")
     check_memory: bool = Field(
         True, description="Refuse to start on this machine when the estimated memory is not available."
@@ -39,4 +41,15 @@ class ServeConfig(YamlConfig):
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
             raise ValueError(f"policies must have different names; used twice: {', '.join(doubled)}")
+        return self
+
+    @model_validator(mode="after")
+    def _keys_where_others_can_call(self) -> Self:
+        host = self.http.host
+        if listens_beyond_this_machine(host) and not (self.access.keys_required or self.access.open):
+            raise ValueError(
+                f"http.host {host} can be reached from other machines, and no API keys are configured: make one with "
+                "`rayward key new NAME --file keys.txt` and set access.keys_file to that file, or set access.open to true "
+                "to answer everybody"
+            )
         return self

@@ -36,6 +36,12 @@ class ServeChat:
         except TimeoutError as error:
             raise PolicyError("deadline_exceeded", "no answer within the deadline", request.request_id) from error
         except Exception as error:  # Serve's and Ray's many ways to lose a replica: all mean «try again»
-            known = grpc_failure(error)
-            kind, message = (known.kind, known.message) if known else ("unavailable", "the call to the replica failed")
-            raise PolicyError(kind, message, request.request_id) from error
+            raise _translated(error, request.request_id) from error
+
+
+def _translated(error: Exception, request_id: str) -> PolicyError:
+    if type(error).__name__ == "BackPressureError":  # by name: this module loads no ray
+        return PolicyError("overloaded", "too many requests wait for a replica: try again later", request_id)
+    if (known := grpc_failure(error)) is not None:
+        return PolicyError(known.kind, known.message, request_id)
+    return PolicyError("unavailable", f"the call to the replica failed: {type(error).__name__}", request_id)
