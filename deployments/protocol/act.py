@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -140,7 +141,8 @@ class ChatTurn:
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A conversation to be continued. `json_schema`: the answer must parse as this, where the engine can enforce it."""
+    """A conversation to be continued. `json_schema`: the answer must parse as this, where the engine can enforce it.
+    `deadline_s`: seconds that are left on arrival at a replica, which sets it."""
 
     request_id: str
     turns: Sequence[ChatTurn]
@@ -150,6 +152,16 @@ class ChatRequest:
     seed: int | None = None
     json_schema: dict[str, object] | None = field(default=None)
     min_weight_version: int = 0
+    deadline_s: float = math.inf
+
+    def remaining_s(self, now_unix_s: float) -> float:
+        """Seconds that the answer may still take; zero or less when nobody waits any more."""
+        return min(self.deadline_s, remaining_s(self.deadline_unix_s, now_unix_s))
+
+    @property
+    def size_bytes(self) -> int:
+        """About what the request takes on the wire."""
+        return sum(4 * len(turn.text) + sum(frame.nbytes for frame in turn.images) for turn in self.turns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from ray.util import metrics
@@ -21,6 +22,7 @@ from deployments.engines.provider.redaction import Redaction, redact_logs, secre
 from deployments.errors import PolicyError
 from deployments.protocol.act import ChatAnswer, ChatRequest
 from deployments.protocol.generate import GenerateFailure
+from deployments.replicas.running import Running
 
 logger = logging.getLogger("ray.serve")
 
@@ -28,11 +30,12 @@ ConnectLimits = Callable[[str, ModelLimits], CallLimits]  # model -> what holds 
 
 
 class ProviderReplica:
-    """Calls the API for the ingress. A request whose caller leaves is cancelled by Serve, which ends the call."""
+    """Calls the API for the ingress, with the API keys of its own environment."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
         self,
         config: dict[str, Any],
+        start_engine: Callable[..., ProviderEngine] = ProviderEngine,
         environment: Mapping[str, str] = os.environ,
         connect_limits: ConnectLimits = ProviderLimits.connect,
     ) -> None:
@@ -40,24 +43,26 @@ class ProviderReplica:
         in rate_limits.yaml without its key."""
         self.policy = ProviderPolicy.model_validate(config)
         self._started = time.time()
+        self._running = Running()
         redaction = Redaction(secrets_of(environment))
         redact_logs(redaction)
         litellm = await asyncio.to_thread(library.load)
         model = model_of(self.policy, litellm)
         limits = self._limits(environment, model.provider)
         held = connect_limits(f"{model.provider}/{model.bare_name}", limits) if limits else None
-        self.engine = ProviderEngine(self.policy, litellm, environment, held, redaction)
+        self.engine = start_engine(self.policy, litellm, environment, held, redaction)
         self._limited = held is not None
         self._measure()
 
     def _limits(self, environment: Mapping[str, str], provider: str) -> ModelLimits | None:
+        """What the file says about the policy's model; None: nothing."""
         if self.policy.rate_limits is None:
             return None
         limits = load_rate_limits(self.policy.rate_limits)
         check_keys(limits, environment)
         found = limits_for(limits, provider, self.policy.model)
         if found is None:
-            logger.warning("%s has no limits for %s: its calls are not limited", self.policy.rate_limits, provider)
+            logger.warning("%s says nothing about %s: not limited", self.policy.rate_limits, self.policy.model)
         return found
 
     def _measure(self) -> None:
@@ -66,15 +71,30 @@ class ProviderReplica:
         for metric in (self._requests, self._failures):
             metric.set_default_tags({"policy": self.policy.name})
 
-    async def chat(self, request: ChatRequest) -> ChatAnswer:
-        self._requests.inc(1)
+    async def chat(self, requests: Sequence[ChatRequest]) -> AsyncIterator[list[tuple[int, ChatAnswer]]]:
+        """(place in `requests`, answer), as they get ready."""
+        async with contextlib.aclosing(self._running.as_ready(requests, self._chat_one)) as answers:
+            async for placed in answers:
+                self._count([answer for _, answer in placed])
+                yield placed
+
+    async def _chat_one(self, request: ChatRequest) -> ChatAnswer:
         try:
             return await self.engine(request)
         except PolicyError as error:  # as a value: an exception loses its fields on the way through Serve
-            self._failures.inc(1, {"kind": error.kind})
             return GenerateFailure(
                 request.request_id, error.kind, error.message, error.retry_after_s, error.rate_limit
             )
+
+    def _count(self, answers: Sequence[ChatAnswer]) -> None:
+        self._requests.inc(len(answers))
+        for answer in answers:
+            if isinstance(answer, GenerateFailure):
+                self._failures.inc(1, {"kind": answer.kind})
+
+    async def abandon(self, request_ids: Sequence[str]) -> None:
+        """The callers of these requests left: their calls end. Unknown ids are allowed."""
+        self._running.abandon(request_ids)
 
     async def status(self) -> dict[str, Any]:
         return {
@@ -83,6 +103,7 @@ class ProviderReplica:
             "provider": self.engine.model.provider,
             "ready": True,
             "weight_version": 0,
+            "unfinished_requests": len(self._running),
             "rate_limits_configured": self._limited,
             "concurrency_limit": self.policy.concurrency,
             "timeout": self.policy.timeout_s,

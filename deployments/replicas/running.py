@@ -10,12 +10,13 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Seque
 from dataclasses import replace
 from typing import TypeVar
 
+from deployments.protocol.act import ChatRequest
 from deployments.protocol.completion import CompletionRequest
 from deployments.protocol.generate import GenerateFailure, GenerateRequest
 
 logger = logging.getLogger("ray.serve")
 
-RequestT = TypeVar("RequestT", GenerateRequest, CompletionRequest)
+RequestT = TypeVar("RequestT", GenerateRequest, CompletionRequest, ChatRequest)
 ResultT = TypeVar("ResultT")
 
 REMEMBERED = 8192  # ids of callers who left before their request arrived here, or whose request another replica has
