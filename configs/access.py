@@ -27,7 +27,7 @@ class AccessConfig(Strict):
     keys_variable: str | None = Field(
         None,
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
-        description="Environment variable with such lines, separated by white space, where the ingress runs; None: none.",
+        description="Environment variable with such lines, separated by white space, in the ingress; None: none.",
     )
     open: bool = Field(
         False, description="Answer callers without a key although the application listens beyond this machine."

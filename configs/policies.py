@@ -156,8 +156,8 @@ class ProviderPolicy(BasePolicy):
     retries: int = Field(2, ge=0, description="Further tries of a call that failed for a passing reason.")
     structured: Literal["auto", "on", "off"] = Field(
         "auto",
-        description="Ask the API to hold answers to a JSON schema; auto: where litellm says that the model can, and for "
-        "any server at `api_base`.",
+        description="Ask the API to hold answers to a JSON schema; auto: where litellm says that the model can, and "
+        "for any server at `api_base`.",
     )
 
 

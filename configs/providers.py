@@ -84,8 +84,8 @@ def check_keys(limits: RateLimits, environment: Mapping[str, str]) -> None:
 
 
 def with_environment(policy: ProviderPolicy, environment: Mapping[str, str]) -> ProviderPolicy:
-    """The policy as VLM_MODEL, CONCURRENCY_LIMIT and TIMEOUT (seconds) change it, where they are set. Raises ConfigError
-    for a value that is none."""
+    """The policy as VLM_MODEL, CONCURRENCY_LIMIT and TIMEOUT (seconds) change it, where they are set. Raises
+    ConfigError for a value that is none."""
     changes: dict[str, Any] = {}
     if model := environment.get("VLM_MODEL", "").strip():
         changes["model"] = model

@@ -49,7 +49,7 @@ class ServeConfig(YamlConfig):
         if listens_beyond_this_machine(host) and not (self.access.keys_required or self.access.open):
             raise ValueError(
                 f"http.host {host} can be reached from other machines, and no API keys are configured: make one with "
-                "`rayward key new NAME --file keys.txt` and set access.keys_file to that file, or set access.open to true "
-                "to answer everybody"
+                "`rayward key new NAME --file keys.txt` and set access.keys_file to that file, or set access.open to "
+                "true to answer everybody"
             )
         return self

@@ -79,8 +79,8 @@ def from_authorization(header: str | None) -> str | None:
 class Keys:
     """The keys of one application, checked in one process. Without hashes it lets everybody in.
 
-    A hash takes tens of milliseconds, so the outcome for a key is remembered, under a digest whose own key is random and
-    never leaves this process: comparing digests tells nothing about the keys, whatever time it takes. Unknown keys are
+    A hash takes tens of milliseconds, so the outcome for a key is remembered, under a digest whose own key is random
+    and never leaves this process: comparing digests tells nothing about the keys, whatever time it takes. Unknown keys are
     hashed one after the other in a thread of their own. What guessing can cost is bounded thereby, and by
     `failures_per_minute` wrong keys for one name; neither touches a caller whose key is known already.
     """
@@ -185,7 +185,7 @@ class Keys:
             raise PolicyError("overloaded", "too many wrong API keys: try again later", retry_after_s=wait_s)
 
     def _digest(self, presented: str) -> bytes:
-        return hashlib.blake2b(presented.encode(errors="replace"), key=self._digest_key, digest_size=32).digest()
+        return hashlib.blake2b(_bytes(presented), key=self._digest_key, digest_size=32).digest()
 
 
 def _claimed_name(presented: str) -> str:
@@ -201,6 +201,11 @@ def _shorten(digests: OrderedDict[bytes, Any]) -> None:
 
 def _matches(hashed: str, presented: str) -> bool:
     try:
-        return HASHER.verify(hashed, presented)
+        return HASHER.verify(hashed, _bytes(presented))
     except (VerificationError, InvalidHashError):
         return False
+
+
+def _bytes(presented: str) -> bytes:
+    """Headers may hold what is no text: it makes a wrong key, not an exception."""
+    return presented.encode(errors="surrogatepass")

@@ -55,9 +55,7 @@ class Usage:
 class CallLimits(Protocol):
     """What holds back the calls of one model. Implemented by `provider_limits.ProviderLimits`."""
 
-    def permission(
-        self, tokens: int, deadline_unix_s: float, lease_s: float
-    ) -> AbstractAsyncContextManager[Usage]:
+    def permission(self, tokens: int, deadline_unix_s: float, lease_s: float) -> AbstractAsyncContextManager[Usage]:
         """Waits for permission to make a call that may use so many tokens, and gives its place back at the end.
 
         `lease_s`: the longest time that the call may take. Raises PolicyError "overloaded" with `retry_after_s` when no
@@ -71,8 +69,8 @@ class CallLimits(Protocol):
 class Limiter:
     """The limits of all models. Each ask brings the limits it knows: the newest ones hold, whatever was before.
 
-    `closed_for_s`: nothing is allowed for so long after the start: a limiter that takes the place of a lost one does not
-    know what that one allowed.
+    `closed_for_s`: nothing is allowed for so long after the start: a limiter that takes the place of a lost one does
+    not know what that one allowed.
     """
 
     def __init__(

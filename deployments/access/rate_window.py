@@ -55,7 +55,7 @@ class RateWindow:
         return max(0.0, *waits)
 
     def least_wait_s(self) -> float:
-        """Seconds for which no call of any size is allowed, whatever calls may end meanwhile or use less than expected."""
+        """Seconds for which no call is allowed, whatever calls may end meanwhile or use less than expected."""
         now_s, limit = self._forget(), self.limits.requests_per_minute
         over = len(self._sent) - limit if limit else -1
         wait_s = self._sent[over].at_s + self._window_s - now_s if over >= 0 else 0.0

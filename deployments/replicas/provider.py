@@ -39,8 +39,8 @@ class ProviderReplica:
         environment: Mapping[str, str] = os.environ,
         connect_limits: ConnectLimits = ProviderLimits.connect,
     ) -> None:
-        """`config`: a ProviderPolicy as plain data. Raises ConfigError for a model that nobody knows, and for a provider
-        in rate_limits.yaml without its key."""
+        """`config`: a ProviderPolicy as plain data. Raises ConfigError for a model that nobody knows, and for a
+        provider in rate_limits.yaml without its key."""
         self.policy = ProviderPolicy.model_validate(config)
         self._started = time.time()
         self._running = Running()
@@ -82,9 +82,7 @@ class ProviderReplica:
         try:
             return await self.engine(request)
         except PolicyError as error:  # as a value: an exception loses its fields on the way through Serve
-            return GenerateFailure(
-                request.request_id, error.kind, error.message, error.retry_after_s, error.rate_limit
-            )
+            return GenerateFailure(request.request_id, error.kind, error.message, error.retry_after_s, error.rate_limit)
 
     def _count(self, answers: Sequence[ChatAnswer]) -> None:
         self._requests.inc(len(answers))

@@ -131,7 +131,8 @@ def test_a_worker_pod_has_what_one_replica_reserves(service: dict[str, Any], dep
 # -- Dockerfile and compose --------------------------------------------------------------------------------------------
 
 INSTRUCTIONS = {
-    "FROM", "RUN", "WORKDIR", "COPY", "ENV", "VOLUME", "USER", "EXPOSE", "HEALTHCHECK", "STOPSIGNAL", "ENTRYPOINT", "CMD",
+    "FROM", "RUN", "WORKDIR", "COPY", "ENV", "VOLUME", "USER", "EXPOSE", "HEALTHCHECK", "STOPSIGNAL", "ENTRYPOINT",
+    "CMD",
 }  # fmt: skip
 
 
@@ -339,7 +340,9 @@ def test_systemd_finds_nothing_wrong_with_the_unit(unit: str, tmp_path: Path) ->
     file = tmp_path / "rayward.service"
     file.write_text(here)
 
-    done = subprocess.run(["systemd-analyze", "verify", "--man=no", str(file)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(file)], capture_output=True, text=True, timeout=60
+    )
 
     said = [line for line in (done.stdout + done.stderr).splitlines() if "rayward.service" in line]
     assert (done.returncode, said) == (0, []), done.stderr
@@ -354,8 +357,12 @@ def test_the_unit_starts_what_rayward_takes(unit: str) -> None:
 
 
 def test_the_unit_ends_the_command_as_ctrl_c_does(unit: str) -> None:
-    """The command hears SIGINT, ends what it started and exits with 130; SIGKILL at once would leave an engine behind."""
-    assert [setting(unit, name) for name in ("KillSignal", "KillMode", "SuccessExitStatus")] == ["SIGINT", "mixed", "130"]
+    """The command hears SIGINT, ends what it started and exits with 130."""
+    assert [setting(unit, name) for name in ("KillSignal", "KillMode", "SuccessExitStatus")] == [
+        "SIGINT",
+        "mixed",
+        "130",
+    ]
 
 
 # -- all ---------------------------------------------------------------------------------------------------------------
@@ -363,4 +370,6 @@ def test_the_unit_ends_the_command_as_ctrl_c_does(unit: str) -> None:
 
 def test_no_file_holds_a_key() -> None:
     texts = [file.read_text() for file in DEPLOY.iterdir()]
-    assert not [text for text in texts if re.search(r"rw_[a-z0-9-]+_[0-9a-f]{16}|\$argon2id\$|sk-[A-Za-z0-9]{16}", text)]
+    assert not [
+        text for text in texts if re.search(r"rw_[a-z0-9-]+_[0-9a-f]{16}|\$argon2id\$|sk-[A-Za-z0-9]{16}", text)
+    ]

@@ -63,8 +63,8 @@ def model_of(policy: ProviderPolicy, litellm: Any) -> Model:
 class ProviderEngine:
     """Calls one model. `limits`: what holds its calls back over all replicas, None: nothing does.
 
-    At most `policy.concurrency` calls are under way here; the others wait their turn, within their deadline. A call that
-    fails for a passing reason is made again, `policy.retries` times at most, and never past the deadline. A caller that
+    At most `policy.concurrency` calls are under way here; the others wait their turn, within their deadline. A call
+    that fails for a passing reason is made again, `policy.retries` times at most, and never past the deadline. A caller that
     leaves ends the call.
     """
 
@@ -100,7 +100,9 @@ class ProviderEngine:
             if placed:
                 message = f"the provider {self.model.provider} did not answer within the deadline"
                 raise PolicyError("deadline_exceeded", message, request.request_id) from error
-            message = f"{self.policy.concurrency} calls of {self.model.name} were under way all the time: try again later"
+            message = (
+                f"{self.policy.concurrency} calls of {self.model.name} were under way all the time: try again later"
+            )
             raise PolicyError("overloaded", message, request.request_id) from error
         except PolicyError as error:
             raise PolicyError(
@@ -185,8 +187,10 @@ def _used_tokens(response: Any) -> int | None:
 
 def _text(response: Any, provider: str, clean: Redaction) -> str:
     """What the model said. Raises PolicyError where it said nothing."""
+    if response is None:  # litellm's answer to 422, once it has left out fields and tried again
+        raise PolicyError("invalid_request", f"the provider {provider} does not take this request (422)")
     choice = response.choices[0]
-    refusal = getattr(choice.message, "refusal", None)
+    refusal = (getattr(choice.message, "provider_specific_fields", None) or {}).get("refusal")
     if refusal or choice.finish_reason == "content_filter":
         said = clean(str(refusal or "content filter"))[:SHOWN_CHARACTERS]
         raise PolicyError("refused", f"the provider {provider} refused to answer: {said}")

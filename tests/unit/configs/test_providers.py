@@ -118,7 +118,13 @@ def test_the_environment_wins_as_its_users_know_it() -> None:
 
 @pytest.mark.parametrize(
     "environment",
-    [{"TIMEOUT": "soon"}, {"TIMEOUT": "nan"}, {"TIMEOUT": "-1"}, {"CONCURRENCY_LIMIT": "0"}, {"CONCURRENCY_LIMIT": "1.5"}],
+    [
+        {"TIMEOUT": "soon"},
+        {"TIMEOUT": "nan"},
+        {"TIMEOUT": "-1"},
+        {"CONCURRENCY_LIMIT": "0"},
+        {"CONCURRENCY_LIMIT": "1.5"},
+    ],
 )
 def test_a_value_that_is_no_number_above_zero_is_refused(environment: dict[str, str]) -> None:
     policy = ProviderPolicy(kind="provider", model="openai/gpt-4o")

@@ -56,7 +56,7 @@ def test_nothing_listens_beyond_this_machine_unless_told_to() -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3"])
 def test_an_application_that_others_can_reach_without_a_key_is_refused_with_both_ways_out(host: str) -> None:
-    with pytest.raises(ConfigError, match="set access.keys_file to that file, or set access.open to true"):
+    with pytest.raises(ConfigError, match=r"set access\.keys_file to that file, or set access\.open to true"):
         serve({"model": "m"}, http={"host": host})
 
 

@@ -13,9 +13,7 @@ from deployments.access.limiter import Allowed, Ask, Limiter, Refused
 LONG_S = 30.0
 
 
-def ask(
-    ticket: str, limits: ModelLimits, tokens: int = 1, wait_s: float = LONG_S, model: str = "openai/gpt-4o"
-) -> Ask:
+def ask(ticket: str, limits: ModelLimits, tokens: int = 1, wait_s: float = LONG_S, model: str = "openai/gpt-4o") -> Ask:
     return Ask(ticket, model, limits, tokens, wait_s, lease_s=60.0)
 
 

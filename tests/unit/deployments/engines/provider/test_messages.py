@@ -48,5 +48,7 @@ def test_text_that_is_no_english_is_counted_by_its_bytes() -> None:
         ({"type": "string"}, True),
     ],
 )
-def test_a_schema_is_called_strict_only_where_openai_would_take_it_as_that(schema: dict[str, Any], strict: bool) -> None:
+def test_a_schema_is_called_strict_only_where_openai_would_take_it_as_that(
+    schema: dict[str, Any], strict: bool
+) -> None:
     assert response_format(schema)["json_schema"]["strict"] is strict
