@@ -77,8 +77,8 @@ class PolicyError(UserError):
         return TABLE[self.kind].http_status
 
     def headers(self) -> dict[str, str]:
-        """What a client reads besides the body: `Retry-After` in whole seconds where it may pass later, and the state of
-        the rate limit that refused it. As HTTP headers; gRPC takes them as trailing metadata, in small letters."""
+        """What a client reads besides the body: `Retry-After` in whole seconds where it may pass later, and the state
+        of the rate limit that refused it. As HTTP headers; gRPC takes them as trailing metadata, in small letters."""
         headers = dict(self.rate_limit)
         if self.retryable:
             wait_s = RETRY_AFTER_S if self.retry_after_s is None else self.retry_after_s

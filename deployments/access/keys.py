@@ -80,8 +80,8 @@ class Keys:
     """The keys of one application, checked in one process. Without hashes it lets everybody in.
 
     A hash takes tens of milliseconds, so the outcome for a key is remembered, under a digest whose own key is random
-    and never leaves this process: comparing digests tells nothing about the keys, whatever time it takes. Unknown keys are
-    hashed one after the other in a thread of their own. What guessing can cost is bounded thereby, and by
+    and never leaves this process: comparing digests tells nothing about the keys, whatever time it takes. Unknown keys
+    are hashed one after the other in a thread of their own. What guessing can cost is bounded by that, and by
     `failures_per_minute` wrong keys for one name; neither touches a caller whose key is known already.
     """
 

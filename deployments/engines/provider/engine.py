@@ -64,8 +64,8 @@ class ProviderEngine:
     """Calls one model. `limits`: what holds its calls back over all replicas, None: nothing does.
 
     At most `policy.concurrency` calls are under way here; the others wait their turn, within their deadline. A call
-    that fails for a passing reason is made again, `policy.retries` times at most, and never past the deadline. A caller that
-    leaves ends the call.
+    that fails for a passing reason is made again, `policy.retries` times at most, and never past the deadline. A caller
+    that leaves ends the call.
     """
 
     def __init__(

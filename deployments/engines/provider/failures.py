@@ -29,7 +29,8 @@ OURS = {
     403: "does not let this server use the model: check {variable} and its account",
     404: "knows no model {model!r}: check the policy's model and VLM_MODEL",
 }
-LIBRARYS_NAMES = re.compile(r"^(?:[\w.]*(?:Error|Exception|Timeout)(?::| -) )+")  # «litellm.APIError: OpenAIException - »
+# «litellm.APIError: OpenAIException - »
+LIBRARYS_NAMES = re.compile(r"^(?:[\w.]*(?:Error|Exception|Timeout)(?::| -) )+")
 
 
 def policy_error(
@@ -48,7 +49,8 @@ def policy_error(
 
 def _retry_after_s(error: Exception, now_unix_s: float) -> float | None:
     """What the provider's Retry-After says, in seconds; None where there is none, or nobody can read it."""
-    headers = getattr(error, "litellm_response_headers", None) or getattr(getattr(error, "response", None), "headers", {})
+    response = getattr(error, "response", None)
+    headers = getattr(error, "litellm_response_headers", None) or getattr(response, "headers", {})
     text = str(headers.get("retry-after") or "").strip()
     if re.fullmatch(r"\d{1,6}(\.\d+)?", text):
         return float(text)

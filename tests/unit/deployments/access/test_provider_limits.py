@@ -36,6 +36,8 @@ class Actor:
     def __init__(self, limiter: Limiter | None = None) -> None:
         self.limiter = limiter or Limiter()
         self.failures: list[Exception] = []
+        self.asked = 0
+        self.asked_twice = asyncio.Event()
         self.acquire = Remote(self._acquire)
         self.settle = Remote(self.limiter.settle)
         self.cancel = Remote(self.limiter.cancel)
@@ -44,6 +46,9 @@ class Actor:
     async def _acquire(self, ask: Ask) -> Allowed | Refused:
         if self.failures:
             raise self.failures.pop(0)
+        self.asked += 1
+        if self.asked == 2:
+            self.asked_twice.set()
         return await self.limiter.acquire(ask)
 
 
@@ -105,8 +110,7 @@ async def test_a_caller_that_leaves_gives_up_its_place_in_the_queue() -> None:
 
     async with limits.permission(1, soon(), lease_s=60):
         leaving = asyncio.create_task(call())
-        while not actor.limiter._asking:
-            await asyncio.sleep(0)
+        await actor.asked_twice.wait()
         leaving.cancel()
         with pytest.raises(asyncio.CancelledError):
             await leaving
