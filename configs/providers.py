@@ -83,6 +83,17 @@ def check_keys(limits: RateLimits, environment: Mapping[str, str]) -> None:
         )
 
 
+def provider_error(policy: ProviderPolicy, environment: Mapping[str, str]) -> str | None:
+    """Why a policy behind an API cannot be served, as far as its file of limits and the environment tell."""
+    if policy.rate_limits is None:
+        return None
+    try:
+        check_keys(load_rate_limits(policy.rate_limits), environment)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
 def with_environment(policy: ProviderPolicy, environment: Mapping[str, str]) -> ProviderPolicy:
     """The policy as VLM_MODEL, CONCURRENCY_LIMIT and TIMEOUT (seconds) change it, where they are set. Raises
     ConfigError for a value that is none."""

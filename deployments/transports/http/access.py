@@ -10,7 +10,7 @@ import uuid
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from deployments.access.keys import Keys, from_authorization
+from deployments.access.keys import ANONYMOUS, Keys, from_authorization
 from deployments.errors import PolicyError
 from deployments.transports.http.answers import failure_answer
 
@@ -34,9 +34,9 @@ class RequireKey:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in ("http", "websocket") and not _is_open(scope):
+        if scope["type"] in ("http", "websocket"):
             try:
-                caller = await _caller(Headers(scope=scope))
+                caller = ANONYMOUS if _is_open(scope) else await _caller(Headers(scope=scope))
             except PolicyError as error:
                 await _refuse(error, scope, receive, send)
                 return

@@ -14,6 +14,7 @@ from configs.providers import (
     key_variable,
     limits_for,
     load_rate_limits,
+    provider_error,
     with_environment,
 )
 
@@ -131,3 +132,14 @@ def test_a_value_that_is_no_number_above_zero_is_refused(environment: dict[str, 
 
     with pytest.raises(ConfigError, match=f"{next(iter(environment))} in the environment must be a number above 0"):
         with_environment(policy, environment)
+
+
+def test_what_would_stop_a_replica_can_be_told_before(file: Path) -> None:
+    file.write_text(FLAT)
+    policy = ProviderPolicy(kind="provider", model="openai/gpt-4o", rate_limits=file)
+
+    assert "set OPENAI_API_KEY, GEMINI_API_KEY" in str(provider_error(policy, {}))
+    assert provider_error(policy, {"OPENAI_API_KEY": "k", "GEMINI_API_KEY": "k"}) is None
+    assert provider_error(ProviderPolicy(kind="provider", model="m"), {}) is None
+    file.unlink()
+    assert "no file of rate limits" in str(provider_error(policy, {}))
