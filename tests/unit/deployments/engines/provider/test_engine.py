@@ -141,7 +141,6 @@ async def test_tokens_are_reserved_by_an_estimate_and_settled_by_what_was_used(
         (failed(403, "not allowed"), "internal", "check OPENAI_API_KEY and its account"),
         (failed(404, "no such model"), "internal", "knows no model 'openai/gpt-4o'"),
         (failed(400, "bad image"), "invalid_request", "bad image"),
-        (failed(422, "bad field"), "invalid_request", "does not take this request"),
         (failed(400, "too long", code="context_length_exceeded"), "too_large", "too long"),
         (failed(400, "no", code="content_policy_violation"), "refused", "no"),
         (failed(429, "slow down"), "overloaded", "slow down"),
@@ -166,6 +165,18 @@ async def test_every_failure_of_a_provider_has_a_kind_and_says_what_to_do(
     assert KEY not in str(error)
     assert error.__cause__ is None, "litellm's exception holds the request with its key"
     assert len(provider.bodies) == 1
+
+
+async def test_a_request_that_the_provider_cannot_process_is_the_callers_fault(
+    start: Any, provider: OpenAIServer
+) -> None:
+    """litellm leaves out fields and tries once more by itself, and then returns nothing at all."""
+    provider.answers(failed(422, "bad field"))
+
+    error = await failure(start(retries=5))
+
+    assert (error.kind, "does not take this request" in error.message) == ("invalid_request", True)
+    assert len(provider.bodies) == 2
 
 
 async def test_a_passing_failure_is_tried_again_and_its_result_is_as_if_nothing_happened(
