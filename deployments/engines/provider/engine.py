@@ -10,14 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception,
-    stop_after_attempt,
-    stop_any,
-    wait_random_exponential,
-)
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
 from configs.base import ConfigError
 from configs.policies import ProviderPolicy
@@ -111,11 +104,13 @@ class ProviderEngine:
 
     async def _answered(self, request: ChatRequest, messages: list[Message], asked_s: float) -> ChatResult:
         """The answer to the first try that does not fail for a passing reason."""
+
+        def given_up(state: RetryCallState) -> bool:
+            late = self._clock() + state.upcoming_sleep >= request.deadline_unix_s
+            return late or state.attempt_number > self.policy.retries
+
         tries = AsyncRetrying(
-            stop=stop_any(
-                stop_after_attempt(self.policy.retries + 1),
-                lambda state: self._clock() + state.upcoming_sleep >= request.deadline_unix_s,
-            ),
+            stop=given_up,
             wait=_wait_s,
             retry=retry_if_exception(lambda error: isinstance(error, PolicyError) and error.retryable),
             reraise=True,
