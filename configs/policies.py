@@ -185,6 +185,11 @@ class ProviderPolicy(BasePolicy):
     concurrency: int = Field(32, ge=1, description="Calls of one replica at a time; CONCURRENCY_LIMIT wins.")
     timeout_s: float = Field(60.0, gt=0, description="Longest call of the API, in seconds; TIMEOUT wins.")
     retries: int = Field(2, ge=0, description="Further tries of a call that failed for a passing reason.")
+    structured: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Ask the API to hold answers to a JSON schema; auto: where litellm says that the model can, and "
+        "for any server at `api_base`.",
+    )
 
 
 AnyPolicy = Annotated[

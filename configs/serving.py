@@ -6,6 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from configs.access import AccessConfig, listens_beyond_this_machine
 from configs.base import Strict, YamlConfig
 from configs.policies import AnyPolicy
 
@@ -56,6 +57,7 @@ class ServeConfig(YamlConfig):
     http: HttpConfig = Field(default_factory=HttpConfig, description="Where the HTTP routes listen.")
     grpc: GrpcConfig | None = Field(None, description="The gRPC service of robots; None: there is none.")
     websocket: WebSocketConfig = Field(default_factory=WebSocketConfig, description="The WebSocket protocols.")
+    access: AccessConfig = Field(default_factory=AccessConfig, description="Who may call the application.")
     policies: list[AnyPolicy] = Field(min_length=1, description="The policies, each with a name of its own.")
     storage_path: str = Field(
         ".", description="A folder; models that are made on the spot are kept below it in models/."
@@ -82,4 +84,15 @@ class ServeConfig(YamlConfig):
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
             raise ValueError(f"policies must have different names; used twice: {', '.join(doubled)}")
+        return self
+
+    @model_validator(mode="after")
+    def _keys_where_others_can_call(self) -> Self:
+        host = self.http.host
+        if listens_beyond_this_machine(host) and not (self.access.keys_required or self.access.open):
+            raise ValueError(
+                f"http.host {host} can be reached from other machines, and no API keys are configured: make one with "
+                "`rayward key new NAME --file keys.txt` and set access.keys_file to that file, or set access.open to "
+                "true to answer everybody"
+            )
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from configs.base import UserError
@@ -23,12 +24,14 @@ TABLE: dict[str, ErrorKind] = {
     "too_large": ErrorKind(413, "INVALID_ARGUMENT", False, "body, prompt or answer over its bound"),
     "deadline_exceeded": ErrorKind(408, "DEADLINE_EXCEEDED", True, "no answer within the deadline"),
     "cancelled": ErrorKind(499, "CANCELLED", False, "the caller left before the answer was ready"),
+    "refused": ErrorKind(403, "PERMISSION_DENIED", False, "the model, or who runs it, declines to answer this"),
     "overloaded": ErrorKind(429, "RESOURCE_EXHAUSTED", True, "queue or rate limit is full"),
     "unavailable": ErrorKind(503, "UNAVAILABLE", True, "no replica is ready"),
     "stale_weights": ErrorKind(503, "UNAVAILABLE", True, "the replica could not fetch the weight version asked for"),
     "engine_failed": ErrorKind(503, "UNAVAILABLE", True, "the engine broke while it worked on the request"),
     "internal": ErrorKind(500, "INTERNAL", False, "a defect of the server"),
 }
+RETRY_AFTER_S = 1.0  # where nothing says when to try again
 
 
 def kind_of_status(status: int) -> str:
@@ -39,16 +42,28 @@ def kind_of_status(status: int) -> str:
 
 
 class PolicyError(UserError):
-    """A request failed; `kind` is a key of TABLE, classified where it happened (types get lost across pickling)."""
+    """A request failed; `kind` is a key of TABLE, classified where it happened (types get lost across pickling).
 
-    def __init__(self, kind: str, message: str, request_id: str = "", retry_after_s: float | None = None) -> None:
+    `retry_after_s`: when to try again, where that is known. `rate_limit`: names and values of the `x-ratelimit-*`
+    headers, where a limit per minute refused the request.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        message: str,
+        request_id: str = "",
+        retry_after_s: float | None = None,
+        rate_limit: tuple[tuple[str, str], ...] = (),
+    ) -> None:
         if kind not in TABLE:
             raise KeyError(f"unknown error kind {kind!r}; known: {', '.join(TABLE)}")
-        super().__init__(kind, message, request_id, retry_after_s)
+        super().__init__(kind, message, request_id, retry_after_s, rate_limit)
         self.kind = kind
         self.message = message
         self.request_id = request_id
         self.retry_after_s = retry_after_s
+        self.rate_limit = rate_limit
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.message}"
@@ -60,6 +75,15 @@ class PolicyError(UserError):
     @property
     def http_status(self) -> int:
         return TABLE[self.kind].http_status
+
+    def headers(self) -> dict[str, str]:
+        """What a client reads besides the body: `Retry-After` in whole seconds where it may pass later, and the state
+        of the rate limit that refused it. As HTTP headers; gRPC takes them as trailing metadata, in small letters."""
+        headers = dict(self.rate_limit)
+        if self.retryable:
+            wait_s = RETRY_AFTER_S if self.retry_after_s is None else self.retry_after_s
+            headers["Retry-After"] = str(max(1, math.ceil(wait_s)))
+        return headers
 
     def body(self) -> dict[str, str]:
         """The JSON body that a client sees; never a traceback."""

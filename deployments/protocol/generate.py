@@ -112,6 +112,8 @@ class GenerateFailure:
     request_id: str
     kind: str
     message: str
+    retry_after_s: float | None = None  # when to try again, where that is known
+    rate_limit: tuple[tuple[str, str], ...] = ()  # `x-ratelimit-*` of the limit that refused it: see PolicyError
 
 
 class Generate(Protocol):

@@ -19,7 +19,7 @@ PACKAGES = ("configs", "envs", "deployments", "training")
 # Lowest layer first; what stands on one line shares a layer. A module imports from its own subpackage and from lower
 # layers, never from a higher one and never from another subpackage of its own layer.
 LAYERS = {
-    "configs": ["base", "acting bc", "policies", "serving", "run", "training", "sweep"],
+    "configs": ["base", "acting access bc", "policies", "providers", "serving", "run", "training", "sweep"],
     "envs": ["base parsing", "history registry", "rewards games tools", "pixels robots", "bridges"],
     "deployments": [
         "errors protocol", "storage", "weights chunks observe", "access", "client engines", "replicas recording lab",
@@ -41,8 +41,12 @@ BETWEEN = {
         "deployments.client", "deployments.chunks",
     },
 }  # fmt: skip
-# The one place where training decides who runs where: it binds the application and asks what an engine needs.
-BETWEEN_EXCEPTIONS = {"training.cluster": {"deployments.app", "deployments.engines.vllm.settings"}}
+# training.cluster decides who runs where: it binds the application and asks what an engine needs. training.commands
+# makes the API keys that serving checks.
+BETWEEN_EXCEPTIONS = {
+    "training.cluster": {"deployments.app", "deployments.engines.vllm.settings"},
+    "training.commands": {"deployments.access.keys"},
+}
 
 # Nobody imports these: they are where a command starts.
 ENTRY_POINTS = {"training.grpo", "training.tune", "training.bc"}

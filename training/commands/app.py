@@ -1,4 +1,4 @@
-"""The commands: `rayward train | warmstart | bc | eval | compare | sweep | play | doctor | serve | envs`.
+"""The commands: `rayward train | warmstart | bc | eval | compare | sweep | play | doctor | serve | key | envs`.
 
 Libraries are imported inside a command, so that the base installation can say which extra is missing."""
 
@@ -16,6 +16,7 @@ from envs.base import EnvUsageError
 from training.cluster.quiet import quiet_libraries
 from training.commands.bc import bc
 from training.commands.evaluate import compare, doctor, evaluate_models
+from training.commands.key import key
 from training.commands.play import list_environments, play
 from training.commands.serve import serve
 from training.commands.train import sweep, train, warmstart
@@ -25,6 +26,7 @@ for command in (train, sweep, warmstart, bc, compare, serve, play, doctor):
     app.command()(command)
 app.command("eval")(evaluate_models)
 app.command("envs")(list_environments)
+app.add_typer(key, name="key")
 
 
 @app.callback()

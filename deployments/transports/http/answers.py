@@ -21,7 +21,7 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments.errors import TABLE, PolicyError, grpc_failure, kind_of_status
+from deployments.errors import PolicyError, grpc_failure, kind_of_status
 from deployments.protocol.completion import Completion
 
 logger = logging.getLogger("ray.serve")
@@ -69,8 +69,7 @@ def failure_body(error: PolicyError, request_id: str) -> dict[str, Any]:
 
 
 def failure_answer(error: PolicyError, request_id: str, headers: Mapping[str, str] | None = None) -> Response:
-    retry = {"Retry-After": "1"} if TABLE[error.kind].retryable else {}
-    return json_answer(failure_body(error, request_id), error.http_status, {**retry, **(headers or {})})
+    return json_answer(failure_body(error, request_id), error.http_status, {**error.headers(), **(headers or {})})
 
 
 def translated(error: Exception, request_id: str) -> PolicyError:

@@ -16,12 +16,14 @@ from ray import serve
 
 from configs.policies import PolicyConfig
 from configs.serving import ServeConfig
+from deployments.access.keys import Keys
 from deployments.client.batcher import Batcher
 from deployments.client.handle import abandon_on
 from deployments.errors import PolicyError
 from deployments.protocol.completion import Completion, CompletionAnswer, CompletionRequest
 from deployments.protocol.exchange import HttpCall
 from deployments.transports.acting import acting_of
+from deployments.transports.http import access
 from deployments.transports.http.act import act, reset
 from deployments.transports.http.answers import (
     answer_failures,
@@ -46,9 +48,10 @@ from deployments.transports.http.requests import (
 
 api = FastAPI(title="rayward", version="0.1.0", description="Policies served by rayward", redirect_slashes=False)
 answer_failures(api)
+api.add_middleware(access.RequireKey)
 
 FORWARDED = ("/v1/", "/tokenize", "/detokenize")
-NOT_FORWARDED_HEADERS = ("content-length", "host", "transfer-encoding")
+NOT_FORWARDED_HEADERS = ("authorization", "content-length", "host", "transfer-encoding")  # the key is for us alone
 
 
 @serve.ingress(api)
@@ -57,6 +60,7 @@ class Ingress:
 
     def __init__(self, config: dict[str, Any], **policies: Any) -> None:
         self.config = ServeConfig.model_validate(config)
+        access.require(Keys.of(self.config.access))
         # Not the bound handles: they carry the settings of the process that bound them, and it may have imported Serve
         # before `THROUGHPUT_SWITCHES` were set. These talk gRPC to the replicas where the switches say so.
         app = serve.get_replica_context().app_name

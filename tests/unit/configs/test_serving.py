@@ -52,3 +52,14 @@ def test_a_replica_takes_the_gpus_of_all_its_stages() -> None:
 
 def test_nothing_listens_beyond_this_machine_unless_told_to() -> None:
     assert serve({"model": "m"}).http.host == "127.0.0.1"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3"])
+def test_an_application_that_others_can_reach_without_a_key_is_refused_with_both_ways_out(host: str) -> None:
+    with pytest.raises(ConfigError, match=r"set access\.keys_file to that file, or set access\.open to true"):
+        serve({"model": "m"}, http={"host": host})
+
+
+@pytest.mark.parametrize("access", [{"open": True}, {"keys_file": "keys.txt"}, {"keys_variable": "KEYS"}])
+def test_an_application_may_listen_beyond_this_machine_with_keys_or_when_told_to(access: dict[str, Any]) -> None:
+    assert serve({"model": "m"}, http={"host": "0.0.0.0"}, access=access).http.host == "0.0.0.0"

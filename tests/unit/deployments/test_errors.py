@@ -30,9 +30,10 @@ def test_what_is_the_callers_fault_is_not_tried_again(kind: str) -> None:
 
 @kinds
 def test_an_error_keeps_all_it_says_when_it_travels_between_processes(kind: str) -> None:
-    sent = PolicyError(kind, "why", "request-1", retry_after_s=2.5)
+    sent = PolicyError(kind, "why", "request-1", retry_after_s=2.5, rate_limit=(("x-ratelimit-limit-requests", "5"),))
     got = pickle.loads(pickle.dumps(sent))
     assert (got.kind, got.message, got.request_id, got.retry_after_s) == (kind, "why", "request-1", 2.5)
+    assert got.rate_limit == (("x-ratelimit-limit-requests", "5"),)
     assert (got.http_status, got.retryable) == (TABLE[kind].http_status, TABLE[kind].retryable)
     assert str(got) == f"{kind}: why"
 
@@ -42,6 +43,16 @@ def test_the_body_names_kind_message_and_request_and_is_json() -> None:
     assert body["kind"] == "stale_weights"
     assert body["message"] == "version 7 is not there"
     assert body["request_id"] == "r"
+
+
+def test_a_refusal_says_when_to_come_back_in_whole_seconds_that_are_never_too_few() -> None:
+    limit = (("x-ratelimit-remaining-requests", "0"),)
+    assert PolicyError("overloaded", "full", "r", 7.2, limit).headers() == {
+        "Retry-After": "8",
+        "x-ratelimit-remaining-requests": "0",
+    }
+    assert PolicyError("unavailable", "no replica").headers() == {"Retry-After": "1"}
+    assert PolicyError("invalid_request", "why").headers() == {}
 
 
 def test_a_kind_that_does_not_exist_is_a_defect() -> None:

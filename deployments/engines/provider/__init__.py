@@ -1,0 +1,1 @@
+"""Vision-language policies behind an API (OpenAI, Anthropic, Gemini and others), called through litellm."""
