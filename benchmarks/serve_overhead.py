@@ -1,8 +1,8 @@
-"""What a request costs above the engine's own work, one client at a time: `python -m benchmarks.serve_overhead [--check]`.
+"""What a request costs above the engine's work, one client: `python -m benchmarks.serve_overhead [--check]`.
 
-The tiny robot policy in one application; each dialect sends the same 256x256 frame, spelled before the clock starts, on a
-connection that is open. Added time: from the client's first byte to the whole answer, less the engine's pass, which the
-answer tells. The dialects take turns.
+The tiny robot policy in one application; each dialect sends the same 256x256 frame, spelled before the clock starts,
+on a connection that is open. Added time: from the client's first byte to the whole answer, less the engine's pass,
+which the answer tells. The dialects take turns.
 """
 
 from __future__ import annotations
