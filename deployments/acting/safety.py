@@ -67,9 +67,12 @@ class Safety:
         self.check_position(position)
         where = np.zeros(len(self._relative))
         where[: self._needed] = 0.0 if position is None else position[: self._needed]
+        wanted_rows = actions.astype(np.float64)
+        if self._needs_nothing(wanted_rows, previous, where):
+            return Safe(actions, ())
         taken: list[Intervention] = []
         rows: list[Vector] = []
-        for wanted in actions.astype(np.float64):
+        for wanted in wanted_rows:
             row = wanted
             if not np.isfinite(row).all():
                 taken += ["not_finite"]
@@ -79,6 +82,21 @@ class Safety:
             rows.append(safe)
             previous = safe
         return Safe(np.stack(rows), tuple(dict.fromkeys(taken)))
+
+    def _needs_nothing(self, rows: NDArray[np.float64], previous: Vector | None, where: Row) -> bool:
+        """Whether all `rows` [horizon, D] are within all limits as they are: the usual case, looked at in one go."""
+        if not np.isfinite(rows).all():
+            return False
+        before = np.vstack([rows[:1] if previous is None else previous[None], rows[:-1]])
+        moved = np.cumsum(np.where(self._relative, np.vstack([where[None], rows[:-1]]), 0.0), axis=0)
+        return bool(
+            (rows >= self._low).all()
+            and (rows <= self._high).all()
+            and (rows >= before - self._max_delta).all()
+            and (rows <= before + self._max_delta).all()
+            and (rows >= self._box_low - moved).all()
+            and (rows <= self._box_high - moved).all()
+        )
 
     def check_position(self, position: Vector | None) -> None:
         """Raises PolicyError("invalid_request") for a position from which the workspace cannot be kept."""

@@ -198,6 +198,28 @@ def test_what_leaves_is_finite_and_within_the_bounds_or_an_error(
         assert np.array_equal(safe.actions, actions)
 
 
+@given(limits(), st.data())
+def test_a_chunk_is_limited_as_its_actions_are_one_after_the_other(
+    limited: tuple[SafetyConfig, int], data: st.DataObject
+) -> None:
+    config, dimensions = limited
+    safety = Safety(config.model_copy(update={"fallback": "no_op"}), [False] * dimensions)
+    near = st.sampled_from([0.0, 0.5, -0.5, np.nan]) | st.floats(-100, 100, width=32)
+    actions = data.draw(hnp.arrays(np.float32, (4, dimensions), elements=near))
+    previous = data.draw(st.none() | hnp.arrays(np.float32, dimensions, elements=st.floats(-9, 9, width=32)))
+    place = data.draw(hnp.arrays(np.float64, dimensions, elements=st.floats(-9, 9)))
+
+    whole = safety.apply(actions, previous, place)  # type: ignore[arg-type]
+    taken = []
+    for row, expected in zip(actions, whole.actions, strict=True):
+        single = safety.apply(row[None], previous, place)  # type: ignore[arg-type]
+        assert single.actions[0] == pytest.approx(expected, abs=1e-9)
+        taken += single.interventions
+        previous = single.actions[0]
+        place = place + np.where(config.relative, previous, 0.0)
+    assert set(taken) == set(whole.interventions)
+
+
 @given(st.data())
 def test_from_inside_the_workspace_no_sequence_of_changes_leaves_it(data: st.DataObject) -> None:
     actions = data.draw(hnp.arrays(np.float32, (6, 2), elements=st.floats(-3, 3, width=32)))
