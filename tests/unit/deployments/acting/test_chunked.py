@@ -97,6 +97,7 @@ async def test_a_retry_has_the_same_id_for_the_replicas_and_another_robots_reque
         request(session_id="after a reconnect", deadline_unix_s=2e12),
         request([FRAME + 1]),
         request([None, FRAME]),
+        request([FRAME, FRAME * 0]),
         request(state=STATE + 1),
         request(committed=committed),
         request(noise_seed=1),
@@ -112,15 +113,15 @@ async def test_a_retry_has_the_same_id_for_the_replicas_and_another_robots_reque
 
 async def test_the_first_action_is_limited_from_what_the_robot_is_doing() -> None:
     replicas = Replicas([[9, 9]] * 3)
-    robot, counts = policy(replicas, max_delta=[1, 1])
+    robot, counts = policy(replicas, max_delta=[0.5, 0.5])
     committed = Committed(np.array([[5, 6], [7, 7]], np.float32), 0)
 
     from_state = await robot.infer(request())
     from_committed = await robot.infer(request(committed=committed))
     unknown = await robot.infer(request(state=STATE[:1]))
 
-    assert from_state.actions.tolist() == [[2, 3], [3, 4], [4, 5]]
-    assert from_committed.actions.tolist() == [[6, 7], [7, 8], [8, 9]]
+    assert from_state.actions.tolist() == [[1.5, 2.5], [2, 3], [2.5, 3.5]]
+    assert from_committed.actions.tolist() == [[5.5, 6.5], [6, 7], [6.5, 7.5]]
     assert unknown.actions.tolist() == [[9, 9]] * 3
     assert counts.interventions == {("robot", "slowed"): 2}
 

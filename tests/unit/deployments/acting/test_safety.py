@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
@@ -63,6 +63,14 @@ def test_changes_are_added_up_from_the_state_and_stop_at_the_wall_of_the_workspa
 
     assert safe.actions == pytest.approx(rows([0.25, -0.1, 9], [0.25, 0, 9]))
     assert safe.interventions == ("workspace",)
+
+
+def test_a_step_that_would_be_fine_alone_is_limited_after_one_that_went_far() -> None:
+    safe = Safety(SafetyConfig(workspace_low=[0], workspace_high=[1]), [True]).apply(
+        rows([0.75], [0.5]), None, vector(0)
+    )
+
+    assert safe.actions.tolist() == [[0.75], [0.25]]
 
 
 def test_targets_stay_in_the_workspace_wherever_the_robot_is() -> None:
@@ -172,6 +180,7 @@ def limits(draw: st.DrawFn) -> tuple[SafetyConfig, int]:
     return config, dimensions
 
 
+@settings(deadline=None)
 @given(limits(), st.data())
 def test_what_leaves_is_finite_and_within_the_bounds_or_an_error(
     limited: tuple[SafetyConfig, int], data: st.DataObject
@@ -198,6 +207,7 @@ def test_what_leaves_is_finite_and_within_the_bounds_or_an_error(
         assert np.array_equal(safe.actions, actions)
 
 
+@settings(deadline=None)
 @given(limits(), st.data())
 def test_a_chunk_is_limited_as_its_actions_are_one_after_the_other(
     limited: tuple[SafetyConfig, int], data: st.DataObject
@@ -220,6 +230,7 @@ def test_a_chunk_is_limited_as_its_actions_are_one_after_the_other(
     assert set(taken) == set(whole.interventions)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_from_inside_the_workspace_no_sequence_of_changes_leaves_it(data: st.DataObject) -> None:
     actions = data.draw(hnp.arrays(np.float32, (6, 2), elements=st.floats(-3, 3, width=32)))
