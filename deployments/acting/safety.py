@@ -87,7 +87,8 @@ class Safety:
         """Whether all `rows` [horizon, D] are within all limits as they are: the usual case, looked at in one go."""
         if not np.isfinite(rows).all():
             return False
-        before = np.vstack([rows[:1] if previous is None else previous[None], rows[:-1]])
+        first = rows[:1] if previous is None else previous[None].astype(np.float64)
+        before = np.vstack([first, rows[:-1]])
         moved = np.cumsum(np.where(self._relative, np.vstack([where[None], rows[:-1]]), 0.0), axis=0)
         return bool(
             (rows >= self._low).all()
