@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal, Self
 
@@ -52,6 +53,9 @@ class SafetyConfig(Strict):
                 raise ValueError(f"{low_name} is above {high_name} in some dimension: swap the two values")
         if (self.workspace_low is None) != (self.workspace_high is None):
             raise ValueError("workspace_low and workspace_high belong together: set both or none")
+        for name in ("low", "high", "max_delta", "workspace_low", "workspace_high"):
+            if not all(map(math.isfinite, getattr(self, name) or ())):
+                raise ValueError(f"{name} must hold finite numbers: leave the whole list out where there is no limit")
         if self.max_delta is not None and any(delta < 0 for delta in self.max_delta):
             raise ValueError("max_delta must not be negative in any dimension")
         return self
@@ -108,7 +112,7 @@ class OpenpiConfig(Strict):
 
     cameras: list[str] = Field(
         default=["observation/image", "observation/wrist_image"],
-        description="Names of the cameras, in the policy's order; a missing one is masked. Where none of them is there, "
+        description="Names of the cameras, in the policy's order; a missing one is masked. Where none is there, "
         "all of the dict `images` are taken, in its own order.",
     )
     state: list[str] = Field(
