@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from dataclasses import replace
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from configs.acting import ActConfig
@@ -166,7 +166,7 @@ def _digest(request: ActRequest, images: NDArray[np.uint8]) -> str:
     """Of all that the answer depends on. The replicas answer a request_id that they know without thinking again, for
     clients that retry; but two robots may both count their requests from 1, and must not get each other's actions."""
     committed = request.committed
-    digest = hashlib.blake2b(images.tobytes(), digest_size=12)
+    digest = xxhash.xxh3_128(images.tobytes())
     for part in (
         request.observation.instruction,
         request.noise_seed,

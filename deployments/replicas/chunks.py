@@ -16,7 +16,7 @@ from configs.policies import ChunkPolicy
 from deployments.engines.base import ChunkEngine, StartChunkEngine
 from deployments.engines.guarded import GuardedChunkEngine
 from deployments.errors import PolicyError
-from deployments.protocol.act import ChunkAnswer, ChunkRequest, ChunkResult
+from deployments.protocol.act import ChunkAnswer, ChunkRequest, ChunkResult, ChunkShape
 from deployments.protocol.generate import GenerateFailure
 from deployments.replicas.hosted import HostedEngine
 from deployments.replicas.once import Once
@@ -125,6 +125,10 @@ class ChunkReplica:
             "gpu_memory_used_gb": device.memory_used_gb,
             "gpu_memory_total_gb": device.memory_total_gb,
         }
+
+    async def shape(self) -> ChunkShape:
+        """What the policy takes and gives."""
+        return self.engine.description.shape
 
     async def served(self) -> ChunkPolicy:
         """How this policy is served."""
