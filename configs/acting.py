@@ -17,7 +17,9 @@ class SafetyConfig(Strict):
     low: list[float] | None = Field(None, description="Smallest value of each dimension; None: no lower bound.")
     high: list[float] | None = Field(None, description="Largest value of each dimension; None: no upper bound.")
     max_delta: list[float] | None = Field(
-        None, description="Largest change of each dimension from one step to the next; None: any."
+        None,
+        description="Largest change of each dimension from one step to the next; None: any. The first of a chunk is "
+        "measured from the committed actions or, for targets, from a state of as many numbers; else it is free.",
     )
     workspace_low: list[float] | None = Field(
         None,

@@ -58,7 +58,8 @@ class Safety:
         """`actions` [horizon, D] held to the limits, one after the other.
 
         `previous` [D] is the action that the robot is carrying out: the first one may differ from it by `max_delta`,
-        and it stands in for actions that are not finite. None: nothing is known of it. `position`: where the robot is;
+        and it stands in for actions that are not finite. None: nothing is known of it; NaN: not of that dimension.
+        `position`: where the robot is;
         the workspace needs its first numbers.
 
         Raises PolicyError: "invalid_request" without a position that the workspace needs, "engine_failed" where an
@@ -87,8 +88,7 @@ class Safety:
         """Whether all `rows` [horizon, D] are within all limits as they are: the usual case, looked at in one go."""
         if not np.isfinite(rows).all():
             return False
-        first = rows[:1] if previous is None else previous[None].astype(np.float64)
-        before = np.vstack([first, rows[:-1]])
+        before = np.vstack([_known(previous, rows[0])[None], rows[:-1]])
         moved = np.cumsum(np.where(self._relative, np.vstack([where[None], rows[:-1]]), 0.0), axis=0)
         return bool(
             (rows >= self._low).all()
@@ -120,21 +120,27 @@ class Safety:
         if self._fallback == "no_op":
             taken += ["no_op"]
             return np.zeros(len(self._relative))
-        if previous is None and not self._relative.all():
+        nothing = np.full(len(self._relative), np.nan)
+        held = np.where(self._relative, 0.0, _known(previous, nothing))
+        if np.isnan(held).any():
             raise PolicyError(
                 "engine_failed", "the policy gave no usable action, and there is no earlier one or state to hold"
             )
         taken += ["held"]
-        return np.where(self._relative, 0.0, 0.0 if previous is None else previous)
+        return held
 
     def _limited(self, row: Row, previous: Vector | None, where: Row, taken: list[Intervention]) -> Row:
         """The strongest limit comes last."""
-        if previous is not None:
-            slowed = np.clip(row, previous - self._max_delta, previous + self._max_delta)
-            row = _noted("slowed", row, slowed, taken)
+        before = _known(previous, row)
+        row = _noted("slowed", row, np.clip(row, before - self._max_delta, before + self._max_delta), taken)
         origin = np.where(self._relative, where, 0.0)
         row = _noted("workspace", row, np.clip(row, self._box_low - origin, self._box_high - origin), taken)
         return _noted("clipped", row, np.clip(row, self._low, self._high), taken)
+
+
+def _known(previous: Vector | None, otherwise: Row) -> Row:
+    """[D]: `previous` as far as it is known, else the other."""
+    return otherwise if previous is None else np.where(np.isnan(previous), otherwise, previous)
 
 
 def _noted(name: Intervention, before: Row, after: Row, taken: list[Intervention]) -> Row:

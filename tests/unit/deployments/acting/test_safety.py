@@ -117,6 +117,16 @@ def test_with_nothing_to_hold_it_is_an_error() -> None:
     assert Safety(SafetyConfig(fallback="hold"), [True]).apply(rows([NAN]), None, None).actions.tolist() == [[0]]
 
 
+def test_what_is_known_of_some_dimensions_only_is_used_for_them() -> None:
+    known = vector(NAN, 2)
+    safety = Safety(SafetyConfig(fallback="hold", max_delta=[1, 1]), [True, False])
+
+    assert safety.apply(rows([9, 9]), known, None).actions.tolist() == [[9, 3]]
+    assert safety.apply(rows([NAN, 9]), known, None).actions.tolist() == [[0, 2]]
+    with pytest.raises(PolicyError, match="no earlier one or state to hold"):
+        safety.apply(rows([NAN, 9]), vector(2, NAN), None)
+
+
 def test_the_no_op_is_zero_as_far_as_the_bounds_allow() -> None:
     safe = Safety(SafetyConfig(fallback="no_op", low=[0.5]), [False]).apply(rows([NAN]), vector(9), None)
 
