@@ -57,8 +57,8 @@ class Context:
 
 
 class Linear(nn.Linear):
-    """Of [B, T, in]. In use on a CPU each sample has a matrix product of its own, of the same shape whatever the size of
-    the batch: one product for all is computed by another kernel for another B, with other last bits."""
+    """Of [B, T, in]. In use on a CPU each sample has a matrix product of its own, of the same shape whatever the size
+    of the batch: one product for all is computed by another kernel for another B, with other last bits."""
 
     def forward(self, tokens: Tensor) -> Tensor:
         if tokens.is_cuda or torch.is_grad_enabled():
@@ -199,7 +199,7 @@ class EncoderBlock(nn.Module):
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         normed = self.norm(tokens)
         tokens = tokens + self.attention(normed, self.attention.keys_values(normed), mask)
-        return tokens + self.feed_forward(tokens)  # type: ignore[no-any-return]
+        return tokens + self.feed_forward(tokens)
 
 
 class ExpertBlock(nn.Module):
@@ -219,7 +219,7 @@ class ExpertBlock(nn.Module):
         normed = self.self_norm(tokens)
         tokens = tokens + self.attention(normed, self.attention.keys_values(normed), None)
         tokens = tokens + self.observed(self.cross_norm(tokens), keys_values, mask)
-        return tokens + self.feed_forward(tokens)  # type: ignore[no-any-return]
+        return tokens + self.feed_forward(tokens)
 
 
 def _sinusoids(time: Tensor, width: int) -> Tensor:
