@@ -1,8 +1,10 @@
 """A small flow-matching policy: camera frames, state and prompt in, a chunk of actions out. torch.
 
 What is observed becomes tokens (image patches, the state, the prompt's words), read by a transformer once. The action
-expert, a transformer over the chunk's positions that attends to them, gives the velocity of the flow from noise (at
-time 0) to actions (time 1); an answer is its integral (pi0, arXiv 2410.24164; flow matching, arXiv 2210.02747).
+expert, a transformer over the chunk's positions that attends to them, says where the flow from noise (at time 0) ends
+at time 1; an answer follows the flow there step by step (pi0, arXiv 2410.24164; flow matching, arXiv 2210.02747). The
+velocity of the flow at time t is (end - position) / (1 - t): a network that tells the end need not tell the noise, too
+(arXiv 2511.13720).
 
 Every position of the chunk has a flow time of its own: what is frozen stands at time 1 from the start, in training and
 in use, so that the rest is generated to continue it (training-time real-time chunking, arXiv 2512.05964).
@@ -57,8 +59,8 @@ class Context:
 
 
 class Linear(nn.Linear):
-    """Of [B, T, in]. In use on a CPU each sample has a matrix product of its own, of the same shape whatever the size of
-    the batch: one product for all is computed by another kernel for another B, with other last bits."""
+    """Of [B, T, in]. In use on a CPU each sample has a matrix product of its own, of the same shape whatever the size
+    of the batch: one product for all is computed by another kernel for another B, with other last bits."""
 
     def forward(self, tokens: Tensor) -> Tensor:
         if tokens.is_cuda or torch.is_grad_enabled():
@@ -119,8 +121,8 @@ class FlowPolicy(nn.Module):
         flat = split.reshape(batch, -1, 3 * side * side)
         return flat.to(self.place.dtype) / 127.5 - 1.0
 
-    def velocity(self, context: Context, actions: Tensor, time: Tensor) -> Tensor:
-        """d actions / d time [B, H, A] at noisy `actions` [B, H, A] and `time` [B, H]."""
+    def flow_end(self, context: Context, actions: Tensor, time: Tensor) -> Tensor:
+        """Where the flow through noisy `actions` [B, H, A] at `time` [B, H] ends: actions [B, H, A]."""
         told = _sinusoids(time, self.description.model.width).to(actions.dtype)
         tokens = self.action_in(torch.cat((actions, told), 2)) + self.step_place
         for block, keys_values in zip(self.expert, context.keys_values, strict=True):
@@ -129,13 +131,13 @@ class FlowPolicy(nn.Module):
         return out
 
     def loss(self, observed: Observed, actions: Tensor, noise: Tensor, time: Tensor, delay: Tensor) -> Tensor:
-        """Conditional flow matching: mean over what is not frozen of (v(x_t) - (actions - noise))^2 with
-        x_t = (1 - t) noise + t actions. `actions`, `noise` [B, H, A] normalised; `time`, `delay` [B]. Padded action
-        dimensions do not count."""
+        """Conditional flow matching: mean over what is not frozen of (end(x_t) - actions)^2 with
+        x_t = (1 - t) noise + t actions, which is the error of the velocity times (1 - t)^2. `actions`, `noise`
+        [B, H, A] normalised; `time`, `delay` [B]. Padded action dimensions do not count."""
         frozen = torch.arange(actions.shape[1], device=actions.device) < delay[:, None]
         time_H = torch.where(frozen, 1.0, time[:, None])
         mixed = torch.lerp(noise, actions, time_H[:, :, None])
-        error = (self.velocity(self.observe(observed), mixed, time_H) - (actions - noise)) ** 2
+        error = (self.flow_end(self.observe(observed), mixed, time_H) - actions) ** 2
         free = (~frozen)[:, :, None].to(error.dtype)
         used = error[:, :, : self.description.action_dim] * free
         return used.sum() / (free.sum() * self.description.action_dim).clamp(min=1.0)
@@ -143,7 +145,7 @@ class FlowPolicy(nn.Module):
     def sample(self, observed: Observed, noise: Tensor, steps: int, prefix: Prefix | None = None) -> Tensor:
         """A chunk [B, H, A], normalised, by Euler integration of `noise` [B, H, A] in `steps` steps.
 
-        Frozen rows are exactly the prefix's. Rows with a weight between are drawn to it: the chunk that each step
+        Frozen rows are exactly the prefix's. Rows with a weight between are drawn to it: the end that each step
         heads for is mixed with the prefix by that weight (inpainting, without the correction through the model's
         gradient of arXiv 2506.07339).
         """
@@ -153,11 +155,9 @@ class FlowPolicy(nn.Module):
         frozen, weights = prefix.frozen, prefix.weights[:, :, None].to(noise.dtype)
         actions = torch.where(frozen[:, :, None], prefix.actions, noise)
         for step in range(steps):
-            now = step / steps
-            time = torch.where(frozen, 1.0, now)
-            heads_for = actions + (1.0 - now) * self.velocity(context, actions, time)
-            heads_for = torch.lerp(heads_for, prefix.actions, weights)
-            moved = actions + (heads_for - actions) / (steps - step)
+            time = torch.where(frozen, 1.0, step / steps)
+            end = torch.lerp(self.flow_end(context, actions, time), prefix.actions, weights)
+            moved = actions + (end - actions) / (steps - step)  # of the way that is left, one step's share
             actions = torch.where(frozen[:, :, None], prefix.actions, moved)
         return actions
 
@@ -199,7 +199,7 @@ class EncoderBlock(nn.Module):
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         normed = self.norm(tokens)
         tokens = tokens + self.attention(normed, self.attention.keys_values(normed), mask)
-        return tokens + self.feed_forward(tokens)  # type: ignore[no-any-return]
+        return tokens + self.feed_forward(tokens)
 
 
 class ExpertBlock(nn.Module):
@@ -219,7 +219,7 @@ class ExpertBlock(nn.Module):
         normed = self.self_norm(tokens)
         tokens = tokens + self.attention(normed, self.attention.keys_values(normed), None)
         tokens = tokens + self.observed(self.cross_norm(tokens), keys_values, mask)
-        return tokens + self.feed_forward(tokens)  # type: ignore[no-any-return]
+        return tokens + self.feed_forward(tokens)
 
 
 def _sinusoids(time: Tensor, width: int) -> Tensor:

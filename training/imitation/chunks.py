@@ -139,7 +139,7 @@ def train(model: FlowPolicy, shown: Demonstrations, config: BCConfig, progress: 
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
         optimizer.step()
         schedule.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
         if progress is not None and (step % STEPS_PER_LOSS == 0 or step == settings.steps):
             progress(step, settings.steps, _recent(losses))
     model.eval()
