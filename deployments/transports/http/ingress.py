@@ -35,7 +35,7 @@ from deployments.transports.http.answers import (
 from deployments.transports.http.asked import chosen, parsed
 from deployments.transports.http.forward import forwarded
 from deployments.transports.http.game import get_action
-from deployments.transports.http.health import health, root, statuses
+from deployments.transports.http.health import acting_metrics, health, root, statuses
 from deployments.transports.http.requests import (
     BODIES,
     CompletionBody,
@@ -124,6 +124,7 @@ class Ingress:
             if "weight_version" in status
         ]
         text = "# TYPE rayward_policy_weight_version gauge\n" + "".join(versions)
+        text += acting_metrics(self.acting.counts)
         return Response(generate_latest() + text.encode(), media_type=CONTENT_TYPE_LATEST)
 
     @api.get("/v1/models")
