@@ -26,8 +26,8 @@ def serve(config: ConfigOption, overrides: SetOption = []) -> None:  # noqa: B00
         application.check_servable(policy)
     if ray_session.starts_here():
         settings = application.with_free_ports(settings)
-        for listening in filter(None, (settings.http, settings.grpc)):
-            ports.check_port(settings.http.host, listening.port)
+        for port in [settings.http.port, *([settings.grpc.port] if settings.grpc is not None else [])]:
+            ports.check_port(settings.http.host, port)
     began = time.monotonic()
     console.print(f"starting: {', '.join(policy.name for policy in settings.policies)}")
     with peak_memory(), ray_session.ray_session(), application.application(settings):
