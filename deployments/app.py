@@ -10,7 +10,7 @@ from typing import Any
 
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import AutoscalingConfig, RequestRouterConfig
+from ray.serve.config import AutoscalingConfig, RequestRouterConfig, gRPCOptions
 
 from configs.base import ConfigError
 from configs.policies import AnyPolicy, ChunkPolicy, PolicyConfig
@@ -18,6 +18,7 @@ from configs.serving import ServeConfig
 from deployments.engines.vllm import tiny
 from deployments.engines.vllm.settings import on_gpu, process_environment
 from deployments.storage.models import model_folder_error
+from deployments.transports import grpc_server
 from deployments.transports.http.ingress import Ingress
 
 # Read where Ray and Serve's controller start: they must stand in the environment before `ray start` or `ray.init`.
@@ -27,6 +28,7 @@ THROUGHPUT_SWITCHES = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     # gRPC's own limit of 4 MiB lies below `max_body_bytes`, which bounds what comes in from outside.
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),
+    **grpc_server.SWITCHES,
 }
 # Policy.kind -> class of its replicas, and what makes their engine where they take one. Imported when such a policy is
 # bound: each needs libraries of its own.
@@ -65,6 +67,11 @@ def bind(config: ServeConfig) -> Application:
         ray_actor_options={"num_cpus": config.ingress_cpus},
     )
     return ingress.bind(config.dump(), **policies)
+
+
+def grpc_options(config: ServeConfig) -> gRPCOptions | None:
+    """What Serve is started with so that robots can call it; None where no gRPC is configured."""
+    return None if config.grpc is None else grpc_server.options(config.grpc)
 
 
 def with_made_models(config: ServeConfig) -> ServeConfig:

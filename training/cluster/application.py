@@ -101,10 +101,10 @@ def application(config: ServeConfig) -> Iterator[Any]:
     """
     from ray import serve
 
-    from deployments.app import bind
+    from deployments.app import bind, grpc_options
 
     app = bind(config)
-    start_serve(config.http)
+    start_serve(config.http, grpc_options(config))
     wait = True
     try:
         yield _run(app, config)
@@ -141,8 +141,17 @@ def _run(app: Any, config: ServeConfig) -> Any:
         ) from error
 
 
-def start_serve(http: HttpConfig) -> None:
-    """Serve's controller and the proxy on the head node. Where they run already, they keep the port that they have."""
+def with_free_ports(config: ServeConfig) -> ServeConfig:
+    """The configuration with ports that are free now in place of 0."""
+    changes: dict[str, Any] = {"http": config.http.model_copy(update={"port": config.http.port or free_port()})}
+    if config.grpc is not None:
+        changes["grpc"] = config.grpc.model_copy(update={"port": config.grpc.port or free_port()})
+    return config.model_copy(update=changes)
+
+
+def start_serve(http: HttpConfig, grpc_options: Any = None) -> None:
+    """Serve's controller and the proxy on the head node. Where they run already, they keep the ports that they have.
+    `grpc_options`: see `deployments.app.grpc_options`."""
     from ray import serve
     from ray.serve.config import HTTPOptions, ProxyLocation
 
@@ -151,6 +160,7 @@ def start_serve(http: HttpConfig) -> None:
     serve.start(
         proxy_location=ProxyLocation.HeadOnly,
         http_options=HTTPOptions(host=http.host, port=port),
+        grpc_options=grpc_options,
         logging_config={"log_level": "ERROR", "enable_access_log": False},
     )
 

@@ -47,7 +47,7 @@ def routes(config: ServeConfig) -> list[str]:
     if any(isinstance(policy, PolicyConfig) for policy in config.policies):
         found.append("GET /v1/models, POST /v1/chat/completions, /v1/completions, /tokenize, /detokenize (OpenAI)")
     if any(map(acts, config.policies)):
-        found.append("POST /act, /reset (robots)")
+        found.append("POST /act, /reset (robots); WebSocket / (openpi)")
     if any(policy.act.game is not None for policy in config.policies):
         found.append("POST /get_action, /reset (MineRL)")
     if len(config.policies) > 1:

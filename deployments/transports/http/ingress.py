@@ -10,7 +10,7 @@ import uuid
 from typing import Any
 
 import orjson
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, WebSocket
 from fastapi.responses import Response
 from ray import serve
 
@@ -23,6 +23,8 @@ from deployments.errors import PolicyError
 from deployments.protocol.completion import Completion, CompletionAnswer, CompletionRequest
 from deployments.protocol.exchange import HttpCall
 from deployments.transports.acting import acting_of
+from deployments.transports.front import Front
+from deployments.transports.grpc_service import RobotPolicyMethods
 from deployments.transports.http import access
 from deployments.transports.http.act import act, reset
 from deployments.transports.http.answers import (
@@ -35,7 +37,7 @@ from deployments.transports.http.answers import (
 from deployments.transports.http.asked import chosen, parsed
 from deployments.transports.http.forward import forwarded
 from deployments.transports.http.game import get_action
-from deployments.transports.http.health import health, root, statuses
+from deployments.transports.http.health import acting_metrics, health, root, statuses
 from deployments.transports.http.requests import (
     BODIES,
     CompletionBody,
@@ -45,6 +47,7 @@ from deployments.transports.http.requests import (
     typed,
     within_bound,
 )
+from deployments.transports.websocket.openpi import serve_openpi
 
 api = FastAPI(title="rayward", version="0.1.0", description="Policies served by rayward", redirect_slashes=False)
 answer_failures(api)
@@ -55,12 +58,14 @@ NOT_FORWARDED_HEADERS = ("authorization", "content-length", "host", "transfer-en
 
 
 @serve.ingress(api)
-class Ingress:
-    """Translates HTTP and nothing else. Unknown model names are accepted while exactly one policy is loaded."""
+class Ingress(RobotPolicyMethods):
+    """Translates HTTP, WebSocket and gRPC, and nothing else. An unknown model name is accepted while exactly one policy
+    can answer."""
 
     def __init__(self, config: dict[str, Any], **policies: Any) -> None:
         self.config = ServeConfig.model_validate(config)
-        access.require(Keys.of(self.config.access))
+        self._keys = Keys.of(self.config.access)
+        access.require(self._keys)
         # Not the bound handles: they carry the settings of the process that bound them, and it may have imported Serve
         # before `THROUGHPUT_SWITCHES` were set. These talk gRPC to the replicas where the switches say so.
         app = serve.get_replica_context().app_name
@@ -78,6 +83,12 @@ class Ingress:
             for policy in self._texts
         }
         self.acting = acting_of(self.config, self._handles)
+
+    def streaming_front(self) -> Front:
+        return Front(self.acting, self._keys, self.config)
+
+    async def policy_statuses(self) -> dict[str, Any]:
+        return await statuses(self._handles)
 
     def _policy(self, name: str | None) -> PolicyConfig:
         """Who answers the OpenAI API. Raises PolicyError."""
@@ -113,6 +124,15 @@ class Ingress:
     async def get_action(self, request: Request) -> Response:
         return await get_action(self.acting, request, self.config)
 
+    @api.get("/healthz")
+    async def healthz(self) -> Response:
+        return Response("OK", media_type="text/plain")
+
+    @api.websocket("/")
+    @api.websocket("/policies/{name}")
+    async def openpi(self, socket: WebSocket) -> None:
+        await serve_openpi(socket, self.streaming_front())
+
     @api.get("/metrics")
     async def metrics(self) -> Response:
         """This process's metrics; those of all processes are on Ray's metrics port."""
@@ -124,6 +144,7 @@ class Ingress:
             if "weight_version" in status
         ]
         text = "# TYPE rayward_policy_weight_version gauge\n" + "".join(versions)
+        text += acting_metrics(self.acting.counts)
         return Response(generate_latest() + text.encode(), media_type=CONTENT_TYPE_LATEST)
 
     @api.get("/v1/models")
