@@ -16,6 +16,7 @@ def serve(config: ConfigOption, overrides: SetOption = []) -> None:  # noqa: B00
     import threading
     import time
 
+    from deployments.access.keys import Keys
     from training.cluster import application, memory, ports, ray_session
     from training.commands import served
 
@@ -24,6 +25,8 @@ def serve(config: ConfigOption, overrides: SetOption = []) -> None:  # noqa: B00
         memory.check(memory.of_serving(settings))
     for policy in settings.policies:
         application.check_servable(policy)
+    if ray_session.starts_here():
+        Keys.of(settings.access)  # the ingress would fail three times, a minute later
     if ray_session.starts_here() and settings.http.port:
         ports.check_port(settings.http.host, settings.http.port)
     began = time.monotonic()
