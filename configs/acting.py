@@ -108,7 +108,7 @@ class OpenpiConfig(Strict):
 
     cameras: list[str] = Field(
         default=["observation/image", "observation/wrist_image"],
-        description="Names of the cameras, in the policy's order; a missing one is masked. Where none of them is there, "
+        description="Names of the cameras, in the policy's order; a missing one is masked. Where none is there, "
         "all of the dict `images` are taken, in its own order.",
     )
     state: list[str] = Field(
