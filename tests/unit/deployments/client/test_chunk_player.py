@@ -19,7 +19,7 @@ HORIZON = 16
 
 
 class Robot:
-    """Moves one place per executed action, and sees where it is. Its policy a_t = t says where it is, and so on; what is
+    """Moves one place per executed action, and sees where it is. Its policy a_t = t says where it is and so on; what is
     committed comes first. Time is counted in ticks of the control clock (20 ms at 50 Hz)."""
 
     def __init__(self, delay_ticks: Callable[[], int]) -> None:
