@@ -14,10 +14,11 @@ from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 
 from configs.base import ConfigError
 from configs.policies import AnyPolicy, ChunkPolicy, PolicyConfig
-from configs.serving import ServeConfig
+from configs.serving import GrpcConfig, ServeConfig
 from deployments.engines.vllm import tiny
 from deployments.engines.vllm.settings import on_gpu, process_environment
 from deployments.storage.models import model_folder_error
+from deployments.transports import grpc_server
 from deployments.transports.http.ingress import Ingress
 
 # Read where Ray and Serve's controller start: they must stand in the environment before `ray start` or `ray.init`.
@@ -28,6 +29,8 @@ THROUGHPUT_SWITCHES = {
     # gRPC's own limit of 4 MiB lies below `max_body_bytes`, which bounds what comes in from outside.
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),
 }
+# Of a Ray that is started on this machine: its gRPC servers are kept to it, too.
+LOCAL_SWITCHES = {**THROUGHPUT_SWITCHES, **grpc_server.SWITCHES}
 # Policy.kind -> class of its replicas, and what makes their engine where they take one. Imported when such a policy is
 # bound: each needs libraries of its own.
 REPLICAS: dict[str, tuple[str, ...]] = {
@@ -37,6 +40,11 @@ REPLICAS: dict[str, tuple[str, ...]] = {
 }
 TINY_ROBOT = "tiny:robot"
 STICKY_ROUTER = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
+
+
+def grpc_options(grpc: GrpcConfig) -> Any:
+    """What `serve.start` is told of the gRPC service."""
+    return grpc_server.options(grpc)
 
 
 def build(args: Mapping[str, Any]) -> Application:

@@ -17,12 +17,14 @@ import grpc
 
 from configs.policies import BasePolicy
 from configs.serving import GrpcConfig
+from deployments.access.keys import from_authorization
 from deployments.acting.observations import decoded
 from deployments.errors import TABLE, PolicyError
 from deployments.protocol import policy_pb2 as pb
-from deployments.transports.front import Front, acts
+from deployments.transports.front import Front
 from deployments.transports.grpc_messages import act_request, response
-from deployments.transports.http.answers import translated
+from deployments.transports.http.act import acts
+from deployments.transports.http.answers import in_time, translated
 from deployments.transports.in_order import by_size, in_order
 
 KEY = "x-tuner-api-key"
@@ -45,7 +47,7 @@ class Context(Protocol):
 class RobotPolicyMethods:
     """The service's methods, for a Serve deployment to inherit. Serve calls them by name, and passes `grpc_context`."""
 
-    def streaming_front(self) -> Front:
+    def front(self) -> Front:
         raise NotImplementedError("the ingress says who acts, who may ask, and with which configuration")
 
     async def policy_statuses(self) -> Mapping[str, Mapping[str, Any]]:
@@ -55,7 +57,7 @@ class RobotPolicyMethods:
     async def GetActionChunk(self, request: pb.ObservationRequest, grpc_context: Context) -> pb.ActionChunkResponse:
         """A failure is told by the call's status. It is not raised: Serve would write a traceback for each."""
         try:
-            call = await _Call.of(self.streaming_front(), grpc_context, session_id="")
+            call = await _Call.of(self.front(), grpc_context, session_id="")
             return await call.answer(request)
         except Exception as error:
             _tell(grpc_context, translated(error, request.request_id))
@@ -65,7 +67,7 @@ class RobotPolicyMethods:
         self, requests: AsyncIterator[pb.ObservationRequest], grpc_context: Context
     ) -> AsyncIterator[pb.ActionChunkResponse]:
         """Ends with the client's half-close, once everything is answered; the first failure ends it with a status."""
-        front = self.streaming_front()
+        front = self.front()
         try:
             call = await _Call.of(front, grpc_context, session_id=f"stream {uuid.uuid4().hex}")
             most = _grpc(front).max_unanswered
@@ -82,7 +84,7 @@ class RobotPolicyMethods:
 
     async def HealthCheck(self, request: pb.HealthCheckRequest, grpc_context: Context) -> pb.HealthCheckResponse:
         try:
-            front = self.streaming_front()
+            front = self.front()
             await _check_key(front, _metadata(grpc_context))
             name = _grpc(front).policy
             return _health(await self.policy_statuses(), name)
@@ -125,7 +127,8 @@ class _Call:
         question = await decoded(
             act_request, message, self._session_id, deadline_unix_s, self._limits, self._policy.act.max_images
         )
-        return response(message.request_id, await self._front.acting.act(self._policy.name, question))
+        answer = self._front.acting.act(self._policy.name, question)
+        return response(message.request_id, await in_time(answer, deadline_unix_s))
 
     async def forget(self) -> None:
         """The end of a session that nobody can come back to."""
@@ -134,10 +137,8 @@ class _Call:
 
 
 async def _check_key(front: Front, metadata: Mapping[str, str]) -> None:
-    scheme, _, key = metadata.get("authorization", "").partition(" ")
-    presented = metadata.get(KEY) or (key.strip() if scheme.lower() in ("bearer", "api-key") else "")
     try:
-        await front.keys.authenticate(presented or None)
+        await front.keys.authenticate(metadata.get(KEY) or from_authorization(metadata.get("authorization")))
     except PolicyError as error:
         if error.kind == "unauthenticated":
             raise PolicyError(error.kind, WRONG_KEY) from error
@@ -146,7 +147,7 @@ async def _check_key(front: Front, metadata: Mapping[str, str]) -> None:
 
 def _health(statuses: Mapping[str, Mapping[str, Any]], name: str | None) -> pb.HealthCheckResponse:
     """Of the policy that calls are answered by when they name none; of all together where there is no such one."""
-    looked_at = {name: statuses[name]} if name in statuses else statuses
+    looked_at = {name: statuses[name]} if name is not None and name in statuses else dict(statuses)
     unready = [policy for policy, status in looked_at.items() if not status.get("ready", True)]
     total, used = (
         sum(float(status.get(field) or 0.0) for status in looked_at.values())

@@ -24,6 +24,8 @@ def serve(config: ConfigOption, overrides: SetOption = []) -> None:  # noqa: B00
         memory.check(memory.of_serving(settings))
     for policy in settings.policies:
         application.check_servable(policy)
+    if ray_session.starts_here() and settings.grpc is not None and settings.grpc.port:
+        ports.check_port(settings.http.host, settings.grpc.port)
     if ray_session.starts_here() and settings.http.port:
         ports.check_port(settings.http.host, settings.http.port)
     began = time.monotonic()
@@ -31,7 +33,7 @@ def serve(config: ConfigOption, overrides: SetOption = []) -> None:  # noqa: B00
     with peak_memory(), ray_session.ray_session(), application.application(settings):
         address = f"http://{settings.http.host}:{application.http_port()}{settings.http.root_path.rstrip('/')}"
         console.print(served.policies(settings))
-        for route in served.routes(settings):
+        for route in [*served.routes(settings), *served.streams(settings, application.grpc_port())]:
             console.print(f"  {route}", markup=False, highlight=False)
         console.print(f"limits: {served.limits(settings)}", markup=False)
         console.print(f"ready after {time.monotonic() - began:.0f} s: {address}  (Ctrl-C ends it)", soft_wrap=True)

@@ -55,6 +55,18 @@ def routes(config: ServeConfig) -> list[str]:
     return found
 
 
+def streams(config: ServeConfig, grpc_port: int | None) -> list[str]:
+    """The protocols that hold a connection, with their addresses."""
+    found = []
+    if any(map(acts, config.policies)):
+        found.append("WebSocket / (robots: openpi's protocol)")
+        if grpc_port is not None:
+            found.append(f"gRPC {config.http.host}:{grpc_port} (robots: robot_inference.RobotPolicyService)")
+    if any(policy.act.game is not None for policy in config.policies):
+        found.append("WebSocket /stream (MineRL, as JSON)")
+    return found
+
+
 def limits(config: ServeConfig) -> str:
     """What a request may take at most."""
     queued = sum(max(policy.replicas.max_queued_requests, 0) for policy in config.policies)

@@ -10,8 +10,8 @@ import uuid
 from typing import Any
 
 import orjson
-from fastapi import FastAPI, Request
-from fastapi.responses import Response
+from fastapi import FastAPI, Request, WebSocket
+from fastapi.responses import PlainTextResponse, Response
 from ray import serve
 
 from configs.policies import PolicyConfig
@@ -23,6 +23,8 @@ from deployments.errors import PolicyError
 from deployments.protocol.completion import Completion, CompletionAnswer, CompletionRequest
 from deployments.protocol.exchange import HttpCall
 from deployments.transports.acting import acting_of
+from deployments.transports.front import Front
+from deployments.transports.grpc_service import RobotPolicyMethods
 from deployments.transports.http import access
 from deployments.transports.http.act import act, reset
 from deployments.transports.http.answers import (
@@ -45,6 +47,8 @@ from deployments.transports.http.requests import (
     typed,
     within_bound,
 )
+from deployments.transports.websocket.game_stream import serve_game
+from deployments.transports.websocket.openpi import serve_openpi
 
 api = FastAPI(title="rayward", version="0.1.0", description="Policies served by rayward", redirect_slashes=False)
 answer_failures(api)
@@ -55,12 +59,14 @@ NOT_FORWARDED_HEADERS = ("authorization", "content-length", "host", "transfer-en
 
 
 @serve.ingress(api)
-class Ingress:
-    """Translates HTTP and nothing else. Unknown model names are accepted while exactly one policy is loaded."""
+class Ingress(RobotPolicyMethods):
+    """Translates HTTP, WebSocket and gRPC, and nothing else. Unknown model names are accepted while exactly one policy is
+    loaded."""
 
     def __init__(self, config: dict[str, Any], **policies: Any) -> None:
         self.config = ServeConfig.model_validate(config)
-        access.require(Keys.of(self.config.access))
+        self._keys = Keys.of(self.config.access)
+        access.require(self._keys)
         # Not the bound handles: they carry the settings of the process that bound them, and it may have imported Serve
         # before `THROUGHPUT_SWITCHES` were set. These talk gRPC to the replicas where the switches say so.
         app = serve.get_replica_context().app_name
@@ -79,6 +85,12 @@ class Ingress:
         }
         self.acting = acting_of(self.config, self._handles)
 
+    def front(self) -> Front:
+        return Front(self.acting, self._keys, self.config)
+
+    async def policy_statuses(self) -> dict[str, Any]:
+        return await statuses(self._handles)
+
     def _policy(self, name: str | None) -> PolicyConfig:
         """Who answers the OpenAI API. Raises PolicyError."""
         found = chosen(self.config.policies, name, lambda policy: isinstance(policy, PolicyConfig))
@@ -90,6 +102,20 @@ class Ingress:
     async def health(self) -> Response:
         body = health(self.config, await statuses(self._handles), time.time())
         return json_answer(body, 200 if body["ready"] else 503)
+
+    @api.get("/healthz")
+    async def alive(self) -> Response:
+        return PlainTextResponse("OK")
+
+    @api.websocket("/")
+    @api.websocket("/policies/{name}")
+    async def openpi(self, socket: WebSocket) -> None:
+        await serve_openpi(socket, self.front())
+
+    @api.websocket("/stream")
+    @api.websocket("/policies/{name}/stream")
+    async def stream(self, socket: WebSocket) -> None:
+        await serve_game(socket, self.front())
 
     @api.get("/")
     async def root(self) -> Response:
