@@ -60,8 +60,8 @@ NOT_FORWARDED_HEADERS = ("authorization", "content-length", "host", "transfer-en
 
 @serve.ingress(api)
 class Ingress(RobotPolicyMethods):
-    """Translates HTTP, WebSocket and gRPC, and nothing else. Unknown model names are accepted while exactly one policy is
-    loaded."""
+    """Translates HTTP, WebSocket and gRPC, and nothing else. Unknown model names are accepted while exactly one policy
+    is loaded."""
 
     def __init__(self, config: dict[str, Any], **policies: Any) -> None:
         self.config = ServeConfig.model_validate(config)

@@ -14,7 +14,7 @@ from tests.unit.deployments.transports.fakes import front
 
 
 class Client:
-    """The other end of a WebSocket: what it sends is given, what it gets is kept. `reads`: whether it takes anything."""
+    """The other end of a WebSocket: what it sends is given, what it gets is kept. `reads`: whether it takes any."""
 
     def __init__(self, *messages: dict[str, Any], reads: bool = True, query: str = "", **headers: str) -> None:
         self._messages = [{"type": "websocket.connect"}, *messages]
