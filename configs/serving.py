@@ -71,10 +71,10 @@ class ServeConfig(YamlConfig):
         32 * 1024 * 1024, ge=1024, description="Largest body of a request, in bytes; a larger one is answered 413."
     )
     max_json_values: int = Field(
-        2_000_000,
+        1_000_000,
         ge=1024,
         description="Most values in a JSON body, counted by its commas; more are answered 413. Parsing holds up all "
-        "callers of an ingress for about 30 ms per million. An image as base64 or json_numpy is one value, as a nested "
+        "callers of an ingress for about 100 ms per million. An image as base64 or json_numpy is one value, as a nested "
         "list it is three per pixel.",
     )
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import AutoscalingConfig, RequestRouterConfig
+from ray.serve.config import AutoscalingConfig, RequestRouterConfig, gRPCOptions
 
 from configs.base import ConfigError
 from configs.policies import AnyPolicy, ChunkPolicy, PolicyConfig
-from configs.serving import GrpcConfig, ServeConfig
+from configs.serving import ServeConfig
 from deployments.engines.vllm import tiny
 from deployments.engines.vllm.settings import on_gpu, process_environment
 from deployments.storage.models import model_folder_error
@@ -28,9 +28,8 @@ THROUGHPUT_SWITCHES = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     # gRPC's own limit of 4 MiB lies below `max_body_bytes`, which bounds what comes in from outside.
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),
+    **grpc_server.SWITCHES,
 }
-# Of a Ray that is started on this machine: its gRPC servers are kept to it, too.
-LOCAL_SWITCHES = {**THROUGHPUT_SWITCHES, **grpc_server.SWITCHES}
 # Policy.kind -> class of its replicas, and what makes their engine where they take one. Imported when such a policy is
 # bound: each needs libraries of its own.
 REPLICAS: dict[str, tuple[str, ...]] = {
@@ -40,11 +39,6 @@ REPLICAS: dict[str, tuple[str, ...]] = {
 }
 TINY_ROBOT = "tiny:robot"
 STICKY_ROUTER = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
-
-
-def grpc_options(grpc: GrpcConfig) -> Any:
-    """What `serve.start` is told of the gRPC service."""
-    return grpc_server.options(grpc)
 
 
 def build(args: Mapping[str, Any]) -> Application:
@@ -73,6 +67,11 @@ def bind(config: ServeConfig) -> Application:
         ray_actor_options={"num_cpus": config.ingress_cpus},
     )
     return ingress.bind(config.dump(), **policies)
+
+
+def grpc_options(config: ServeConfig) -> gRPCOptions | None:
+    """What Serve is started with so that robots can call it; None where no gRPC is configured."""
+    return None if config.grpc is None else grpc_server.options(config.grpc)
 
 
 def with_made_models(config: ServeConfig) -> ServeConfig:

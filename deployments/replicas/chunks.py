@@ -16,7 +16,7 @@ from configs.policies import ChunkPolicy
 from deployments.engines.base import ChunkEngine, StartChunkEngine
 from deployments.engines.guarded import GuardedChunkEngine
 from deployments.errors import PolicyError
-from deployments.protocol.act import ChunkAnswer, ChunkRequest, ChunkResult
+from deployments.protocol.act import ChunkAnswer, ChunkRequest, ChunkResult, ChunkShape
 from deployments.protocol.generate import GenerateFailure
 from deployments.replicas.hosted import HostedEngine
 from deployments.replicas.once import Once
@@ -110,6 +110,19 @@ class ChunkReplica:
     async def ensure_version(self, version: int, deadline_s: float = 60.0) -> int:
         """Returns the engine's version once it is at least `version`. Raises PolicyError; see `WeightUpdates.reach`."""
         return await self._hosted.ensure_version(version, deadline_s)
+
+    async def shape(self) -> ChunkShape:
+        """What the policy takes and gives."""
+        description = self.engine.description
+        return ChunkShape(
+            cameras=description.num_cams,
+            resolution=description.resolution,
+            state_dim=description.max_state_dim,
+            action_dim=description.action_dim,
+            horizon=description.chunk_len,
+            max_delay=description.max_delay,
+            statistics=tuple(description.statistics),
+        )
 
     async def status(self) -> dict[str, Any]:
         description, device = self.engine.description, self.engine.device()

@@ -47,7 +47,7 @@ class Context(Protocol):
 class RobotPolicyMethods:
     """The service's methods, for a Serve deployment to inherit. Serve calls them by name, and passes `grpc_context`."""
 
-    def front(self) -> Front:
+    def streaming_front(self) -> Front:
         raise NotImplementedError("the ingress says who acts, who may ask, and with which configuration")
 
     async def policy_statuses(self) -> Mapping[str, Mapping[str, Any]]:
@@ -57,7 +57,7 @@ class RobotPolicyMethods:
     async def GetActionChunk(self, request: pb.ObservationRequest, grpc_context: Context) -> pb.ActionChunkResponse:
         """A failure is told by the call's status. It is not raised: Serve would write a traceback for each."""
         try:
-            call = await _Call.of(self.front(), grpc_context, session_id="")
+            call = await _Call.of(self.streaming_front(), grpc_context, session_id="")
             return await call.answer(request)
         except Exception as error:
             _tell(grpc_context, translated(error, request.request_id))
@@ -67,7 +67,7 @@ class RobotPolicyMethods:
         self, requests: AsyncIterator[pb.ObservationRequest], grpc_context: Context
     ) -> AsyncIterator[pb.ActionChunkResponse]:
         """Ends with the client's half-close, once everything is answered; the first failure ends it with a status."""
-        front = self.front()
+        front = self.streaming_front()
         try:
             call = await _Call.of(front, grpc_context, session_id=f"stream {uuid.uuid4().hex}")
             most = _grpc(front).max_unanswered
@@ -84,7 +84,7 @@ class RobotPolicyMethods:
 
     async def HealthCheck(self, request: pb.HealthCheckRequest, grpc_context: Context) -> pb.HealthCheckResponse:
         try:
-            front = self.front()
+            front = self.streaming_front()
             await _check_key(front, _metadata(grpc_context))
             name = _grpc(front).policy
             return _health(await self.policy_statuses(), name)

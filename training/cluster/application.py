@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.policies import AnyPolicy, ChunkPolicy, PolicyConfig
-from configs.serving import GrpcConfig, HttpConfig, ServeConfig
+from configs.serving import HttpConfig, ServeConfig
 from configs.training import TrainConfig
 from deployments.storage.models import context_error, model_folder_error
 from training.cluster import ray_session
@@ -101,10 +101,10 @@ def application(config: ServeConfig) -> Iterator[Any]:
     """
     from ray import serve
 
-    from deployments.app import bind
+    from deployments.app import bind, grpc_options
 
     app = bind(config)
-    start_serve(config.http, config.grpc)
+    start_serve(config.http, grpc_options(config))
     wait = True
     try:
         yield _run(app, config)
@@ -141,9 +141,17 @@ def _run(app: Any, config: ServeConfig) -> Any:
         ) from error
 
 
-def start_serve(http: HttpConfig, grpc: GrpcConfig | None = None) -> None:
-    """Serve's controller and the proxy on the head node. Where they run already, they keep the ports that they
-    have."""
+def with_free_ports(config: ServeConfig) -> ServeConfig:
+    """The configuration with ports that are free now in place of 0."""
+    changes: dict[str, Any] = {"http": config.http.model_copy(update={"port": config.http.port or free_port()})}
+    if config.grpc is not None:
+        changes["grpc"] = config.grpc.model_copy(update={"port": config.grpc.port or free_port()})
+    return config.model_copy(update=changes)
+
+
+def start_serve(http: HttpConfig, grpc_options: Any = None) -> None:
+    """Serve's controller and the proxy on the head node. Where they run already, they keep the ports that they have.
+    `grpc_options`: see `deployments.app.grpc_options`."""
     from ray import serve
     from ray.serve.config import HTTPOptions, ProxyLocation
 
@@ -152,17 +160,9 @@ def start_serve(http: HttpConfig, grpc: GrpcConfig | None = None) -> None:
     serve.start(
         proxy_location=ProxyLocation.HeadOnly,
         http_options=HTTPOptions(host=http.host, port=port),
-        grpc_options=None if grpc is None else grpc_options(grpc, http.host),
+        grpc_options=grpc_options,
         logging_config={"log_level": "ERROR", "enable_access_log": False},
     )
-
-
-def grpc_options(grpc: GrpcConfig, host: str) -> Any:
-    from deployments import app
-
-    port = grpc.port or free_port()
-    check_port(host, port)
-    return app.grpc_options(grpc.model_copy(update={"port": port}))
 
 
 def served_policy(app: str, policy: str, deadline_s: float = 30.0) -> PolicyConfig:
@@ -199,15 +199,6 @@ def http_port() -> int:
     from ray.serve.context import _get_global_client
 
     return int(_get_global_client().http_config.port)
-
-
-def grpc_port() -> int | None:
-    """The port of the gRPC service; None: Serve was started without one."""
-    import ray
-    from ray.serve.context import _get_global_client
-
-    options = ray.get(_get_global_client()._controller.get_grpc_config.remote(), timeout=30)
-    return int(options.port) if options.grpc_servicer_functions else None
 
 
 def delete_application(name: str) -> None:

@@ -56,10 +56,10 @@ def _own_environment() -> Iterator[None]:
 def process_settings(folder: Path) -> dict[str, str]:
     """Environment of a Ray that starts on this machine. HAProxy's files lie in `folder` and its ports are free ones, so
     that a second Ray on the same machine does not meet the first."""
-    from deployments.app import LOCAL_SWITCHES
+    from deployments.app import THROUGHPUT_SWITCHES
 
     return {
-        **LOCAL_SWITCHES,
+        **THROUGHPUT_SWITCHES,
         **_vllm_sockets(folder),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / ADMIN_SOCKET),

@@ -47,23 +47,11 @@ def routes(config: ServeConfig) -> list[str]:
     if any(isinstance(policy, PolicyConfig) for policy in config.policies):
         found.append("GET /v1/models, POST /v1/chat/completions, /v1/completions, /tokenize, /detokenize (OpenAI)")
     if any(map(acts, config.policies)):
-        found.append("POST /act, /reset (robots)")
+        found.append("POST /act, /reset (robots); WebSocket / (openpi)")
     if any(policy.act.game is not None for policy in config.policies):
-        found.append("POST /get_action, /reset (MineRL)")
+        found.append("POST /get_action, /reset, WebSocket /stream (MineRL)")
     if len(config.policies) > 1:
         found.append("a policy is named by `model` in the body, by ?policy=NAME, or by /policies/NAME/act")
-    return found
-
-
-def streams(config: ServeConfig, grpc_port: int | None) -> list[str]:
-    """The protocols that hold a connection, with their addresses."""
-    found = []
-    if any(map(acts, config.policies)):
-        found.append("WebSocket / (robots: openpi's protocol)")
-        if grpc_port is not None:
-            found.append(f"gRPC {config.http.host}:{grpc_port} (robots: robot_inference.RobotPolicyService)")
-    if any(policy.act.game is not None for policy in config.policies):
-        found.append("WebSocket /stream (MineRL, as JSON)")
     return found
 
 

@@ -1,4 +1,4 @@
-"""What `/health` and `/` say: a superset of what the clients of several systems look for."""
+"""What `/health`, `/` and `/metrics` say: a superset of what the clients of several systems look for."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ray.serve.exceptions import RayServeException
 
 from configs.policies import AnyPolicy, ProviderPolicy
 from configs.serving import ServeConfig
+from deployments.acting.counts import Counts
 from deployments.transports.http.answers import awaitable
 
 STATUS_LIMIT_S = 5.0  # a replica answers at once, whatever its engine does
@@ -72,6 +73,18 @@ def root(config: ServeConfig, endpoints: list[str]) -> dict[str, Any]:
         "policies": names,
         "endpoints": endpoints,
     }
+
+
+def acting_metrics(counts: Counts) -> str:
+    """What happened to the answers of policies that act, as Prometheus reads it."""
+    lines = []
+    for name, values in counts.snapshot().items():
+        lines.append(f"# TYPE rayward_acting_{name}_total counter")
+        lines += [
+            f'rayward_acting_{name}_total{{policy="{policy}",kind="{kind}"}} {count}'
+            for (policy, kind), count in sorted(values.items())
+        ]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _version() -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, WebSocket
-from fastapi.responses import PlainTextResponse, Response
+from fastapi.responses import Response
 from ray import serve
 
 from configs.policies import PolicyConfig
@@ -37,7 +37,7 @@ from deployments.transports.http.answers import (
 from deployments.transports.http.asked import chosen, parsed
 from deployments.transports.http.forward import forwarded
 from deployments.transports.http.game import get_action
-from deployments.transports.http.health import health, root, statuses
+from deployments.transports.http.health import acting_metrics, health, root, statuses
 from deployments.transports.http.requests import (
     BODIES,
     CompletionBody,
@@ -60,8 +60,8 @@ NOT_FORWARDED_HEADERS = ("authorization", "content-length", "host", "transfer-en
 
 @serve.ingress(api)
 class Ingress(RobotPolicyMethods):
-    """Translates HTTP, WebSocket and gRPC, and nothing else. Unknown model names are accepted while exactly one policy
-    is loaded."""
+    """Translates HTTP, WebSocket and gRPC, and nothing else. An unknown model name is accepted while exactly one policy
+    can answer."""
 
     def __init__(self, config: dict[str, Any], **policies: Any) -> None:
         self.config = ServeConfig.model_validate(config)
@@ -85,7 +85,7 @@ class Ingress(RobotPolicyMethods):
         }
         self.acting = acting_of(self.config, self._handles)
 
-    def front(self) -> Front:
+    def streaming_front(self) -> Front:
         return Front(self.acting, self._keys, self.config)
 
     async def policy_statuses(self) -> dict[str, Any]:
@@ -102,20 +102,6 @@ class Ingress(RobotPolicyMethods):
     async def health(self) -> Response:
         body = health(self.config, await statuses(self._handles), time.time())
         return json_answer(body, 200 if body["ready"] else 503)
-
-    @api.get("/healthz")
-    async def alive(self) -> Response:
-        return PlainTextResponse("OK")
-
-    @api.websocket("/")
-    @api.websocket("/policies/{name}")
-    async def openpi(self, socket: WebSocket) -> None:
-        await serve_openpi(socket, self.front())
-
-    @api.websocket("/stream")
-    @api.websocket("/policies/{name}/stream")
-    async def stream(self, socket: WebSocket) -> None:
-        await serve_game(socket, self.front())
 
     @api.get("/")
     async def root(self) -> Response:
@@ -139,6 +125,20 @@ class Ingress(RobotPolicyMethods):
     async def get_action(self, request: Request) -> Response:
         return await get_action(self.acting, request, self.config)
 
+    @api.get("/healthz")
+    async def healthz(self) -> Response:
+        return Response("OK", media_type="text/plain")
+
+    @api.websocket("/")
+    @api.websocket("/policies/{name}")
+    async def openpi(self, socket: WebSocket) -> None:
+        await serve_openpi(socket, self.streaming_front())
+
+    @api.websocket("/stream")
+    @api.websocket("/policies/{name}/stream")
+    async def stream(self, socket: WebSocket) -> None:
+        await serve_game(socket, self.streaming_front())
+
     @api.get("/metrics")
     async def metrics(self) -> Response:
         """This process's metrics; those of all processes are on Ray's metrics port."""
@@ -150,6 +150,7 @@ class Ingress(RobotPolicyMethods):
             if "weight_version" in status
         ]
         text = "# TYPE rayward_policy_weight_version gauge\n" + "".join(versions)
+        text += acting_metrics(self.acting.counts)
         return Response(generate_latest() + text.encode(), media_type=CONTENT_TYPE_LATEST)
 
     @api.get("/v1/models")

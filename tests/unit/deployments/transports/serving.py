@@ -26,7 +26,7 @@ class Methods(RobotPolicyMethods):
         self._front = its_front
         self._statuses = statuses or {"arm": {"ready": True, "device": "cpu"}}
 
-    def front(self) -> Front:
+    def streaming_front(self) -> Front:
         return self._front
 
     async def policy_statuses(self) -> Mapping[str, Mapping[str, Any]]:

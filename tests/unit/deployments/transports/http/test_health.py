@@ -7,8 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from configs.serving import ServeConfig
+from deployments.acting.counts import Counts
 from deployments.transports.http import health as module
-from deployments.transports.http.health import health, root, statuses
+from deployments.transports.http.health import acting_metrics, health, root, statuses
 
 CONFIG = ServeConfig.parse(
     {
@@ -49,6 +50,15 @@ def test_the_root_names_policies_and_endpoints() -> None:
         "running",
         ["/act"],
     )
+
+
+def test_what_happened_to_answers_is_told_by_policy_and_kind() -> None:
+    counts = Counts()
+    counts.intervened("arm", ("clipped", "unparsed"))
+    counts.intervened("arm", ("clipped",))
+    lines = acting_metrics(counts).splitlines()
+    assert 'rayward_acting_interventions_total{policy="arm",kind="clipped"} 2' in lines
+    assert 'rayward_acting_interventions_total{policy="arm",kind="unparsed"} 1' in lines
 
 
 async def test_a_silent_replica_does_not_keep_others_from_being_heard(monkeypatch: Any) -> None:
