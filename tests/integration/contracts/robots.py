@@ -54,7 +54,10 @@ def robot_server(storage: Path) -> Iterator[RobotServer]:
     process = Process(command, {**ours, MARK: mark, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}, ROOT)
     try:
         process.wait_for("ready after", START_S)
-        http, grpc = re.search(r"http://(\S+)", process.printed), re.search(r"gRPC RobotPolicyService at (\S+:\d+)", process.printed)
+        http, grpc = (
+            re.search(r"http://(\S+)", process.printed),
+            re.search(r"gRPC RobotPolicyService at (\S+:\d+)", process.printed),
+        )
         assert http is not None, process.printed
         assert grpc is not None, process.printed
         yield RobotServer(http[1].rstrip("/"), grpc[1], mark, process.printed)
