@@ -87,6 +87,14 @@ class ServeConfig(YamlConfig):
         return self
 
     @model_validator(mode="after")
+    def _defaults_exist(self) -> Self:
+        names = {policy.name for policy in self.policies}
+        for section, named in (("grpc", self.grpc and self.grpc.policy), ("websocket", self.websocket.policy)):
+            if named is not None and named not in names:
+                raise ValueError(f"{section}.policy names {named!r}, which is none of: {', '.join(sorted(names))}")
+        return self
+
+    @model_validator(mode="after")
     def _keys_where_others_can_call(self) -> Self:
         host = self.http.host
         if listens_beyond_this_machine(host) and not (self.access.keys_required or self.access.open):

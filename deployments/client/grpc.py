@@ -46,7 +46,7 @@ class _Spoken:
         encoding: Literal["jpeg", "png"] = "jpeg",
         compression: Compression = Compression(),  # noqa: B008  frozen
     ) -> None:
-        """`target`: host:port. `policy`: needed where the server has several that could answer. `session_id`: by default
+        """`target`: host:port. `policy`: needed where several policies could answer. `session_id`: by default,
         each stream is a session, and a single question belongs to none. `timeout_s`: of a question, all its tries
         together. `encoding`: png loses nothing, and is not made smaller."""
         self._target = target

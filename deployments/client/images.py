@@ -55,8 +55,7 @@ def _checked(frame: NDArray[np.generic]) -> Frame:
         raise PolicyError("invalid_request", f"a frame must be uint8 [height, width, 3], RGB; got {got}")
     if not frame.size:
         raise PolicyError("invalid_request", "a frame of no pixels")
-    checked: Frame = frame
-    return checked
+    return frame.astype(np.uint8, copy=False)
 
 
 def _as_jpeg(image: Image.Image, quality: int) -> bytes:

@@ -163,7 +163,9 @@ class AsyncSocketClient(_Spoken):
 
     async def act(self, seen: Seen) -> Told:
         deadline = time.monotonic() + self._timeout_s
-        answer = await async_retrying(self._retries, self._timeout_s)(self._once, seen, seen.request_id, deadline)
+        answer: dict[str, Any] = await async_retrying(self._retries, self._timeout_s)(
+            self._once, seen, seen.request_id, deadline
+        )
         return told(answer)
 
     async def close(self) -> None:

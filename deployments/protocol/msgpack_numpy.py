@@ -1,7 +1,7 @@
 """msgpack with numpy arrays, as openpi's clients and servers send it; bounded on the way in. numpy and msgpack only.
 
 An array is the map {b"__ndarray__": True, b"data": bytes, b"dtype": str, b"shape": list}, a numpy scalar the map
-{b"__npgeneric__": True, b"data": value, b"dtype": str}. Nothing here is ever executed or unpickled: arrays hold numbers.
+{b"__npgeneric__": True, b"data": value, b"dtype": str}. Nothing here is executed or unpickled: arrays hold numbers.
 """
 
 from __future__ import annotations

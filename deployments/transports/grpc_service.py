@@ -17,12 +17,14 @@ import grpc
 
 from configs.policies import BasePolicy
 from configs.serving import GrpcConfig
+from deployments.access.keys import from_authorization
 from deployments.acting.observations import decoded
 from deployments.errors import TABLE, PolicyError
 from deployments.protocol import policy_pb2 as pb
-from deployments.transports.front import Front, acts
+from deployments.transports.front import Front
 from deployments.transports.grpc_messages import act_request, response
-from deployments.transports.http.answers import translated
+from deployments.transports.http.act import acts
+from deployments.transports.http.answers import in_time, translated
 from deployments.transports.in_order import by_size, in_order
 
 KEY = "x-tuner-api-key"
@@ -125,7 +127,8 @@ class _Call:
         question = await decoded(
             act_request, message, self._session_id, deadline_unix_s, self._limits, self._policy.act.max_images
         )
-        return response(message.request_id, await self._front.acting.act(self._policy.name, question))
+        answer = self._front.acting.act(self._policy.name, question)
+        return response(message.request_id, await in_time(answer, deadline_unix_s))
 
     async def forget(self) -> None:
         """The end of a session that nobody can come back to."""
@@ -134,10 +137,8 @@ class _Call:
 
 
 async def _check_key(front: Front, metadata: Mapping[str, str]) -> None:
-    scheme, _, key = metadata.get("authorization", "").partition(" ")
-    presented = metadata.get(KEY) or (key.strip() if scheme.lower() in ("bearer", "api-key") else "")
     try:
-        await front.keys.authenticate(presented or None)
+        await front.keys.authenticate(metadata.get(KEY) or from_authorization(metadata.get("authorization")))
     except PolicyError as error:
         if error.kind == "unauthenticated":
             raise PolicyError(error.kind, WRONG_KEY) from error
@@ -146,7 +147,7 @@ async def _check_key(front: Front, metadata: Mapping[str, str]) -> None:
 
 def _health(statuses: Mapping[str, Mapping[str, Any]], name: str | None) -> pb.HealthCheckResponse:
     """Of the policy that calls are answered by when they name none; of all together where there is no such one."""
-    looked_at = {name: statuses[name]} if name in statuses else statuses
+    looked_at = {name: statuses[name]} if name is not None and name in statuses else dict(statuses)
     unready = [policy for policy, status in looked_at.items() if not status.get("ready", True)]
     total, used = (
         sum(float(status.get(field) or 0.0) for status in looked_at.values())

@@ -9,7 +9,9 @@ import importlib, pkgutil, configs, envs
 for package in (configs, envs):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         importlib.import_module(module.name)
-import deployments.client.http, deployments.protocol.generate, deployments.errors
+import deployments.protocol.generate, deployments.errors
+for client in ("http", "act", "websocket", "grpc", "chunk_player", "minerl", "ros2"):
+    importlib.import_module(f"deployments.client.{client}")
 """
 
 

@@ -49,7 +49,7 @@ def routes(config: ServeConfig) -> list[str]:
     if any(map(acts, config.policies)):
         found.append("POST /act, /reset (robots); WebSocket / (openpi)")
     if any(policy.act.game is not None for policy in config.policies):
-        found.append("POST /get_action, /reset (MineRL)")
+        found.append("POST /get_action, /reset, WebSocket /stream (MineRL)")
     if len(config.policies) > 1:
         found.append("a policy is named by `model` in the body, by ?policy=NAME, or by /policies/NAME/act")
     return found

@@ -80,7 +80,7 @@ async def get_action(acting: Plays, request: Request, config: ServeConfig) -> Re
         session_id=session_id(request, body.session_id),
         deadline_unix_s=deadline_unix_s,
         task=body.task_name,
-        steps=await _steps(body, policy),
+        steps=await steps(body, policy),
         step=body.step,
         temperature=body.temperature,
         max_tokens=body.max_tokens,
@@ -89,10 +89,10 @@ async def get_action(acting: Plays, request: Request, config: ServeConfig) -> Re
         taken_unix_s=body.taken_unix_s,
     )
     result = await in_time(acting.play(policy.name, question), deadline_unix_s)
-    return json_answer(_content(result), headers=answer_headers(result))
+    return json_answer(content(result), headers=answer_headers(result))
 
 
-async def _steps(body: GameBody, policy: BasePolicy) -> list[PlayStep]:
+async def steps(body: GameBody, policy: BasePolicy) -> list[PlayStep]:
     """The frames that the model will be shown; older ones are not even decoded."""
     limits = ImageLimits.of(policy.act)
     if not body.history:
@@ -135,7 +135,8 @@ def _angles(value: object) -> list[float]:
     raise PolicyError("invalid_request", f"history: {CAMERA} must be [pitch, yaw]; got {str(value)[:60]}")
 
 
-def _content(result: PlayResult) -> dict[str, Any]:
+def content(result: PlayResult) -> dict[str, Any]:
+    """The answer as JSON."""
     return {
         "action": result.action,
         "reasoning": result.reasoning,

@@ -47,6 +47,7 @@ from deployments.transports.http.requests import (
     typed,
     within_bound,
 )
+from deployments.transports.websocket.game_stream import serve_game
 from deployments.transports.websocket.openpi import serve_openpi
 
 api = FastAPI(title="rayward", version="0.1.0", description="Policies served by rayward", redirect_slashes=False)
@@ -132,6 +133,11 @@ class Ingress(RobotPolicyMethods):
     @api.websocket("/policies/{name}")
     async def openpi(self, socket: WebSocket) -> None:
         await serve_openpi(socket, self.streaming_front())
+
+    @api.websocket("/stream")
+    @api.websocket("/policies/{name}/stream")
+    async def stream(self, socket: WebSocket) -> None:
+        await serve_game(socket, self.streaming_front())
 
     @api.get("/metrics")
     async def metrics(self) -> Response:

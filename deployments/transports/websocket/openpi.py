@@ -23,15 +23,15 @@ from deployments.acting.observations import decoded
 from deployments.errors import PolicyError
 from deployments.protocol.act import ActResult, PolicyMetadata
 from deployments.protocol.msgpack_numpy import Limits, packed, unpacked
-from deployments.transports.front import Front, acts
-from deployments.transports.http.answers import translated
+from deployments.transports.front import Front
+from deployments.transports.http.act import acts
+from deployments.transports.http.answers import in_time, translated
 from deployments.transports.in_order import by_size, in_order
 from deployments.transports.websocket.observations import act_request
 from deployments.transports.websocket.sockets import (
     CLOSE_CODES,
     FAILED,
     Caller,
-    authenticated,
     caller,
     closed,
     frames,
@@ -44,7 +44,6 @@ async def serve_openpi(socket: WebSocket, front: Front) -> None:
     await socket.accept()
     deadline_s = front.config.websocket.send_deadline_s
     try:
-        await authenticated(socket, front)
         who = caller(socket, front)
         policy = front.policy(who.policy, acts)
         try:
@@ -84,7 +83,7 @@ class _Connection:
         self._prev_total_ms: float | None = None
 
     async def answer(self, frame: bytes) -> bytes:
-        began = time.monotonic()
+        began, deadline_unix_s = time.monotonic(), time.time() + self._policy.request_deadline_s
         observation = await decoded(_observation, frame, self._limits)
         request_id = str(observation.get("request_id") or uuid.uuid4().hex)
         question = await decoded(
@@ -94,9 +93,9 @@ class _Connection:
             self._image_limits,
             f"{request_id}#{hashlib.blake2b(frame, digest_size=16).hexdigest()}",
             self._who.session_id,
-            time.time() + self._policy.request_deadline_s,
+            deadline_unix_s,
         )
-        result = await self._front.acting.act(self._policy.name, question)
+        result = await in_time(self._front.acting.act(self._policy.name, question), deadline_unix_s)
         body = packed(_body(request_id, result, self._prev_total_ms))
         self._total_ms = 1000 * (time.monotonic() - began)
         return body

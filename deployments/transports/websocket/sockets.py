@@ -27,12 +27,6 @@ class Caller:
     named: bool
 
 
-async def authenticated(socket: WebSocket, front: Front) -> None:
-    """Checks `Authorization: Api-Key K` (or Bearer). Raises PolicyError."""
-    scheme, _, key = socket.headers.get("authorization", "").partition(" ")
-    await front.keys.authenticate((key.strip() or None) if scheme.lower() in ("api-key", "bearer") else None)
-
-
 def caller(socket: WebSocket, front: Front) -> Caller:
     """From the path (/policies/NAME/...), `?policy=`, and the header `x-session-id` or `?session_id=`: a connection
     without it is a session of its own. Raises PolicyError."""

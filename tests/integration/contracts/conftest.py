@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.integration.contracts.robots import RobotServer, robot_server
+
 ARM = {"max_tokens": 640, "temperature": 0.0}  # a token is a byte
 VISION = {
     "name": "vision",
@@ -52,3 +54,10 @@ def png(frame: np.ndarray[Any, np.dtype[np.uint8]]) -> str:
     written = io.BytesIO()
     Image.fromarray(frame).save(written, "PNG")
     return base64.b64encode(written.getvalue()).decode()
+
+
+@pytest.fixture(scope="session")
+def robots(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RobotServer]:
+    """An application of its own: Serve has a gRPC server only where it was started with one."""
+    with robot_server(tmp_path_factory.mktemp("robots")) as server:
+        yield server

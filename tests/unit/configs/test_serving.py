@@ -63,3 +63,11 @@ def test_an_application_that_others_can_reach_without_a_key_is_refused_with_both
 @pytest.mark.parametrize("access", [{"open": True}, {"keys_file": "keys.txt"}, {"keys_variable": "KEYS"}])
 def test_an_application_may_listen_beyond_this_machine_with_keys_or_when_told_to(access: dict[str, Any]) -> None:
     assert serve({"model": "m"}, http={"host": "0.0.0.0"}, access=access).http.host == "0.0.0.0"
+
+
+@pytest.mark.parametrize("section", ["grpc", "websocket"])
+def test_the_policy_for_clients_that_name_none_must_be_there(section: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{section}\.policy names 'robto', which is none of: robot"):
+        serve({"name": "robot", "model": "m"}, **{section: {"policy": "robto"}})
+
+    assert serve({"name": "robot", "model": "m"}, **{section: {"policy": "robot"}}).policies[0].name == "robot"

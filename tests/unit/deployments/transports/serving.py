@@ -17,6 +17,7 @@ from deployments.errors import PolicyError
 from deployments.protocol.policy_pb2_grpc import add_RobotPolicyServiceServicer_to_server
 from deployments.transports.front import Front
 from deployments.transports.grpc_service import RobotPolicyMethods
+from deployments.transports.http import access
 from deployments.transports.websocket.openpi import serve_openpi
 
 
@@ -96,9 +97,11 @@ async def openpi_server(its_front: Front) -> AsyncIterator[str]:
     app = FastAPI()
 
     @app.websocket("/")
-    @app.websocket("/policies/{name}/")
+    @app.websocket("/policies/{name}")
     async def root(socket: WebSocket) -> None:
         await serve_openpi(socket, its_front)
 
+    app.add_middleware(access.RequireKey)
+    access.require(its_front.keys)  # type: ignore[arg-type]
     async with http_server(app) as address:
         yield f"ws://{address}"
