@@ -51,11 +51,15 @@ class Prefix:
 
 @dataclass(frozen=True)
 class Context:
-    """What the action expert attends to: keys and values per layer [B, heads, N, width / heads], and `mask`
-    [B, 1, 1, N] bool."""
+    """What the action expert is told: `now` [B, 1, width], and what it attends to, keys and values per layer
+    [B, heads, N, width / heads] with `mask` [B, 1, 1, N] bool."""
 
+    now: Tensor
     keys_values: tuple[tuple[Tensor, Tensor], ...]
     mask: Tensor
+
+
+SQUEEZED = 16  # features of each patch that the scene as a whole is read from
 
 
 class Linear(nn.Linear):
@@ -75,7 +79,12 @@ class FlowPolicy(nn.Module):
         self.description = description
         sizes, width = description.model, description.model.width
         patches = math.prod(side // sizes.patch for side in description.resolution)
-        self.patch = nn.Sequential(Linear(3 * sizes.patch**2, 2 * width), nn.GELU(), Linear(2 * width, width))
+        self.patch_in, self.patch_out = Linear(3 * sizes.patch**2, 2 * width), Linear(2 * width, width)
+        self.look_for = Linear(width, 2 * width)
+        self.squeeze = Linear(width, SQUEEZED)
+        self.scene = nn.Sequential(
+            Linear(description.num_cams * patches * SQUEEZED, 2 * width), nn.GELU(), Linear(2 * width, width)
+        )
         self.place = nn.Parameter(torch.randn(description.num_cams, patches, width) * 0.1)
         self.state = Linear(description.max_state_dim, width)
         self.word = nn.Embedding(sizes.vocabulary, width)
@@ -83,7 +92,7 @@ class FlowPolicy(nn.Module):
         self.encoder = nn.ModuleList(EncoderBlock(width, sizes.heads) for _ in range(sizes.encoder_layers))
         self.observed_norm = nn.LayerNorm(width)
         self.action_in = nn.Sequential(
-            Linear(description.max_action_dim + width, 2 * width), nn.SiLU(), Linear(2 * width, width)
+            Linear(description.max_action_dim + 2 * width, 2 * width), nn.SiLU(), Linear(2 * width, width)
         )
         self.step_place = nn.Parameter(torch.randn(description.chunk_len, width) * 0.1)
         self.expert = nn.ModuleList(ExpertBlock(width, sizes.heads) for _ in range(sizes.expert_layers))
@@ -91,27 +100,44 @@ class FlowPolicy(nn.Module):
 
     def observe(self, observed: Observed) -> Context:
         """Once per answer, however many steps are integrated."""
-        tokens, mask = self._tokens(observed)
+        now, tokens, mask = self._tokens(observed)
         for block in self.encoder:
             tokens = block(tokens, mask)
         tokens = self.observed_norm(tokens)
-        return Context(tuple(block.keys_values(tokens) for block in self.expert), mask)
+        return Context(now, tuple(block.keys_values(tokens) for block in self.expert), mask)
 
-    def _tokens(self, observed: Observed) -> tuple[Tensor, Tensor]:
-        """([B, N, width], mask [B, 1, 1, N])."""
-        patches = self.patch(self._patches(observed.images)) + self.place.flatten(0, 1)
-        batch, patches_per_camera = len(patches), self.place.shape[1]
-        words = self.word(observed.words) + self.word_place
-        state = self.state(observed.state[:, None])
+    def _tokens(self, observed: Observed) -> tuple[Tensor, Tensor, Tensor]:
+        """(now [B, 1, width], all tokens [B, N, width], mask [B, 1, 1, N])."""
+        said = observed.words != NO_WORD
+        words = self.word(observed.words)
+        batch, patches_per_camera = len(words), self.place.shape[1]
+        seen = observed.image_mask.repeat_interleave(patches_per_camera, 1)
+        patches = self._look(self._patches(observed.images), words * said[:, :, None])
+        now = self._now(patches * seen[:, :, None], observed.state)
+        patches = patches + self.place.flatten(0, 1)
         mask = torch.cat(
             (
-                observed.image_mask.repeat_interleave(patches_per_camera, 1),
-                observed.words != NO_WORD,
+                seen,
+                said,
                 torch.ones_like(observed.image_mask[:, :1]),
             ),
             1,
         )
-        return torch.cat((patches, words, state), 1), mask.view(batch, 1, 1, -1)
+        return now, torch.cat((patches, words + self.word_place, now), 1), mask.view(batch, 1, 1, -1)
+
+    def _look(self, patches: Tensor, words: Tensor) -> Tensor:
+        """Patches [B, P, 3 patch^2] as tokens [B, P, width]. The prompt scales their features: the network is told what
+        to look for before it looks (FiLM, arXiv 1709.07871)."""
+        seen = F.gelu(self.patch_in(patches))
+        looked: Tensor = self.patch_out(seen * (1 + self.look_for(words.sum(1, keepdim=True))))
+        return looked
+
+    def _now(self, patches: Tensor, state: Tensor) -> Tensor:
+        """[B, 1, width]: the state, and the whole scene through weights of each place's own. Where something is can be
+        read from that at once; attention learns it late."""
+        scene = self.scene(self.squeeze(patches).flatten(1)[:, None])
+        now: Tensor = self.state(state[:, None]) + scene
+        return now
 
     def _patches(self, images: Tensor) -> Tensor:
         """[B, C, H, W, 3] uint8 -> [B, C patches, 3 patch^2] in [-1, 1]."""
@@ -124,7 +150,8 @@ class FlowPolicy(nn.Module):
     def flow_end(self, context: Context, actions: Tensor, time: Tensor) -> Tensor:
         """Where the flow through noisy `actions` [B, H, A] at `time` [B, H] ends: actions [B, H, A]."""
         told = _sinusoids(time, self.description.model.width).to(actions.dtype)
-        tokens = self.action_in(torch.cat((actions, told), 2)) + self.step_place
+        now = context.now.expand(-1, actions.shape[1], -1)
+        tokens = self.action_in(torch.cat((actions, told, now), 2)) + self.step_place
         for block, keys_values in zip(self.expert, context.keys_values, strict=True):
             tokens = block(tokens, keys_values, context.mask)
         out: Tensor = self.action_out(tokens)
