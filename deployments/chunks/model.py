@@ -115,14 +115,7 @@ class FlowPolicy(nn.Module):
         patches = self._look(self._patches(observed.images), words * said[:, :, None])
         now = self._now(patches * seen[:, :, None], observed.state)
         patches = patches + self.place.flatten(0, 1)
-        mask = torch.cat(
-            (
-                seen,
-                said,
-                torch.ones_like(observed.image_mask[:, :1]),
-            ),
-            1,
-        )
+        mask = torch.cat((seen, said, torch.ones_like(said[:, :1])), 1)
         return now, torch.cat((patches, words + self.word_place, now), 1), mask.view(batch, 1, 1, -1)
 
     def _look(self, patches: Tensor, words: Tensor) -> Tensor:

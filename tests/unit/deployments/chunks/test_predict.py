@@ -156,3 +156,17 @@ def test_padding_a_batch_to_a_compiled_size_changes_no_answer(predict: Predictor
     padding.sizes = (4,)
     requests = mixed(3)
     assert [a.tobytes() for a in padding(requests)] == [a.tobytes() for a in predict(requests)]
+
+
+def test_frozen_actions_come_back_bit_for_bit_in_any_units() -> None:
+    """Normalised and back, a third is another number in the last bits."""
+    statistics = {
+        "state": {"kind": "mean_std", "mean": [0.0] * 32, "std": [1.0] * 32},
+        "action": {"kind": "mean_std", "mean": [0.1] * 7, "std": [0.0037] * 7},
+    }
+    description = ChunkDescription.parse(
+        {"resolution": [16, 16], "chunk_len": 10, "model": {"width": 32, "heads": 2}, "statistics": {"arm": statistics}}
+    )
+    tie = committed(rows=6, delay=4)
+    [actions] = Predictor(untrained(description), flow_steps=2)([request(committed=tie)])
+    assert actions[:4].tobytes() == tie.actions[:4].tobytes()
