@@ -18,6 +18,7 @@ from deployments.engines.guarded import GuardedChunkEngine
 from deployments.errors import PolicyError
 from deployments.protocol.act import ChunkAnswer, ChunkRequest, ChunkResult, ChunkShape
 from deployments.protocol.generate import GenerateFailure
+from deployments.replicas.calls import Calls
 from deployments.replicas.hosted import HostedEngine
 from deployments.replicas.once import Once
 
@@ -36,8 +37,7 @@ class ChunkReplica:
         self.config = ChunkPolicy.model_validate(config)
         self._started = time.time()
         self._once = Once[ChunkAnswer](_is_result, self.config.repeat_window_s)
-        self._calls: dict[str, list[asyncio.Task[Any]]] = {}
-        self._abandoned: set[asyncio.Task[Any]] = set()
+        self._calls = Calls()
         self._measure()
         engine = GuardedChunkEngine(start_engine(self.config), self.config.replicas.no_progress_s)
         self.engine: ChunkEngine = engine
@@ -55,7 +55,7 @@ class ChunkReplica:
     async def act(self, request: ChunkRequest) -> ChunkAnswer:
         """Answers within the request's deadline, and never raises for what a request asks."""
         self._requests.inc(1)
-        answer = await self._in_time(request)
+        answer = await self._calls.answer(request.request_id, self._in_time(request))
         if isinstance(answer, GenerateFailure):
             self._failures.inc(1, {"kind": answer.kind})
         return answer
@@ -66,25 +66,12 @@ class ChunkReplica:
             message = f"the request reached a replica {-remaining_s:.3g} s after its deadline (or their clocks differ)"
             return GenerateFailure(request.request_id, "deadline_exceeded", message)
         request = replace(request, deadline_s=remaining_s)
-        call = asyncio.current_task()
-        assert call is not None
-        self._calls.setdefault(request.request_id, []).append(call)
         try:
             async with asyncio.timeout(remaining_s):
                 return await self._shared(request)
         except TimeoutError:
             message = f"no answer within the {remaining_s:.3g} s that were left to the request"
             return GenerateFailure(request.request_id, "deadline_exceeded", message)
-        except asyncio.CancelledError:
-            if call not in self._abandoned:
-                raise  # the whole call was cancelled
-            call.uncancel()
-            return GenerateFailure(request.request_id, "cancelled", "the caller left before the answer was ready")
-        finally:
-            self._abandoned.discard(call)
-            self._calls[request.request_id].remove(call)
-            if not self._calls[request.request_id]:
-                del self._calls[request.request_id]
 
     async def _shared(self, request: ChunkRequest) -> ChunkAnswer:
         if not request.request_id:
@@ -100,12 +87,9 @@ class ChunkReplica:
         return await self.engine.act(request)
 
     async def abandon(self, request_ids: Sequence[str]) -> None:
-        """A caller of each of these requests left: its first call ends, and does not join a pass. Unknown ids are
-        allowed; nothing is remembered, because a client that gave up may ask again under the same id."""
-        for request_id in request_ids:
-            for call in self._calls.get(request_id, [])[:1]:
-                self._abandoned.add(call)
-                call.cancel()
+        """A caller of each of these requests left: its call ends, and does not join a pass. Unknown ids are allowed;
+        the client may ask again under the same id."""
+        self._calls.abandon(request_ids)
 
     async def ensure_version(self, version: int, deadline_s: float = 60.0) -> int:
         """Returns the engine's version once it is at least `version`. Raises PolicyError; see `WeightUpdates.reach`."""
