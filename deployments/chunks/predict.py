@@ -26,7 +26,7 @@ class Predictor:
     """A policy on its device. Not for several threads at once.
 
     On a CPU in float32 the same request with the same seed has the same answer bit for bit, whatever else is in the
-    batch. Elsewhere kernels depend on the size of the batch, and answers differ in the last bits.
+    batch. On a GPU, and compiled, kernels depend on the size of the batch, and answers differ in the last bits.
     """
 
     def __init__(self, model: FlowPolicy, flow_steps: int, device: str = "cpu", dtype: torch.dtype = torch.float32):
