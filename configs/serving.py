@@ -17,6 +17,10 @@ class HttpConfig(Strict):
     host: str = Field("127.0.0.1", description="Address to listen at; 127.0.0.1: this machine only.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen at; 0: a free one.")
     root_path: str = Field("/", description="Prefix of all routes.")
+    cors_origins: list[str] = Field(
+        default_factory=list,
+        description="Origins of web pages that may call from a browser, e.g. https://lab.example; *: any.",
+    )
 
 
 class GrpcConfig(Strict):

@@ -25,7 +25,7 @@ from deployments.protocol.exchange import HttpCall
 from deployments.transports.acting import acting_of
 from deployments.transports.front import Front
 from deployments.transports.grpc_service import RobotPolicyMethods
-from deployments.transports.http import access
+from deployments.transports.http import access, cors
 from deployments.transports.http.act import act, reset
 from deployments.transports.http.answers import (
     answer_failures,
@@ -53,6 +53,7 @@ from deployments.transports.websocket.openpi import serve_openpi
 api = FastAPI(title="rayward", version="0.1.0", description="Policies served by rayward", redirect_slashes=False)
 answer_failures(api)
 api.add_middleware(access.RequireKey)
+api.add_middleware(cors.AllowOrigins)  # outside: a page must be able to read that its key is wrong
 
 FORWARDED = ("/v1/", "/tokenize", "/detokenize")
 NOT_FORWARDED_HEADERS = ("authorization", "content-length", "host", "transfer-encoding")  # the key is for us alone
@@ -67,6 +68,7 @@ class Ingress(RobotPolicyMethods):
         self.config = ServeConfig.model_validate(config)
         self._keys = Keys.of(self.config.access)
         access.require(self._keys)
+        cors.allow(self.config.http.cors_origins)
         # Not the bound handles: they carry the settings of the process that bound them, and it may have imported Serve
         # before `THROUGHPUT_SWITCHES` were set. These talk gRPC to the replicas where the switches say so.
         app = serve.get_replica_context().app_name

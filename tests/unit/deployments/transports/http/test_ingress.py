@@ -15,7 +15,7 @@ from deployments.engines.vllm.openai import OpenAIRoutes
 from deployments.protocol.completion import Completion, CompletionRequest
 from deployments.protocol.exchange import HttpCall
 from deployments.protocol.generate import GenerateFailure
-from deployments.transports.http import ingress
+from deployments.transports.http import cors, ingress
 
 
 class Stream:
@@ -176,6 +176,15 @@ async def test_there_is_nothing_to_reset_without_a_policy_that_remembers(
 ) -> None:
     answer = await client.post(spelling)
     assert answer.status_code == (404 if "policies" in spelling else 200)
+
+
+async def test_a_page_in_a_browser_may_call_where_it_is_named(client: httpx.AsyncClient) -> None:
+    cors.allow(["https://lab.example"])
+    try:
+        answer = await client.get("/health", headers={"Origin": "https://lab.example"})
+    finally:
+        cors.allow([])
+    assert answer.headers["access-control-allow-origin"] == "https://lab.example"
 
 
 async def test_health_says_what_the_readers_of_several_systems_look_for(client: httpx.AsyncClient) -> None:
