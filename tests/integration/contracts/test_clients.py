@@ -22,9 +22,12 @@ def seen() -> Seen:
 
 
 def test_http_websocket_and_grpc_give_bit_equal_actions(robots: RobotServer) -> None:
-    with ActClient(f"http://{robots.http}") as http, SocketClient(f"ws://{robots.http}") as socket:
-        with RobotClient(robots.grpc) as rpc:
-            answers = [client.act(seen()).actions for client in (http, socket, rpc)]
+    with (
+        ActClient(f"http://{robots.http}") as http,
+        SocketClient(f"ws://{robots.http}") as socket,
+        RobotClient(robots.grpc) as rpc,
+    ):
+        answers = [client.act(seen()).actions for client in (http, socket, rpc)]
 
     assert answers[0].shape == (10, 7)
     assert np.array_equal(answers[0], answers[1])
