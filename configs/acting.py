@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal, Self
 
@@ -16,7 +17,9 @@ class SafetyConfig(Strict):
     low: list[float] | None = Field(None, description="Smallest value of each dimension; None: no lower bound.")
     high: list[float] | None = Field(None, description="Largest value of each dimension; None: no upper bound.")
     max_delta: list[float] | None = Field(
-        None, description="Largest change of each dimension from one step to the next; None: any."
+        None,
+        description="Largest change of each dimension from one step to the next; None: any. The first of a chunk is "
+        "measured from the committed actions or, for targets, from a state of as many numbers; else it is free.",
     )
     workspace_low: list[float] | None = Field(
         None,
@@ -52,6 +55,9 @@ class SafetyConfig(Strict):
                 raise ValueError(f"{low_name} is above {high_name} in some dimension: swap the two values")
         if (self.workspace_low is None) != (self.workspace_high is None):
             raise ValueError("workspace_low and workspace_high belong together: set both or none")
+        for name in ("low", "high", "max_delta", "workspace_low", "workspace_high"):
+            if not all(map(math.isfinite, getattr(self, name) or ())):
+                raise ValueError(f"{name} must hold finite numbers: leave the whole list out where there is no limit")
         if self.max_delta is not None and any(delta < 0 for delta in self.max_delta):
             raise ValueError("max_delta must not be negative in any dimension")
         return self

@@ -153,6 +153,16 @@ class PolicyConfig(BasePolicy):
     engine: EngineConfig = Field(default_factory=EngineConfig, description="The vLLM engine of each replica.")
     max_new_tokens: int = Field(1024, ge=1, description="Most tokens that a request may ask for (`max_tokens`).")
 
+    @model_validator(mode="after")
+    def _images_fit(self) -> Self:
+        acts = self.act.arm is not None or self.act.game is not None
+        if acts and self.act.max_images > self.engine.max_images:
+            raise ValueError(
+                f"act.max_images ({self.act.max_images}) is above engine.max_images ({self.engine.max_images}): "
+                "the engine would refuse a session whose history has grown. Lower the first or raise the second"
+            )
+        return self
+
 
 class ChunkPolicy(BasePolicy):
     """A robot policy that answers an observation with a chunk of actions."""

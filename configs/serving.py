@@ -74,8 +74,8 @@ class ServeConfig(YamlConfig):
         1_000_000,
         ge=1024,
         description="Most values in a JSON body, counted by its commas; more are answered 413. Parsing holds up all "
-        "callers of an ingress for about 100 ms per million. An image as base64 or json_numpy is one value, as a nested "
-        "list it is three per pixel.",
+        "callers of an ingress for about 100 ms per million. An image as base64 or json_numpy is one value, as a "
+        "nested list it is three per pixel.",
     )
 
     @model_validator(mode="after")

@@ -13,7 +13,8 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig, gRPCOptions
 
 from configs.base import ConfigError
-from configs.policies import AnyPolicy, ChunkPolicy, PolicyConfig
+from configs.policies import AnyPolicy, ChunkPolicy, PolicyConfig, ProviderPolicy
+from configs.providers import with_environment
 from configs.serving import ServeConfig
 from deployments.engines.vllm import tiny
 from deployments.engines.vllm.settings import on_gpu, process_environment
@@ -76,7 +77,8 @@ def grpc_options(config: ServeConfig) -> gRPCOptions | None:
 
 def with_made_models(config: ServeConfig) -> ServeConfig:
     """The configuration with folders in place of the models that are made on the spot (`tiny:text`), which are made
-    now where they are not there yet. Raises ConfigError."""
+    now where they are not there yet, and with what the environment says about models behind an API. Raises
+    ConfigError."""
     storage = Path(config.storage_path) / "models"
     return config.model_copy(update={"policies": [_with_made_model(policy, storage) for policy in config.policies]})
 
@@ -84,6 +86,8 @@ def with_made_models(config: ServeConfig) -> ServeConfig:
 def _with_made_model(policy: AnyPolicy, storage: Path) -> AnyPolicy:
     if isinstance(policy, PolicyConfig):
         return policy.model_copy(update={"model": tiny.made(policy.model, storage)})
+    if isinstance(policy, ProviderPolicy):
+        return with_environment(policy, os.environ)
     if not isinstance(policy, ChunkPolicy) or policy.checkpoint != TINY_ROBOT:
         return policy
     folder = storage.expanduser().resolve() / "tiny-robot"

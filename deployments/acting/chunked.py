@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from dataclasses import replace
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from configs.acting import ActConfig
@@ -91,7 +91,7 @@ class ChunkedPolicy:
                 "engine_failed",
                 f"the policy answered actions {list(answer.actions.shape)} of {shape.action_dim} dimensions",
             )
-        previous = _carried_out(request, shape, session.last_action)
+        previous = self._carried_out(request, shape, session.last_action)
         safe = safety.apply(answer.actions, previous, request.observation.state)
         self._sessions.add(session, None, safe.actions[-1], 0)
         self._counts.intervened(self._name, safe.interventions)
@@ -118,6 +118,21 @@ class ChunkedPolicy:
             max_delay=shape.max_delay,
             statistics=shape.statistics,
         )
+
+    def _carried_out(self, request: ActRequest, shape: ChunkShape, last_action: Vector | None) -> Vector | None:
+        """[D], the action that the robot is carrying out when the answer comes, as well as it is known: what it has
+        already committed itself to; or its last action, where answers are single actions; or, for targets, where it is,
+        if its state has as many numbers as an action. The last action of an earlier chunk says nothing: the robot may
+        not have got to it."""
+        committed = request.committed
+        if committed is not None and len(committed.actions):
+            return committed.actions[0]
+        if shape.horizon == 1 and last_action is not None:
+            return last_action
+        state = request.observation.state
+        if state is None or len(state) != shape.action_dim:
+            return None
+        return np.where(self._config.safety.relative or False, np.float32(np.nan), state)
 
     async def _known(self) -> tuple[ChunkShape, Safety]:
         await self.prepare()
@@ -166,7 +181,7 @@ def _digest(request: ActRequest, images: NDArray[np.uint8]) -> str:
     """Of all that the answer depends on. The replicas answer a request_id that they know without thinking again, for
     clients that retry; but two robots may both count their requests from 1, and must not get each other's actions."""
     committed = request.committed
-    digest = hashlib.blake2b(images.tobytes(), digest_size=12)
+    digest = xxhash.xxh3_128(images.tobytes())
     for part in (
         request.observation.instruction,
         request.noise_seed,
@@ -178,16 +193,3 @@ def _digest(request: ActRequest, images: NDArray[np.uint8]) -> str:
         digest.update(repr(part).encode())
         digest.update(b"\0")
     return digest.hexdigest()
-
-
-def _carried_out(request: ActRequest, shape: ChunkShape, last_action: Vector | None) -> Vector | None:
-    """[D], the action that the robot is carrying out when the answer comes, as well as it is known: what it has already
-    committed itself to; or its last action, where answers are single actions; or where it is, if its state has a number
-    for each dimension of an action. An earlier chunk's last action says nothing: the robot may not have got to it."""
-    committed = request.committed
-    if committed is not None and len(committed.actions):
-        return committed.actions[0]
-    if shape.horizon == 1 and last_action is not None:
-        return last_action
-    state = request.observation.state
-    return state[: shape.action_dim] if state is not None and len(state) >= shape.action_dim else None

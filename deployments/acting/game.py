@@ -65,18 +65,6 @@ def read_play(text: str, config: GameConfig) -> tuple[GameAction, str]:
     return action, str(answer.get("reasoning") or "")
 
 
-def past_action(value: object) -> GameAction | None:
-    """An action of a client's history with every key, None for null. Raises PolicyError("invalid_request")."""
-    if value is None:
-        return None
-    if not isinstance(value, Mapping):
-        raise PolicyError("invalid_request", f"an action of the history must be an object or null, got {_shown(value)}")
-    try:
-        return _action(value)
-    except UnreadableAnswer as error:
-        raise PolicyError("invalid_request", f"an action of the history cannot be read: {error}") from error
-
-
 def play_schema() -> dict[str, object]:
     """JSON schema of an answer that `read_play` always understands; everything in it has a bounded length."""
     angle = {"type": "integer", "minimum": -int(_CAMERA_LIMIT), "maximum": int(_CAMERA_LIMIT)}

@@ -58,7 +58,8 @@ class Safety:
         """`actions` [horizon, D] held to the limits, one after the other.
 
         `previous` [D] is the action that the robot is carrying out: the first one may differ from it by `max_delta`,
-        and it stands in for actions that are not finite. None: nothing is known of it. `position`: where the robot is;
+        and it stands in for actions that are not finite. None: nothing is known of it; NaN: not of that dimension.
+        `position`: where the robot is;
         the workspace needs its first numbers.
 
         Raises PolicyError: "invalid_request" without a position that the workspace needs, "engine_failed" where an
@@ -67,9 +68,12 @@ class Safety:
         self.check_position(position)
         where = np.zeros(len(self._relative))
         where[: self._needed] = 0.0 if position is None else position[: self._needed]
+        wanted_rows = actions.astype(np.float64)
+        if self._needs_nothing(wanted_rows, previous, where):
+            return Safe(actions, ())
         taken: list[Intervention] = []
         rows: list[Vector] = []
-        for wanted in actions.astype(np.float64):
+        for wanted in wanted_rows:
             row = wanted
             if not np.isfinite(row).all():
                 taken += ["not_finite"]
@@ -79,6 +83,21 @@ class Safety:
             rows.append(safe)
             previous = safe
         return Safe(np.stack(rows), tuple(dict.fromkeys(taken)))
+
+    def _needs_nothing(self, rows: NDArray[np.float64], previous: Vector | None, where: Row) -> bool:
+        """Whether all `rows` [horizon, D] are within all limits as they are: the usual case, looked at in one go."""
+        if not np.isfinite(rows).all():
+            return False
+        before = np.vstack([_known(previous, rows[0])[None], rows[:-1]])
+        moved = np.cumsum(np.where(self._relative, np.vstack([where[None], rows[:-1]]), 0.0), axis=0)
+        return bool(
+            (rows >= self._low).all()
+            and (rows <= self._high).all()
+            and (rows >= before - self._max_delta).all()
+            and (rows <= before + self._max_delta).all()
+            and (rows >= self._box_low - moved).all()
+            and (rows <= self._box_high - moved).all()
+        )
 
     def check_position(self, position: Vector | None) -> None:
         """Raises PolicyError("invalid_request") for a position from which the workspace cannot be kept."""
@@ -101,21 +120,27 @@ class Safety:
         if self._fallback == "no_op":
             taken += ["no_op"]
             return np.zeros(len(self._relative))
-        if previous is None and not self._relative.all():
+        nothing = np.full(len(self._relative), np.nan)
+        held = np.where(self._relative, 0.0, _known(previous, nothing))
+        if np.isnan(held).any():
             raise PolicyError(
                 "engine_failed", "the policy gave no usable action, and there is no earlier one or state to hold"
             )
         taken += ["held"]
-        return np.where(self._relative, 0.0, 0.0 if previous is None else previous)
+        return held
 
     def _limited(self, row: Row, previous: Vector | None, where: Row, taken: list[Intervention]) -> Row:
         """The strongest limit comes last."""
-        if previous is not None:
-            slowed = np.clip(row, previous - self._max_delta, previous + self._max_delta)
-            row = _noted("slowed", row, slowed, taken)
+        before = _known(previous, row)
+        row = _noted("slowed", row, np.clip(row, before - self._max_delta, before + self._max_delta), taken)
         origin = np.where(self._relative, where, 0.0)
         row = _noted("workspace", row, np.clip(row, self._box_low - origin, self._box_high - origin), taken)
         return _noted("clipped", row, np.clip(row, self._low, self._high), taken)
+
+
+def _known(previous: Vector | None, otherwise: Row) -> Row:
+    """[D]: `previous` as far as it is known, else the other."""
+    return otherwise if previous is None else np.where(np.isnan(previous), otherwise, previous)
 
 
 def _noted(name: Intervention, before: Row, after: Row, taken: list[Intervention]) -> Row:

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from configs.base import ConfigError, Strict, YamlConfig
 from configs.bc import ModelSizes
+from deployments.protocol.act import ChunkShape
 
 TRAIN_CONFIG = "train_config.json"
 
@@ -108,6 +109,19 @@ class ChunkDescription(YamlConfig):
     def default(self) -> str:
         """The statistics that are meant where a request names none."""
         return self.default_statistics or next(iter(self.statistics))
+
+    @property
+    def shape(self) -> ChunkShape:
+        """What whoever asks the policy has to know of it."""
+        return ChunkShape(
+            cameras=self.num_cams,
+            resolution=self.resolution,
+            state_dim=max(len(statistics.state) for statistics in self.statistics.values()),
+            action_dim=self.action_dim,
+            horizon=self.chunk_len,
+            max_delay=self.max_delay,
+            statistics=tuple(self.statistics),
+        )
 
 
 def read_description(folder: Path) -> ChunkDescription:

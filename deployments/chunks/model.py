@@ -1,8 +1,10 @@
 """A small flow-matching policy: camera frames, state and prompt in, a chunk of actions out. torch.
 
 What is observed becomes tokens (image patches, the state, the prompt's words), read by a transformer once. The action
-expert, a transformer over the chunk's positions that attends to them, gives the velocity of the flow from noise (at
-time 0) to actions (time 1); an answer is its integral (pi0, arXiv 2410.24164; flow matching, arXiv 2210.02747).
+expert, a transformer over the chunk's positions that attends to them, says where the flow from noise (at time 0) ends
+at time 1; an answer follows the flow there step by step (pi0, arXiv 2410.24164; flow matching, arXiv 2210.02747). The
+velocity of the flow at time t is (end - position) / (1 - t): a network that tells the end need not tell the noise, too
+(arXiv 2511.13720).
 
 Every position of the chunk has a flow time of its own: what is frozen stands at time 1 from the start, in training and
 in use, so that the rest is generated to continue it (training-time real-time chunking, arXiv 2512.05964).
@@ -49,16 +51,20 @@ class Prefix:
 
 @dataclass(frozen=True)
 class Context:
-    """What the action expert attends to: keys and values per layer [B, heads, N, width / heads], and `mask`
-    [B, 1, 1, N] bool."""
+    """What the action expert is told: `now` [B, 1, width], and what it attends to, keys and values per layer
+    [B, heads, N, width / heads] with `mask` [B, 1, 1, N] bool."""
 
+    now: Tensor
     keys_values: tuple[tuple[Tensor, Tensor], ...]
     mask: Tensor
 
 
+SQUEEZED = 16  # features of each patch that the scene as a whole is read from
+
+
 class Linear(nn.Linear):
-    """Of [B, T, in]. In use on a CPU each sample has a matrix product of its own, of the same shape whatever the size of
-    the batch: one product for all is computed by another kernel for another B, with other last bits."""
+    """Of [B, T, in]. In use on a CPU each sample has a matrix product of its own, of the same shape whatever the size
+    of the batch: one product for all is computed by another kernel for another B, with other last bits."""
 
     def forward(self, tokens: Tensor) -> Tensor:
         if tokens.is_cuda or torch.is_grad_enabled():
@@ -73,7 +79,12 @@ class FlowPolicy(nn.Module):
         self.description = description
         sizes, width = description.model, description.model.width
         patches = math.prod(side // sizes.patch for side in description.resolution)
-        self.patch = nn.Sequential(Linear(3 * sizes.patch**2, 2 * width), nn.GELU(), Linear(2 * width, width))
+        self.patch_in, self.patch_out = Linear(3 * sizes.patch**2, 2 * width), Linear(2 * width, width)
+        self.look_for = Linear(width, 2 * width)
+        self.squeeze = Linear(width, SQUEEZED)
+        self.scene = nn.Sequential(
+            Linear(description.num_cams * patches * SQUEEZED, 2 * width), nn.GELU(), Linear(2 * width, width)
+        )
         self.place = nn.Parameter(torch.randn(description.num_cams, patches, width) * 0.1)
         self.state = Linear(description.max_state_dim, width)
         self.word = nn.Embedding(sizes.vocabulary, width)
@@ -81,7 +92,7 @@ class FlowPolicy(nn.Module):
         self.encoder = nn.ModuleList(EncoderBlock(width, sizes.heads) for _ in range(sizes.encoder_layers))
         self.observed_norm = nn.LayerNorm(width)
         self.action_in = nn.Sequential(
-            Linear(description.max_action_dim + width, 2 * width), nn.SiLU(), Linear(2 * width, width)
+            Linear(description.max_action_dim + 2 * width, 2 * width), nn.SiLU(), Linear(2 * width, width)
         )
         self.step_place = nn.Parameter(torch.randn(description.chunk_len, width) * 0.1)
         self.expert = nn.ModuleList(ExpertBlock(width, sizes.heads) for _ in range(sizes.expert_layers))
@@ -89,27 +100,44 @@ class FlowPolicy(nn.Module):
 
     def observe(self, observed: Observed) -> Context:
         """Once per answer, however many steps are integrated."""
-        tokens, mask = self._tokens(observed)
+        now, tokens, mask = self._tokens(observed)
         for block in self.encoder:
             tokens = block(tokens, mask)
         tokens = self.observed_norm(tokens)
-        return Context(tuple(block.keys_values(tokens) for block in self.expert), mask)
+        return Context(now, tuple(block.keys_values(tokens) for block in self.expert), mask)
 
-    def _tokens(self, observed: Observed) -> tuple[Tensor, Tensor]:
-        """([B, N, width], mask [B, 1, 1, N])."""
-        patches = self.patch(self._patches(observed.images)) + self.place.flatten(0, 1)
-        batch, patches_per_camera = len(patches), self.place.shape[1]
-        words = self.word(observed.words) + self.word_place
-        state = self.state(observed.state[:, None])
+    def _tokens(self, observed: Observed) -> tuple[Tensor, Tensor, Tensor]:
+        """(now [B, 1, width], all tokens [B, N, width], mask [B, 1, 1, N])."""
+        said = observed.words != NO_WORD
+        words = self.word(observed.words)
+        batch, patches_per_camera = len(words), self.place.shape[1]
+        seen = observed.image_mask.repeat_interleave(patches_per_camera, 1)
+        patches = self._look(self._patches(observed.images), words * said[:, :, None])
+        now = self._now(patches * seen[:, :, None], observed.state)
+        patches = patches + self.place.flatten(0, 1)
         mask = torch.cat(
             (
-                observed.image_mask.repeat_interleave(patches_per_camera, 1),
-                observed.words != NO_WORD,
+                seen,
+                said,
                 torch.ones_like(observed.image_mask[:, :1]),
             ),
             1,
         )
-        return torch.cat((patches, words, state), 1), mask.view(batch, 1, 1, -1)
+        return now, torch.cat((patches, words + self.word_place, now), 1), mask.view(batch, 1, 1, -1)
+
+    def _look(self, patches: Tensor, words: Tensor) -> Tensor:
+        """Patches [B, P, 3 patch^2] as tokens [B, P, width]. The prompt scales their features: the network is told what
+        to look for before it looks (FiLM, arXiv 1709.07871)."""
+        seen = F.gelu(self.patch_in(patches))
+        looked: Tensor = self.patch_out(seen * (1 + self.look_for(words.sum(1, keepdim=True))))
+        return looked
+
+    def _now(self, patches: Tensor, state: Tensor) -> Tensor:
+        """[B, 1, width]: the state, and the whole scene through weights of each place's own. Where something is can be
+        read from that at once; attention learns it late."""
+        scene = self.scene(self.squeeze(patches).flatten(1)[:, None])
+        now: Tensor = self.state(state[:, None]) + scene
+        return now
 
     def _patches(self, images: Tensor) -> Tensor:
         """[B, C, H, W, 3] uint8 -> [B, C patches, 3 patch^2] in [-1, 1]."""
@@ -119,23 +147,24 @@ class FlowPolicy(nn.Module):
         flat = split.reshape(batch, -1, 3 * side * side)
         return flat.to(self.place.dtype) / 127.5 - 1.0
 
-    def velocity(self, context: Context, actions: Tensor, time: Tensor) -> Tensor:
-        """d actions / d time [B, H, A] at noisy `actions` [B, H, A] and `time` [B, H]."""
+    def flow_end(self, context: Context, actions: Tensor, time: Tensor) -> Tensor:
+        """Where the flow through noisy `actions` [B, H, A] at `time` [B, H] ends: actions [B, H, A]."""
         told = _sinusoids(time, self.description.model.width).to(actions.dtype)
-        tokens = self.action_in(torch.cat((actions, told), 2)) + self.step_place
+        now = context.now.expand(-1, actions.shape[1], -1)
+        tokens = self.action_in(torch.cat((actions, told, now), 2)) + self.step_place
         for block, keys_values in zip(self.expert, context.keys_values, strict=True):
             tokens = block(tokens, keys_values, context.mask)
         out: Tensor = self.action_out(tokens)
         return out
 
     def loss(self, observed: Observed, actions: Tensor, noise: Tensor, time: Tensor, delay: Tensor) -> Tensor:
-        """Conditional flow matching: mean over what is not frozen of (v(x_t) - (actions - noise))^2 with
-        x_t = (1 - t) noise + t actions. `actions`, `noise` [B, H, A] normalised; `time`, `delay` [B]. Padded action
-        dimensions do not count."""
+        """Conditional flow matching: mean over what is not frozen of (end(x_t) - actions)^2 with
+        x_t = (1 - t) noise + t actions, which is the error of the velocity times (1 - t)^2. `actions`, `noise`
+        [B, H, A] normalised; `time`, `delay` [B]. Padded action dimensions do not count."""
         frozen = torch.arange(actions.shape[1], device=actions.device) < delay[:, None]
         time_H = torch.where(frozen, 1.0, time[:, None])
         mixed = torch.lerp(noise, actions, time_H[:, :, None])
-        error = (self.velocity(self.observe(observed), mixed, time_H) - (actions - noise)) ** 2
+        error = (self.flow_end(self.observe(observed), mixed, time_H) - actions) ** 2
         free = (~frozen)[:, :, None].to(error.dtype)
         used = error[:, :, : self.description.action_dim] * free
         return used.sum() / (free.sum() * self.description.action_dim).clamp(min=1.0)
@@ -143,7 +172,7 @@ class FlowPolicy(nn.Module):
     def sample(self, observed: Observed, noise: Tensor, steps: int, prefix: Prefix | None = None) -> Tensor:
         """A chunk [B, H, A], normalised, by Euler integration of `noise` [B, H, A] in `steps` steps.
 
-        Frozen rows are exactly the prefix's. Rows with a weight between are drawn to it: the chunk that each step
+        Frozen rows are exactly the prefix's. Rows with a weight between are drawn to it: the end that each step
         heads for is mixed with the prefix by that weight (inpainting, without the correction through the model's
         gradient of arXiv 2506.07339).
         """
@@ -153,11 +182,9 @@ class FlowPolicy(nn.Module):
         frozen, weights = prefix.frozen, prefix.weights[:, :, None].to(noise.dtype)
         actions = torch.where(frozen[:, :, None], prefix.actions, noise)
         for step in range(steps):
-            now = step / steps
-            time = torch.where(frozen, 1.0, now)
-            heads_for = actions + (1.0 - now) * self.velocity(context, actions, time)
-            heads_for = torch.lerp(heads_for, prefix.actions, weights)
-            moved = actions + (heads_for - actions) / (steps - step)
+            time = torch.where(frozen, 1.0, step / steps)
+            end = torch.lerp(self.flow_end(context, actions, time), prefix.actions, weights)
+            moved = actions + (end - actions) / (steps - step)  # of the way that is left, one step's share
             actions = torch.where(frozen[:, :, None], prefix.actions, moved)
         return actions
 
@@ -199,7 +226,7 @@ class EncoderBlock(nn.Module):
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         normed = self.norm(tokens)
         tokens = tokens + self.attention(normed, self.attention.keys_values(normed), mask)
-        return tokens + self.feed_forward(tokens)  # type: ignore[no-any-return]
+        return tokens + self.feed_forward(tokens)
 
 
 class ExpertBlock(nn.Module):
@@ -219,7 +246,7 @@ class ExpertBlock(nn.Module):
         normed = self.self_norm(tokens)
         tokens = tokens + self.attention(normed, self.attention.keys_values(normed), None)
         tokens = tokens + self.observed(self.cross_norm(tokens), keys_values, mask)
-        return tokens + self.feed_forward(tokens)  # type: ignore[no-any-return]
+        return tokens + self.feed_forward(tokens)
 
 
 def _sinusoids(time: Tensor, width: int) -> Tensor:

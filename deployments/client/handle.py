@@ -55,7 +55,7 @@ def call_failure(error: Exception, request_id: str) -> PolicyError:
     """What a failed call through a Serve handle means. Serve and Ray have many ways to lose a replica: all mean «try
     again»."""
     if isinstance(error, PolicyError):
-        return PolicyError(error.kind, error.message, request_id, error.retry_after_s)
+        return PolicyError(error.kind, error.message, request_id, error.retry_after_s, error.rate_limit)
     too_large = grpc_failure(error)
     if too_large is not None and too_large.kind == "too_large":
         return PolicyError(too_large.kind, too_large.message, request_id)
@@ -69,7 +69,7 @@ def call_failure(error: Exception, request_id: str) -> PolicyError:
 
 def failure_of(answer: GenerateFailure) -> PolicyError:
     """The exception for a request that a replica answered with a failure."""
-    return PolicyError(answer.kind, answer.message, answer.request_id)
+    return PolicyError(answer.kind, answer.message, answer.request_id, answer.retry_after_s, answer.rate_limit)
 
 
 def abandon_on(handle: Any) -> Callable[[list[Any]], Any]:

@@ -111,19 +111,6 @@ class ChunkReplica:
         """Returns the engine's version once it is at least `version`. Raises PolicyError; see `WeightUpdates.reach`."""
         return await self._hosted.ensure_version(version, deadline_s)
 
-    async def shape(self) -> ChunkShape:
-        """What the policy takes and gives."""
-        description = self.engine.description
-        return ChunkShape(
-            cameras=description.num_cams,
-            resolution=description.resolution,
-            state_dim=description.max_state_dim,
-            action_dim=description.action_dim,
-            horizon=description.chunk_len,
-            max_delay=description.max_delay,
-            statistics=tuple(description.statistics),
-        )
-
     async def status(self) -> dict[str, Any]:
         description, device = self.engine.description, self.engine.device()
         return {
@@ -138,6 +125,10 @@ class ChunkReplica:
             "gpu_memory_used_gb": device.memory_used_gb,
             "gpu_memory_total_gb": device.memory_total_gb,
         }
+
+    async def shape(self) -> ChunkShape:
+        """What the policy takes and gives."""
+        return self.engine.description.shape
 
     async def served(self) -> ChunkPolicy:
         """How this policy is served."""

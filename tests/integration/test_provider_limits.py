@@ -26,6 +26,8 @@ def _ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with ray_session.ray_session():
         yield
+        # The Ray may be that of other tests, and the actor outlives who made it.
+        ray.kill(ray.get_actor(ACTOR_NAME, namespace=NAMESPACE), no_restart=True)
 
 
 @ray.remote(num_cpus=0)

@@ -16,8 +16,10 @@ import yaml
 from ray.serve.schema import ServeDeploySchema
 from typer.main import get_command
 
-from configs.serving import HttpConfig, ServeConfig
+from configs.serving import GrpcConfig, HttpConfig, ServeConfig
 from deployments.app import THROUGHPUT_SWITCHES
+from deployments.protocol import policy_pb2
+from deployments.transports.grpc_server import SERVICER
 from training.commands.app import app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,6 +61,7 @@ def test_serve_takes_the_file_and_knows_every_key_in_it(deployed: dict[str, Any]
 
     known_keys(ServeDeploySchema, deployed)
     known_keys(type(schema.http_options), deployed["http_options"])
+    known_keys(type(schema.grpc_options), deployed["grpc_options"])
     known_keys(type(schema.logging_config), deployed["logging_config"])
     known_keys(type(schema.applications[0]), deployed["applications"][0])
 
@@ -75,6 +78,8 @@ def test_the_application_is_told_where_serve_listens_and_asks_for_keys(deployed:
 
     assert (config.http.host, config.http.port) == (deployed["http_options"]["host"], deployed["http_options"]["port"])
     assert config.http.root_path == deployed["applications"][0]["route_prefix"]
+    assert config.grpc is not None
+    assert deployed["grpc_options"] == {"port": config.grpc.port, "grpc_servicer_functions": [SERVICER]}
     assert config.access.keys_variable == "RAYWARD_API_KEYS"
 
 
@@ -194,7 +199,8 @@ def test_the_command_of_the_image_is_one_that_rayward_takes(stages: dict[str, St
 
     config = serve_config(yaml.safe_load(inherited(stages, "cpu", "CMD")))
 
-    assert f"{config.http.port}" == inherited(stages, "cpu", "EXPOSE")
+    assert config.grpc is not None
+    assert inherited(stages, "cpu", "EXPOSE") == f"{config.http.port} {config.grpc.port}"
     assert config.access.keys_required
 
 
@@ -226,6 +232,7 @@ def test_compose_builds_the_targets_and_starts_what_rayward_takes(
         config = serve_config(command)
         [secret] = service["secrets"]
         assert str(config.access.keys_file) == f"/run/secrets/{secret}"
+        assert config.grpc == GrpcConfig()
         assert secret in compose["secrets"]
 
 
@@ -305,6 +312,12 @@ def test_a_websocket_is_passed_on_and_a_streamed_answer_not_held_back(server: li
     assert values(location, "proxy_buffering") == [["off"]]
     assert values(location, "proxy_set_header") == [], "one here would switch off all those of the server"
     assert values(location, "proxy_pass") == [[f"http://$application:{HttpConfig().port}"]]
+
+
+def test_grpc_goes_to_the_service_of_robots(server: list[Directive]) -> None:
+    [service] = policy_pb2.DESCRIPTOR.services_by_name.values()
+    location = block(server, "location", f"/{service.full_name}/")
+    assert values(location, "grpc_pass") == [[f"grpc://$application:{GrpcConfig().port}"]]
 
 
 def test_the_terminators_bounds_lie_above_the_applications(server: list[Directive]) -> None:

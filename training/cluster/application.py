@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -10,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from configs.policies import AnyPolicy, ChunkPolicy, PolicyConfig
+from configs.policies import AnyPolicy, ChunkPolicy, PolicyConfig, ProviderPolicy
+from configs.providers import provider_error
 from configs.serving import HttpConfig, ServeConfig
 from configs.training import TrainConfig
 from deployments.storage.models import context_error, model_folder_error
@@ -59,8 +61,8 @@ def check_servable(policy: AnyPolicy) -> None:
             problem = problem or _device_error(engine.device, "engine.device")
         case ChunkPolicy():
             problem = checkpoint_error(policy.checkpoint) or _device_error(policy.device, "device")
-        case _:
-            problem = None
+        case ProviderPolicy():
+            problem = provider_error(policy, os.environ) if ray_session.starts_here() else None
     if problem:
         raise ClusterError(f"policy {policy.name!r} cannot be served: {problem}")
 

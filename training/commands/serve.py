@@ -16,6 +16,7 @@ def serve(config: ConfigOption, overrides: SetOption = []) -> None:  # noqa: B00
     import threading
     import time
 
+    from deployments.access.keys import Keys
     from training.cluster import application, memory, ports, ray_session
     from training.commands import served
 
@@ -25,6 +26,7 @@ def serve(config: ConfigOption, overrides: SetOption = []) -> None:  # noqa: B00
     for policy in settings.policies:
         application.check_servable(policy)
     if ray_session.starts_here():
+        Keys.of(settings.access)  # the ingress would fail three times, a minute later
         settings = application.with_free_ports(settings)
         for port in [settings.http.port, *([settings.grpc.port] if settings.grpc is not None else [])]:
             ports.check_port(settings.http.host, port)

@@ -119,8 +119,7 @@ def _examples(shown: Demonstrations, description: ChunkDescription) -> _Examples
 
 
 def train(model: FlowPolicy, shown: Demonstrations, config: BCConfig, progress: Progress | None = None) -> float:
-    """Trains in place; returns the mean loss of the last steps. Delays from 0 to `max_delay` are frozen at random, so
-    that the policy learns to continue what is committed."""
+    """Trains in place; returns the mean loss of the last steps."""
     settings, device = config.training, _device()
     examples = _examples(shown, model.description)
     model.to(device).train()
@@ -131,19 +130,30 @@ def train(model: FlowPolicy, shown: Demonstrations, config: BCConfig, progress: 
     for step, chosen in enumerate(_batches(len(examples), settings, generator), start=1):
         observed, actions = examples.batch(chosen, device)
         noise = torch.randn(actions.shape, generator=generator).to(device)
-        time = torch.rand(len(chosen), generator=generator).to(device)
-        delay = torch.randint(config.max_delay + 1, (len(chosen),), generator=generator).to(device)
-        loss = model.loss(observed, actions, noise, time, delay)
+        time, delay = _times(len(chosen), generator), _delays(len(chosen), config.max_delay, generator)
+        loss = model.loss(observed, actions, noise, time.to(device), delay.to(device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
         optimizer.step()
         schedule.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
         if progress is not None and (step % STEPS_PER_LOSS == 0 or step == settings.steps):
             progress(step, settings.steps, _recent(losses))
     model.eval()
     return _recent(losses)
+
+
+def _times(count: int, generator: torch.Generator) -> Tensor:
+    """Flow times [count] in [0, 1), more of them near the noise: near the end the answer is all but told."""
+    return torch.rand(count, generator=generator) ** 2
+
+
+def _delays(count: int, max_delay: int, generator: torch.Generator) -> Tensor:
+    """How many actions are frozen [count]: none in half of the examples (what is frozen tells where the expert goes, so
+    that the picture is not looked at), else up to `max_delay`, so that the policy learns to continue them."""
+    frozen = torch.randint(max_delay + 1, (count,), generator=generator)
+    return torch.where(torch.rand(count, generator=generator) < 0.5, frozen, 0)
 
 
 def _batches(size: int, settings: ChunkTraining, generator: torch.Generator) -> Iterator[Tensor]:

@@ -68,10 +68,11 @@ def demonstrations(config: BCConfig) -> Demonstrations:
     )
 
 
-def closed_loop(ask: Ask, settings: ClosedLoopConfig, task: ReachTable) -> Estimate:
-    """Share of episodes on held-out tables that succeed, with the Wilson interval. All tables are played side by side,
-    so that the policy is asked for many chunks at a time; `execute_steps` actions of each are executed."""
-    tables = [table(task, "heldout") for _ in range(settings.episodes)]
+def closed_loop(ask: Ask, settings: ClosedLoopConfig, task: ReachTable, split: Split = "heldout") -> Estimate:
+    """Share of episodes that succeed, with the Wilson interval; heldout: tables that no demonstration showed. All are
+    played side by side, so that the policy is asked for many chunks at a time; `execute_steps` actions of each are
+    executed."""
+    tables = [table(task, split) for _ in range(settings.episodes)]
     now = {i: env.reset(settings.first_seed + i) for i, env in enumerate(tables)}
     successes, rounds = 0, 0
     while now:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
 
 import numpy as np
 
 from configs.acting import ActConfig, ArmConfig
+from configs.base import ConfigError
 from deployments.acting.answers import UnreadableAnswer
 from deployments.acting.arm.answer import move_schema, read_move
 from deployments.acting.arm.axes import GRIPPER
-from deployments.acting.arm.prompt import arm_turns, check_observation, gripper_target, seen
+from deployments.acting.arm.prompt import STATE_LENGTH, arm_turns, check_observation, gripper_target, seen
 from deployments.acting.arm.statistics import action_of, chosen, statistics_of
 from deployments.acting.counts import Counts
 from deployments.acting.observations import check_text
@@ -51,6 +53,7 @@ class ArmPolicy:
         self._statistics = statistics_of(arm)
         self._schema = move_schema()
         self._safety = Safety(config.safety, [axis != GRIPPER for axis in arm.action_order])
+        self._check_workspace()
 
     def answers_without_model(self, request: ActRequest) -> ActResult | None:
         """Seven zeros for a client that only wants to know whether somebody is there."""
@@ -139,12 +142,19 @@ class ArmPolicy:
         return np.array([gripper if axis == GRIPPER else 0.0 for axis in self._arm.action_order], np.float32)
 
     def _position(self, state: Vector | None) -> Vector | None:
-        """The state's x, y and z in the order of the action, as far as the action begins with them."""
+        """Where the gripper is, in the order of the action and up to the first axis that turns the hand: the state's
+        angles are not about these axes. The fingers have no place: what moves them is a target, not a change."""
         if state is None:
             return None
-        numbers: list[float] = []
-        for axis in self._arm.action_order:
-            if axis not in _STATE_AXES:
-                break
-            numbers.append(float(state[_STATE_AXES[axis]]))
-        return np.array(numbers, np.float32)
+        placed = list(takewhile(lambda axis: axis in (*_STATE_AXES, GRIPPER), self._arm.action_order))
+        return np.array([0.0 if axis == GRIPPER else state[_STATE_AXES[axis]] for axis in placed], np.float32)
+
+    def _check_workspace(self) -> None:
+        """Raises ConfigError for a workspace that no state could say the place in."""
+        try:
+            self._safety.check_position(self._position(np.zeros(STATE_LENGTH, np.float32)))
+        except PolicyError as error:
+            raise ConfigError(
+                f"policy {self._name}: safety.workspace_low reaches beyond the axes x, y and z of action_order, and "
+                "only their place is known"
+            ) from error

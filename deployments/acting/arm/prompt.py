@@ -8,7 +8,7 @@ from deployments.acting.arm.axes import AXES
 from deployments.errors import PolicyError
 from deployments.protocol.act import ChatTurn, Frame, Observation, PastStep, Vector
 
-_STATE_LENGTH = 8  # contract: x, y, z, rx, ry, rz, 0, gripper
+STATE_LENGTH = 8  # contract: x, y, z, rx, ry, rz, 0, gripper
 _GRIPPER_OPEN = 0.39  # contract: what a WidowX reports with its fingers fully open
 
 
@@ -28,10 +28,10 @@ def check_observation(observation: Observation) -> None:
     if not seen(observation):
         raise PolicyError("invalid_request", "this policy needs at least one image")
     state = observation.state
-    if state is not None and len(state) != _STATE_LENGTH:
+    if state is not None and len(state) != STATE_LENGTH:
         raise PolicyError(
             "invalid_request",
-            f"proprio must be {_STATE_LENGTH} numbers (x, y, z, rx, ry, rz, 0, gripper), got {len(state)}",
+            f"proprio must be {STATE_LENGTH} numbers (x, y, z, rx, ry, rz, 0, gripper), got {len(state)}",
         )
 
 

@@ -12,6 +12,7 @@ from fastapi import Request
 from configs.policies import BasePolicy
 from configs.serving import ServeConfig
 from deployments.errors import PolicyError
+from deployments.protocol.act import ADDRESS_SESSION
 from deployments.transports.http.requests import check_values, parse, read_body
 
 INLINE_BYTES = 32 * 1024  # parsing these takes less than a thread costs
@@ -69,7 +70,8 @@ def session_id(request: Request, named: str | None) -> str:
     address, which HAProxy and TLS terminators give as `X-Forwarded-For`.
 
     Not the connection: many clients open one for each request, and behind a proxy the connections are the proxy's. So
-    clients on one machine that name no session share one. Where no address is known, a request belongs to none ("").
+    clients on one machine that name no session share one, but no answer is made from another request's observation.
+    Where no address is known, a request belongs to none ("").
     """
     given = request.headers.get("x-session-id") or named
     if given:
@@ -77,7 +79,7 @@ def session_id(request: Request, named: str | None) -> str:
             raise PolicyError("invalid_request", f"session_id: at most {LONGEST_NAME} characters, not {len(given)}")
         return given
     address = request.headers.get("x-forwarded-for", "").partition(",")[0].strip()
-    return f"address {address[:LONGEST_NAME]}" if address else ""
+    return f"{ADDRESS_SESSION}{address[:LONGEST_NAME]}" if address else ""
 
 
 def time_limit_s(request: Request, most_s: float) -> float:

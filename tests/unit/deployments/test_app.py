@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from configs.base import ConfigError
-from configs.policies import PolicyConfig
+from configs.policies import PolicyConfig, ProviderPolicy
 from configs.serving import ServeConfig
 from deployments import app
 
@@ -27,6 +27,14 @@ def test_models_that_are_made_on_the_spot_are_replaced_by_their_folders(tmp_path
     assert (Path(tiny.model) / "config.json").is_file()
     assert named.model == "Qwen/Qwen2-0.5B"
     assert app.with_made_models(made) == made
+
+
+def test_the_environment_chooses_the_model_behind_an_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLM_MODEL", "gemini/flash")
+    monkeypatch.setenv("CONCURRENCY_LIMIT", "3")
+    [made] = app.with_made_models(config(tmp_path, {"kind": "provider", "model": "openai/gpt-4o"})).policies
+    assert isinstance(made, ProviderPolicy)
+    assert (made.model, made.concurrency) == ("gemini/flash", 3)
 
 
 def test_a_folder_that_cannot_be_served_is_told_before_anything_starts(tmp_path: Path) -> None:

@@ -90,6 +90,19 @@ async def test_a_call_with_less_usage_than_expected_lets_the_next_one_in() -> No
     assert await second == Allowed("b")
 
 
+async def test_a_large_call_is_not_overtaken_by_small_ones_until_nobody_waits_for_it_any_more() -> None:
+    limits = ModelLimits(tokens_per_minute=100)
+    limiter = Limiter()
+    await limiter.acquire(ask("a", limits, tokens=50))
+    large, small = await waiting(limiter, ask("large", limits, tokens=80), ask("small", limits, tokens=10))
+    assert not small.done()
+
+    limiter.cancel("openai/gpt-4o", "large")
+
+    assert await small == Allowed("small")
+    assert large.cancelled()
+
+
 async def test_a_call_over_the_whole_limit_is_refused_for_good() -> None:
     answer = await Limiter().acquire(ask("a", ModelLimits(tokens_per_minute=100), tokens=101))
 

@@ -27,7 +27,8 @@ class Remote:
 
     def remote(self, *arguments: Any) -> Any:
         result = self._method(*arguments)
-        return asyncio.ensure_future(result) if asyncio.iscoroutine(result) else result
+        # As with Ray, who stops waiting does not stop the call.
+        return asyncio.shield(asyncio.ensure_future(result)) if asyncio.iscoroutine(result) else result
 
 
 class Actor:

@@ -97,6 +97,7 @@ async def test_a_retry_has_the_same_id_for_the_replicas_and_another_robots_reque
         request(session_id="after a reconnect", deadline_unix_s=2e12),
         request([FRAME + 1]),
         request([None, FRAME]),
+        request([FRAME, FRAME * 0]),
         request(state=STATE + 1),
         request(committed=committed),
         request(noise_seed=1),
@@ -112,23 +113,29 @@ async def test_a_retry_has_the_same_id_for_the_replicas_and_another_robots_reque
 
 async def test_the_first_action_is_limited_from_what_the_robot_is_doing() -> None:
     replicas = Replicas([[9, 9]] * 3)
-    robot, counts = policy(replicas, max_delta=[1, 1])
+    robot, counts = policy(replicas, max_delta=[0.5, 0.5])
     committed = Committed(np.array([[5, 6], [7, 7]], np.float32), 0)
 
-    from_state = await robot.infer(request())
+    from_state = await robot.infer(request(state=STATE[:2]))
     from_committed = await robot.infer(request(committed=committed))
-    unknown = await robot.infer(request(state=STATE[:1]))
+    unknown = [await robot.infer(request(state=state)) for state in (STATE[:1], STATE)]
 
-    assert from_state.actions.tolist() == [[2, 3], [3, 4], [4, 5]]
-    assert from_committed.actions.tolist() == [[6, 7], [7, 8], [8, 9]]
-    assert unknown.actions.tolist() == [[9, 9]] * 3
+    assert from_state.actions.tolist() == [[1.5, 2.5], [2, 3], [2.5, 3.5]]
+    assert from_committed.actions.tolist() == [[5.5, 6.5], [6, 7], [6.5, 7.5]]
+    assert [result.actions.tolist() for result in unknown] == [[[9, 9]] * 3] * 2
     assert counts.interventions == {("robot", "slowed"): 2}
 
 
 async def test_single_actions_are_limited_from_the_sessions_last_one() -> None:
     robot, _ = policy(Replicas([[9, 9]], replace(SHAPE, horizon=1)), max_delta=[1, 1])
     for expected in ([2, 3], [3, 4], [4, 5]):
-        assert (await robot.infer(request())).actions.tolist() == [expected]
+        assert (await robot.infer(request(state=STATE[:2]))).actions.tolist() == [expected]
+
+
+async def test_a_state_says_nothing_of_changes() -> None:
+    robot, _ = policy(Replicas([[9, 9]] * 3), max_delta=[1, 1], relative=[True, False])
+
+    assert (await robot.infer(request(state=STATE[:2]))).actions.tolist() == [[9, 3], [9, 4], [9, 5]]
 
 
 async def test_an_action_that_is_not_finite_is_held_and_counted() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
@@ -65,6 +65,14 @@ def test_changes_are_added_up_from_the_state_and_stop_at_the_wall_of_the_workspa
     assert safe.interventions == ("workspace",)
 
 
+def test_a_step_that_would_be_fine_alone_is_limited_after_one_that_went_far() -> None:
+    safe = Safety(SafetyConfig(workspace_low=[0], workspace_high=[1]), [True]).apply(
+        rows([0.75], [0.5]), None, vector(0)
+    )
+
+    assert safe.actions.tolist() == [[0.75], [0.25]]
+
+
 def test_targets_stay_in_the_workspace_wherever_the_robot_is() -> None:
     config = SafetyConfig(workspace_low=[0], workspace_high=[1])
     safe = Safety(config, [False, False]).apply(rows([3, 3]), None, None)
@@ -107,6 +115,16 @@ def test_with_nothing_to_hold_it_is_an_error() -> None:
         Safety(SafetyConfig(fallback="hold"), [False]).apply(rows([NAN]), None, None)
     assert refusal.value.kind == "engine_failed"
     assert Safety(SafetyConfig(fallback="hold"), [True]).apply(rows([NAN]), None, None).actions.tolist() == [[0]]
+
+
+def test_what_is_known_of_some_dimensions_only_is_used_for_them() -> None:
+    known = vector(NAN, 2)
+    safety = Safety(SafetyConfig(fallback="hold", max_delta=[1, 1]), [True, False])
+
+    assert safety.apply(rows([9, 9]), known, None).actions.tolist() == [[9, 3]]
+    assert safety.apply(rows([NAN, 9]), known, None).actions.tolist() == [[0, 2]]
+    with pytest.raises(PolicyError, match="no earlier one or state to hold"):
+        safety.apply(rows([NAN, 9]), vector(2, NAN), None)
 
 
 def test_the_no_op_is_zero_as_far_as_the_bounds_allow() -> None:
@@ -172,6 +190,7 @@ def limits(draw: st.DrawFn) -> tuple[SafetyConfig, int]:
     return config, dimensions
 
 
+@settings(deadline=None)
 @given(limits(), st.data())
 def test_what_leaves_is_finite_and_within_the_bounds_or_an_error(
     limited: tuple[SafetyConfig, int], data: st.DataObject
@@ -198,6 +217,30 @@ def test_what_leaves_is_finite_and_within_the_bounds_or_an_error(
         assert np.array_equal(safe.actions, actions)
 
 
+@settings(deadline=None)
+@given(limits(), st.data())
+def test_a_chunk_is_limited_as_its_actions_are_one_after_the_other(
+    limited: tuple[SafetyConfig, int], data: st.DataObject
+) -> None:
+    config, dimensions = limited
+    safety = Safety(config.model_copy(update={"fallback": "no_op"}), [False] * dimensions)
+    near = st.sampled_from([0.0, 0.5, -0.5, np.nan]) | st.floats(-100, 100, width=32)
+    actions = data.draw(hnp.arrays(np.float32, (4, dimensions), elements=near))
+    previous = data.draw(st.none() | hnp.arrays(np.float32, dimensions, elements=st.floats(-9, 9, width=32)))
+    place = data.draw(hnp.arrays(np.float64, dimensions, elements=st.floats(-9, 9)))
+
+    whole = safety.apply(actions, previous, place)  # type: ignore[arg-type]
+    taken = []
+    for row, expected in zip(actions, whole.actions, strict=True):
+        single = safety.apply(row[None], previous, place)  # type: ignore[arg-type]
+        assert single.actions[0] == pytest.approx(expected, abs=1e-9)
+        taken += single.interventions
+        previous = single.actions[0]
+        place = place + np.where(config.relative, previous, 0.0)
+    assert set(taken) == set(whole.interventions)
+
+
+@settings(deadline=None)
 @given(st.data())
 def test_from_inside_the_workspace_no_sequence_of_changes_leaves_it(data: st.DataObject) -> None:
     actions = data.draw(hnp.arrays(np.float32, (6, 2), elements=st.floats(-3, 3, width=32)))

@@ -83,6 +83,14 @@ def test_an_idle_session_is_forgotten() -> None:
     assert (kept.size_bytes, words(kept.of(("arm", "a")))) == (0, [])
 
 
+def test_a_session_that_is_used_is_not_forgotten_however_old_it_is() -> None:
+    clock = Clock()
+    kept = sessions(clock)
+    kept.add(kept.of(("arm", "a")), step("old"), ACTION, 3)
+    for clock.now_s in (40.0, 80.0, 120.0):
+        assert words(kept.of(("arm", "a"))) == ["old"]
+
+
 def test_beyond_the_number_of_sessions_the_idlest_goes() -> None:
     kept = sessions(most=2)
     for name in ("a", "b", "a", "c"):

@@ -30,6 +30,15 @@ def test_the_only_statistics_are_the_default_ones_and_of_several_one_must_be_nam
     assert ChunkDescription.parse({**two, "default_statistics": "leg"}).default == "leg"
 
 
+def test_the_shape_is_what_whoever_asks_has_to_know() -> None:
+    wide = {**STATISTICS, "state": {"kind": "mean_std", "mean": [0.0] * 5, "std": [1.0] * 5}}
+    described = {"num_cams": 3, "resolution": [16, 24], "chunk_len": 9, "max_delay": 4, "default_statistics": "arm"}
+    shape = ChunkDescription.parse({**PLAIN, **described, "statistics": {"arm": STATISTICS, "leg": wide}}).shape
+
+    assert (shape.cameras, shape.resolution, shape.state_dim, shape.action_dim) == (3, (16, 24), 5, 1)
+    assert (shape.horizon, shape.max_delay, shape.statistics) == (9, 4, ("arm", "leg"))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -89,6 +89,13 @@ async def test_what_went_wrong_arrives_as_its_kind(answer: Any, kind: str) -> No
     assert (failed.value.kind, failed.value.request_id) == (kind, "r")
 
 
+async def test_a_refusal_says_when_to_come_back_as_the_replica_said_it() -> None:
+    limit = (("x-ratelimit-remaining-requests", "0"),)
+    with pytest.raises(PolicyError) as failed:
+        await chat(Handle(lambda _: GenerateFailure("r", "overloaded", "full", 7.0, limit)))(request())
+    assert failed.value.headers() == {"Retry-After": "7", "x-ratelimit-remaining-requests": "0"}
+
+
 async def test_a_question_past_its_deadline_reaches_no_replica() -> None:
     handle = Handle(lambda _: None)
     with pytest.raises(PolicyError, match="deadline_exceeded"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -12,10 +13,14 @@ import numpy as np
 import pytest
 
 from configs.policies import ChunkPolicy
+from configs.serving import ServeConfig
+from deployments.acting.act import Acting
 from deployments.chunks.checkpoint import load, tiny_checkpoint
 from deployments.chunks.predict import Predictor
+from deployments.chunks.transforms import cameras
 from deployments.engines.chunks.engine import ChunkPolicyEngine
-from deployments.protocol.act import ChunkAnswer, ChunkRequest, ChunkResult
+from deployments.errors import PolicyError
+from deployments.protocol.act import ActRequest, ChunkAnswer, ChunkRequest, ChunkResult, Observation
 from deployments.protocol.generate import GenerateFailure
 from deployments.replicas.chunks import ChunkReplica, fingerprint
 from deployments.weights.store import WeightStore
@@ -75,6 +80,42 @@ async def start(store: WeightStore, tmp_path: Path) -> AsyncIterator[Start]:
     yield started
     for replica in opened:
         await replica.__del__()
+
+
+class Replicas:
+    """`Chunks` around one replica, as a handle would be."""
+
+    def __init__(self, replica: ChunkReplica) -> None:
+        self.shape = replica.shape
+        self._replica = replica
+
+    async def __call__(self, asked: ChunkRequest) -> ChunkResult:
+        answer = await self._replica.act(asked)
+        if isinstance(answer, GenerateFailure):
+            raise PolicyError(answer.kind, answer.message, answer.request_id)
+        return answer
+
+
+async def test_a_robot_is_answered_through_acting_with_what_the_model_says_of_its_frames(
+    start: Start, tmp_path: Path
+) -> None:
+    replica, _ = await start()
+    acting = Acting(
+        ServeConfig.model_construct(policies=[replica.config]), {}, {replica.config.name: Replicas(replica)}
+    )
+    frame = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    state = np.arange(3, dtype=np.float32)
+    asked = ActRequest("1", Observation((frame,), "lift it", state), "robot", time.time() + 60, noise_seed=5)
+
+    told = await acting.act(None, asked)
+    described = await acting.described(None, time.time() + 60)
+    frozen = await acting.act(None, dataclasses.replace(asked, request_id="2", committed=committed(6, 3)))
+
+    images, mask = cameras([frame], 2, (16, 16))
+    expected = ChunkRequest("1", images, mask, state, "lift it", noise_seed=5)
+    assert told.actions.tobytes() == Predictor(load(tmp_path / "tiny"), flow_steps=2)([expected])[0].tobytes()
+    assert (described.horizon, described.action_dim, described.cameras) == (*told.actions.shape, 2)
+    assert frozen.actions[:3] == pytest.approx(committed(6, 3).actions[:3])
 
 
 async def test_a_request_that_is_sent_again_has_the_same_answer_and_is_computed_once(start: Start) -> None:

@@ -81,3 +81,17 @@ def test_a_name_is_used_once_in_a_file(tmp_path: Path, capsys: pytest.CaptureFix
 
     assert (code, file.read_text(), "rw_" in out) == (1, before, False)
     assert "holds a key of the name robot already" in err
+
+
+def test_a_server_without_the_keys_that_it_requires_does_not_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    file = tmp_path / "serve.yaml"
+    file.write_text(
+        "{policies: [{kind: provider, model: openai/gpt-4o}], check_memory: false,"
+        f" http: {{host: 0.0.0.0}}, access: {{keys_file: {tmp_path / 'none.txt'}}}}}"
+    )
+
+    assert app.run(["serve", "--config", str(file)]) == 1
+    assert "cannot be read: No such file" in capsys.readouterr().err

@@ -140,6 +140,21 @@ async def test_the_workspace_is_kept_from_where_the_state_says_that_the_gripper_
         await arm.check(request())
 
 
+async def test_a_workspace_follows_the_order_of_the_axes() -> None:
+    order: Any = ["gripper", "y", "x", "z", "tilt", "roll", "rotation"]
+    safety = SafetyConfig(workspace_low=[0, -1, 0], workspace_high=[1, 1, 0.505])
+    arm, _ = policy(Model(FORWARD), ArmConfig(action_order=order), safety)
+
+    assert (await arm.infer(request(state=STATE))).actions[0, :3] == pytest.approx([1, 0, 0.005])
+
+
+def test_a_workspace_of_angles_stops_the_start() -> None:
+    order: Any = ["x", "tilt", "y", "z", "roll", "rotation", "gripper"]
+    for box in ([0.0, 0.0], [0.0, 0.0, 0.0]):
+        with pytest.raises(ConfigError, match="beyond the axes x, y and z of action_order"):
+            policy(Model(""), ArmConfig(action_order=order), SafetyConfig(workspace_low=box, workspace_high=box))
+
+
 async def test_statistics_are_those_that_the_request_names() -> None:
     arm, _ = policy(Model(FORWARD))
 
