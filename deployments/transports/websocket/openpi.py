@@ -21,7 +21,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from configs.policies import BasePolicy
 from deployments.acting.observations import decoded
 from deployments.errors import PolicyError
-from deployments.protocol.act import ActResult, PolicyMetadata
+from deployments.protocol.act import ActRequest, ActResult, PolicyMetadata
 from deployments.protocol.msgpack_numpy import Limits, packed, unpacked
 from deployments.transports.front import Front
 from deployments.transports.http.act import acts
@@ -84,21 +84,25 @@ class _Connection:
 
     async def answer(self, frame: bytes) -> bytes:
         began, deadline_unix_s = time.monotonic(), time.time() + self._policy.request_deadline_s
-        observation = await decoded(_observation, frame, self._limits)
+        question = await decoded(self._question, frame, deadline_unix_s)
+        result = await in_time(self._front.acting.act(self._policy.name, question), deadline_unix_s)
+        body = packed(_body(question.request_id.rpartition("#")[0], result, self._prev_total_ms))
+        self._total_ms = 1000 * (time.monotonic() - began)
+        return body
+
+    def _question(self, frame: bytes, deadline_unix_s: float) -> ActRequest:
+        """Runs in a thread. The id is the client's with a digest of the frame, as nobody else's is."""
+        observation = _observation(frame, self._limits)
         request_id = str(observation.get("request_id") or uuid.uuid4().hex)
-        question = await decoded(
-            act_request,
+        digest = hashlib.blake2b(frame, digest_size=16).hexdigest()
+        return act_request(
             observation,
             self._policy.act,
             self._image_limits,
-            f"{request_id}#{hashlib.blake2b(frame, digest_size=16).hexdigest()}",
+            f"{request_id}#{digest}",
             self._who.session_id,
             deadline_unix_s,
         )
-        result = await in_time(self._front.acting.act(self._policy.name, question), deadline_unix_s)
-        body = packed(_body(request_id, result, self._prev_total_ms))
-        self._total_ms = 1000 * (time.monotonic() - began)
-        return body
 
     def sent(self, took_s: float) -> None:
         self._prev_total_ms = (self._total_ms or 0.0) + 1000 * took_s

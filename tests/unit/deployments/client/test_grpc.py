@@ -132,13 +132,13 @@ async def test_whoever_stops_reading_a_stream_ends_it_at_the_server() -> None:
     acting = FakeActing()
 
     async def first_only(request: ActRequest) -> ActResult:
-        if len(acting.asked) > 1:
+        if request.observation.state is not None and request.observation.state[0] == 2:
             await asyncio.Event().wait()
         return await answered(request)
 
     async def observations() -> AsyncIterator[Seen]:
-        yield seen()
-        yield seen()
+        yield seen(1.0)
+        yield seen(2.0)
         await asyncio.Event().wait()
 
     acting.answer = first_only
