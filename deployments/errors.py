@@ -76,6 +76,10 @@ class PolicyError(UserError):
     def http_status(self) -> int:
         return TABLE[self.kind].http_status
 
+    def of_request(self, request_id: str) -> PolicyError:
+        """The same failure under the id that the client gave."""
+        return PolicyError(self.kind, self.message, request_id, self.retry_after_s, self.rate_limit)
+
     def headers(self) -> dict[str, str]:
         """What a client reads besides the body: `Retry-After` in whole seconds where it may pass later, and the state
         of the rate limit that refused it. As HTTP headers; gRPC takes them as trailing metadata, in small letters."""

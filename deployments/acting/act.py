@@ -155,7 +155,7 @@ class Acting:
                 yield
         except PolicyError as error:
             self.counts.failures[name, error.kind] += 1
-            raise PolicyError(error.kind, error.message, request.request_id, error.retry_after_s) from error
+            raise error.of_request(request.request_id) from error
 
     def _add(self, name: str, config: ActConfig, chat: Chat | None, chunks: Chunks | None) -> None:
         sessions = self._sessions[name]

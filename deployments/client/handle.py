@@ -55,7 +55,7 @@ def call_failure(error: Exception, request_id: str) -> PolicyError:
     """What a failed call through a Serve handle means. Serve and Ray have many ways to lose a replica: all mean «try
     again»."""
     if isinstance(error, PolicyError):
-        return PolicyError(error.kind, error.message, request_id, error.retry_after_s, error.rate_limit)
+        return error.of_request(request_id)
     too_large = grpc_failure(error)
     if too_large is not None and too_large.kind == "too_large":
         return PolicyError(too_large.kind, too_large.message, request_id)

@@ -183,7 +183,7 @@ def _seed(text: str | None) -> int | None:
 def _tell(context: Context, failure: PolicyError) -> None:
     context.set_code(grpc.StatusCode[TABLE[failure.kind].grpc_code])
     context.set_details(failure.message)
-    trailing = [("x-error-kind", failure.kind)]
+    trailing = [("x-error-kind", failure.kind), *failure.rate_limit]
     if failure.retryable:
         wait_s = 1.0 if failure.retry_after_s is None else failure.retry_after_s
         trailing.append(("grpc-retry-pushback-ms", str(int(1000 * wait_s))))

@@ -98,9 +98,7 @@ class ProviderEngine:
             )
             raise PolicyError("overloaded", message, request.request_id) from error
         except PolicyError as error:
-            raise PolicyError(
-                error.kind, error.message, request.request_id, error.retry_after_s, error.rate_limit
-            ) from None
+            raise error.of_request(request.request_id) from None
 
     async def _answered(self, request: ChatRequest, messages: list[Message], asked_s: float) -> ChatResult:
         """The answer to the first try that does not fail for a passing reason."""

@@ -134,7 +134,7 @@ def served(provider: OpenAIServer, logs: Path, tmp_path_factory: pytest.TempPath
 
 
 def act(served: Served, png: str, key: str | None = ROBOT.key) -> httpx.Response:
-    headers = {"x-timeout-s": "5"} | ({"authorization": f"Bearer {key}"} if key else {})
+    headers = {"x-timeout-s": "15"} | ({"authorization": f"Bearer {key}"} if key else {})
     body = {"image": png, "instruction": "move ahead"}
     return httpx.post(f"{served.address}/act", json=body, headers=headers, timeout=60)
 

@@ -45,6 +45,13 @@ def test_the_body_names_kind_message_and_request_and_is_json() -> None:
     assert body["request_id"] == "r"
 
 
+def test_a_failure_keeps_all_it_says_under_the_id_of_its_request() -> None:
+    limit = (("x-ratelimit-remaining-requests", "0"),)
+    named = PolicyError("overloaded", "full", "r", 7.2, limit).of_request("the client's")
+    assert (named.kind, named.message, named.request_id) == ("overloaded", "full", "the client's")
+    assert (named.retry_after_s, named.rate_limit) == (7.2, limit)
+
+
 def test_a_refusal_says_when_to_come_back_in_whole_seconds_that_are_never_too_few() -> None:
     limit = (("x-ratelimit-remaining-requests", "0"),)
     assert PolicyError("overloaded", "full", "r", 7.2, limit).headers() == {
