@@ -34,6 +34,8 @@ def vllm_server(model: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--port", str(port)]
     command += ["--dtype", "float32", "--max-model-len", str(config.max_model_len), "--enforce-eager"]
     command += ["--max-num-seqs", str(config.max_num_seqs), "--no-enable-chunked-prefill", "--host", "127.0.0.1"]
+    # Its default, 0.92, refuses to start on a CPU machine on which anything else holds memory.
+    command += ["--gpu-memory-utilization", "0.5"]
     command += ["--max-num-batched-tokens", str(config.max_num_batched_tokens), "--disable-uvicorn-access-log"]
     command += ["--generation-config", "vllm", "--served-model-name", "policy", "--disable-log-stats"]
     server = subprocess.Popen(command, env=os.environ | {"VLLM_LOGGING_LEVEL": "ERROR"})

@@ -8,11 +8,11 @@ it counts as dead once that has stood still for `silent_after_s` on our own cloc
 
 from __future__ import annotations
 
-import _thread
 import fcntl
 import json
 import logging
 import os
+import signal
 import socket
 import threading
 import time
@@ -89,7 +89,7 @@ def _acquire(run: Path, deadline_s: float, silent_after_s: float, clock: Callabl
     mine, began = RunOwner.current(), clock()
     seen, seen_at = None, began
     while True:
-        with _locked(run):
+        with locked(run):
             found = owner(run)
             if found != seen:
                 seen, seen_at = found, clock()
@@ -119,11 +119,11 @@ def _beat(run: Path, mine: RunOwner, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT_S):
         beat = replace(beat, heartbeat=beat.heartbeat + 1)
         try:
-            with _locked(run):
+            with locked(run):
                 found = owner(run)
                 if found is not None and found.process != mine.process:
                     logger.error("%s belongs to process %d on %s now: ending", run, found.process.pid, found.host)
-                    _thread.interrupt_main()
+                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # wakes it from any wait
                     return
                 atomic.write_text(run / FILE, beat.to_json())
         except OSError as error:
@@ -131,14 +131,14 @@ def _beat(run: Path, mine: RunOwner, stop: threading.Event) -> None:
 
 
 def _release(run: Path, mine: RunOwner) -> None:
-    with _locked(run):
+    with locked(run):
         found = owner(run)
         if found is not None and found.process == mine.process:
             (run / FILE).unlink()
 
 
 @contextmanager
-def _locked(run: Path) -> Iterator[None]:
+def locked(run: Path) -> Iterator[None]:
     """For the moment of a change: two that find the same dead owner do not both take its place."""
     handle = os.open(run / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:

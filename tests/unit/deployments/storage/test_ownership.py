@@ -14,7 +14,7 @@ import pytest
 
 from deployments.storage import ownership
 from deployments.storage.owned import Owner
-from deployments.storage.ownership import RunInUse, RunOwner, owned_by_us, owner
+from deployments.storage.ownership import RunInUse, RunOwner, locked, owned_by_us, owner
 
 ROOT = Path(__file__).resolve().parents[4]
 TRAINER = """
@@ -99,9 +99,16 @@ def test_an_owner_on_another_machine_is_dead_when_its_heart_stands_still(tmp_pat
 
 def test_the_heart_of_an_owner_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ownership, "HEARTBEAT_S", 0.01)
+    write, beaten = ownership.atomic.write_text, threading.Event()
+
+    def written(path: Path, text: str) -> None:
+        write(path, text)
+        if RunOwner.from_json(text).heartbeat >= 2:
+            beaten.set()
+
+    monkeypatch.setattr(ownership.atomic, "write_text", written)
     with owned_by_us(tmp_path):
-        while (found := owner(tmp_path)) is None or found.heartbeat < 2:
-            pass
+        assert beaten.wait(20)
 
 
 def test_an_owner_whose_folder_was_taken_ends_and_leaves_it_to_the_other(
@@ -111,7 +118,8 @@ def test_an_owner_whose_folder_was_taken_ends_and_leaves_it_to_the_other(
     other = RunOwner(Owner(1, 1, "abcdef01"), "elsewhere")
 
     with pytest.raises(KeyboardInterrupt), owned_by_us(tmp_path):  # noqa: PT012 - the signal comes while it waits
-        ownership.atomic.write_text(tmp_path / ownership.FILE, other.to_json())
+        with locked(tmp_path):
+            ownership.atomic.write_text(tmp_path / ownership.FILE, other.to_json())
         threading.Event().wait(20)
 
     assert owner(tmp_path) == other
