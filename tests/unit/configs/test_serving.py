@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from configs.base import PACKAGE_DIR, ConfigError
-from configs.policies import EngineConfig
 from configs.serving import ServeConfig
 
 
@@ -26,28 +25,9 @@ def test_policies_of_one_application_have_different_names() -> None:
         serve({"name": "a", "model": "m"}, {"name": "a", "model": "n"}, {"name": "b", "model": "n"})
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "-a", "a b"])
-def test_a_name_that_could_not_stand_in_a_route_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"policies\.0\.name"):
-        serve({"name": name, "model": "m"})
-
-
-def test_fewer_replicas_at_most_than_at_least_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"max_replicas \(1\) is below min_replicas \(2\): raise max_replicas"):
-        serve({"model": "m", "replicas": {"min_replicas": 2}})
-
-
-def test_replicas_may_shrink_to_none() -> None:
-    assert serve({"model": "m", "replicas": {"min_replicas": 0}}).policies[0].replicas.min_replicas == 0
-
-
 def test_an_application_without_a_policy_is_refused() -> None:
     with pytest.raises(ConfigError, match="policies"):
         serve()
-
-
-def test_a_replica_takes_the_gpus_of_all_its_stages() -> None:
-    assert EngineConfig(tensor_parallel_size=4, pipeline_parallel_size=2).gpus == 8
 
 
 def test_nothing_listens_beyond_this_machine_unless_told_to() -> None:
