@@ -184,7 +184,7 @@ class ChunkPolicy(BasePolicy):
     flow_steps: int = Field(10, ge=1, description="Integration steps from noise to actions.")
     compile: bool = Field(
         False,
-        description="Compile the model with torch.compile: faster, slower to start; the last bits of an answer then depend "
+        description="Compile the model with torch.compile: faster, slower to start; an answer's last bits then depend "
         "on what else is in its pass.",
     )
     repeat_window_s: float = Field(
