@@ -176,10 +176,17 @@ class ChunkPolicy(BasePolicy):
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="Type of the weights and of the computation.")
     max_batch: int = Field(16, ge=1, description="Observations that are answered in one forward pass.")
     batch_window_ms: float = Field(
-        2.0, ge=0, description="Milliseconds that an idle engine waits for more observations to join a batch."
+        2.0,
+        ge=0,
+        description="Milliseconds that a forward pass waits for the clients that asked during the one before; a client "
+        "that is alone never waits.",
     )
     flow_steps: int = Field(10, ge=1, description="Integration steps from noise to actions.")
-    compile: bool = Field(False, description="Compile the model with torch.compile; slower to start.")
+    compile: bool = Field(
+        False,
+        description="Compile the model with torch.compile: faster, slower to start; an answer's last bits then depend "
+        "on what else is in its pass.",
+    )
     repeat_window_s: float = Field(
         60.0, gt=0, description="Seconds for which a request that is sent again under its id has the same answer."
     )

@@ -55,6 +55,7 @@ def test_commands_and_configurations_that_are_named_exist(page: Path) -> None:
 
     text = page.read_text()
     commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    commands |= {group.name for group in app.registered_groups if group.name}
     named = set(re.findall(r"(?:`|^|/)rayward ([a-z]+)", text, re.MULTILINE))
     assert named <= commands
     configurations = re.findall(r"configs/(?:train|serve|sweep)/[a-z0-9_]+\.yaml", text)

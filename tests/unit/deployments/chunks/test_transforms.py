@@ -87,7 +87,16 @@ def test_a_state_is_padded_with_zeros_and_one_that_is_too_long_or_not_finite_is_
 def test_a_robots_request_becomes_what_its_policy_takes() -> None:
     committed = Committed(np.zeros((3, 1), np.float32), 2)
     state = np.arange(3, dtype=np.float32)
-    request = ActRequest("r", Observation((noise(40, 20),), "go", state), "s", 1000.0, committed, 7, "arm", 4)
+    request = ActRequest(
+        "r",
+        Observation((noise(40, 20),), "go", state),
+        "s",
+        1000.0,
+        committed=committed,
+        noise_seed=7,
+        statistics="arm",
+        min_weight_version=4,
+    )
     asked = chunk_request(request, description(), deadline_s=5.0)
     assert (asked.request_id, asked.prompt, asked.noise_seed, asked.statistics) == ("r", "go", 7, "arm")
     assert (asked.min_weight_version, asked.deadline_s, asked.deadline_unix_s) == (4, 5.0, 1000.0)

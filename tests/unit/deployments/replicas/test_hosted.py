@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from configs.base import ConfigError
 from configs.policies import PolicyConfig
-from configs.serving import ServeConfig
 from deployments.replicas import hosted
 from deployments.replicas.hosted import HostedEngine
 from deployments.weights.store import WeightStore
@@ -95,8 +93,3 @@ async def test_a_broken_engine_ends_its_process_after_it_was_closed(
     engine.breaker.trip("its device failed")
     assert await ended == 1
     assert engine.closed
-
-
-def test_a_policy_can_only_follow_a_store() -> None:
-    with pytest.raises(ConfigError, match="follow needs a weights_root"):
-        ServeConfig.parse({"policies": [{"model": "m", "follow": True}]})
