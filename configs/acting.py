@@ -159,3 +159,8 @@ class ActConfig(Strict):
     max_text_chars: int = Field(
         8192, ge=1, description="Longest instruction, and longest description of an earlier step, in characters."
     )
+
+    @property
+    def speaks(self) -> bool:
+        """Whether a language policy acts, by answers that are read as actions."""
+        return self.arm is not None or self.game is not None

@@ -155,8 +155,7 @@ class PolicyConfig(BasePolicy):
 
     @model_validator(mode="after")
     def _images_fit(self) -> Self:
-        acts = self.act.arm is not None or self.act.game is not None
-        if acts and self.act.max_images > self.engine.max_images:
+        if self.act.speaks and self.act.max_images > self.engine.max_images:
             raise ValueError(
                 f"act.max_images ({self.act.max_images}) is above engine.max_images ({self.engine.max_images}): "
                 "the engine would refuse a session whose history has grown. Lower the first or raise the second"

@@ -78,7 +78,7 @@ class PolicyReplica:
             for s in (sampling, replace(sampling, seed=0))
         ]
         answers: list[Answer | ChatAnswer] = [*await self.engine.generate(requests)]
-        if self.config.act.arm is not None or self.config.act.game is not None:
+        if self.config.act.speaks:
             answers.append(await self.engine.chat(_first_look(deadline_s)))
         for answer in answers:
             if isinstance(answer, GenerateFailure):

@@ -62,8 +62,6 @@ def sampling(request: ChatRequest, prompt_tokens: int, max_model_len: int) -> Sa
         max_tokens=min(request.max_tokens, room),
         seed=request.seed,
         # Without this the grammar allows any number of blanks between two fields, and an undecided model writes them.
-        structured_outputs=None
-        if schema is None
-        else StructuredOutputsParams(json=schema, disable_any_whitespace=True),
+        structured_outputs=None if schema is None else StructuredOutputsParams(json=schema),
         output_kind=RequestOutputKind.FINAL_ONLY,
     )

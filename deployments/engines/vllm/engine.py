@@ -52,8 +52,10 @@ class VllmEngine:
 
         config = self._config
         weight_updates = config.weights_root is not None
-        arguments = AsyncEngineArgs(**engine_arguments(config.engine, config.model, weight_updates))
-        self.attach(AsyncLLM.from_engine_args(arguments))
+        arguments = engine_arguments(config.engine, config.model, weight_updates)
+        if config.act.speaks:
+            arguments.setdefault("structured_outputs_config", _compact_json())
+        self.attach(AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments)))
 
     def attach(self, llm: AsyncLLM) -> None:
         """Works with this engine of vLLM's, which is loaded."""
@@ -240,3 +242,11 @@ def _chosen_logprobs(logprobs: Any, token_ids: list[int]) -> list[float]:
     if hasattr(logprobs, "start_indices"):
         return [float(logprobs.logprobs[start]) for start in logprobs.start_indices]
     return [float(entry[token].logprob) for entry, token in zip(logprobs, token_ids, strict=True)]
+
+
+def _compact_json() -> Any:
+    """White space between the parts of a JSON answer has no end in a grammar: a weak model fills its tokens with it.
+    vLLM reads this setting of the engine alone (that of a request is ignored), and wants a backend named with it."""
+    from vllm.config import StructuredOutputsConfig
+
+    return StructuredOutputsConfig(backend="xgrammar", disable_any_whitespace=True)

@@ -72,7 +72,7 @@ class Served:
         self.said: list[str] = []
         self._lines: Queue[str] = Queue()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "training.commands.app", "serve", "--config", str(config)],
+            [sys.executable, "-c", "from training.commands.app import main; main()", "serve", "--config", str(config)],
             cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         self._reader = threading.Thread(target=self._read, daemon=True)
