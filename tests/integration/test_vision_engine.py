@@ -36,12 +36,14 @@ def noise(seed: int, height: int = 90, width: int = 120) -> Any:
 
 
 def test_images_in_and_an_answer_that_parses_out(tmp_path: Path) -> None:
+    from configs.acting import ActConfig, GameConfig
     from configs.policies import EngineConfig, PolicyConfig
     from deployments.engines.vllm import tiny
     from deployments.engines.vllm.engine import VllmEngine
 
     limits = EngineConfig(device="cpu", max_model_len=1024, max_num_seqs=8, cpu_kv_cache_gib=0.125, max_images=2)
-    engine = VllmEngine(PolicyConfig(model=tiny.made("tiny:vision", tmp_path), engine=limits))
+    acts = ActConfig(game=GameConfig(), max_images=2)
+    engine = VllmEngine(PolicyConfig(model=tiny.made("tiny:vision", tmp_path), engine=limits, act=acts))
 
     async def run() -> list[Any]:
         await engine.load()
