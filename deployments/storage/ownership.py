@@ -114,7 +114,7 @@ def _is_dead(found: RunOwner, silent: bool) -> bool:
 
 def _beat(run: Path, mine: RunOwner, stop: threading.Event) -> None:
     """Shows other machines that this process lives. Stops when: the folder is given back, or another process took it
-    because ours was silent for too long (its machine stood still): then training ends as by Ctrl-C."""
+    because ours was silent for too long (its machine stood still): then training ends as by SIGTERM."""
     beat = mine
     while not stop.wait(HEARTBEAT_S):
         beat = replace(beat, heartbeat=beat.heartbeat + 1)
@@ -123,7 +123,8 @@ def _beat(run: Path, mine: RunOwner, stop: threading.Event) -> None:
                 found = owner(run)
                 if found is not None and found.process != mine.process:
                     logger.error("%s belongs to process %d on %s now: ending", run, found.process.pid, found.host)
-                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # wakes it from any wait
+                    # It wakes the main thread from any wait. Not SIGINT: a shell's background jobs ignore that.
+                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
                     return
                 atomic.write_text(run / FILE, beat.to_json())
         except OSError as error:

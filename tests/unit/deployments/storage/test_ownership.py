@@ -116,11 +116,14 @@ def test_an_owner_whose_folder_was_taken_ends_and_leaves_it_to_the_other(
 ) -> None:
     monkeypatch.setattr(ownership, "HEARTBEAT_S", 0.01)
     other = RunOwner(Owner(1, 1, "abcdef01"), "elsewhere")
-
-    with pytest.raises(KeyboardInterrupt), owned_by_us(tmp_path):  # noqa: PT012 - the signal comes while it waits
-        with locked(tmp_path):
-            ownership.atomic.write_text(tmp_path / ownership.FILE, other.to_json())
-        threading.Event().wait(20)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as in a command that has started Ray
+    try:
+        with pytest.raises(KeyboardInterrupt), owned_by_us(tmp_path):  # noqa: PT012 - the signal comes while it waits
+            with locked(tmp_path):
+                ownership.atomic.write_text(tmp_path / ownership.FILE, other.to_json())
+            threading.Event().wait(20)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
     assert owner(tmp_path) == other
 
