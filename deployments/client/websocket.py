@@ -32,6 +32,8 @@ OPENPI_NAMES = {
     "prompt": "prompt",
 }
 
+CLOSE_LIMIT_S = 2.0  # a robot does not wait longer for a server to say goodbye
+
 
 class _Spoken:
     """What the two clients have in common: how questions are put, and answers read."""
@@ -57,6 +59,7 @@ class _Spoken:
         self._connecting: dict[str, Any] = {
             "additional_headers": session | ({"Authorization": f"Api-Key {key}"} if key else {}),
             "compression": None,
+            "close_timeout": CLOSE_LIMIT_S,
             "max_size": MOST_ANSWER_BYTES,
         }
         self.metadata: dict[str, Any] = {}  # what the server said of itself when the connection was opened

@@ -31,13 +31,21 @@ async def blocking(function: Any, *args: Any) -> Any:
     return await asyncio.to_thread(function, *args)
 
 
+@asynccontextmanager
+async def opened(client: SocketClient) -> AsyncIterator[SocketClient]:
+    """Closed in a thread: the server that has to answer the closing runs in this loop."""
+    try:
+        yield client
+    finally:
+        await blocking(client.close)
+
+
 async def test_a_question_is_answered_and_carries_all_that_was_seen() -> None:
     acting = FakeActing()
     committed = Committed(np.ones((3, 2), np.float32), 1)
-    async with openpi_server(front(acting)) as url:
-        with SocketClient(url) as client:
-            question = seen(committed=committed, noise_seed=4)
-            told = await blocking(client.act, question)
+    async with openpi_server(front(acting)) as url, opened(SocketClient(url)) as client:
+        question = seen(committed=committed, noise_seed=4)
+        told = await blocking(client.act, question)
 
     assert told.actions.tolist() == [[51, 0, 1], [52, 1, 2]]
     assert (told.request_id, told.weight_version, told.interventions) == (question.request_id, 7, ("clipped",))
@@ -48,10 +56,9 @@ async def test_a_question_is_answered_and_carries_all_that_was_seen() -> None:
 
 
 async def test_openpis_own_call_takes_and_gives_dicts() -> None:
-    async with openpi_server(front()) as url:
-        with SocketClient(url) as client:
-            observation = {"observation/image": FRAME, "observation/state": np.ones(1), "prompt": "fold"}
-            answer = await blocking(client.infer, observation)
+    async with openpi_server(front()) as url, opened(SocketClient(url)) as client:
+        observation = {"observation/image": FRAME, "observation/state": np.ones(1), "prompt": "fold"}
+        answer = await blocking(client.infer, observation)
 
     assert answer["actions"].shape == (2, 3)
 
@@ -62,11 +69,10 @@ async def test_a_failure_has_the_servers_kind_and_the_next_question_a_new_connec
             raise PolicyError("invalid_request", "not a one")
         return await answered(request)
 
-    async with openpi_server(front(FakeActing(only_ones))) as url:
-        with SocketClient(url) as client:
-            with pytest.raises(PolicyError, match="not a one") as error:
-                await blocking(client.act, Seen(images=[FRAME], state=[2.0]))
-            assert (await blocking(client.act, seen())).actions.shape == (2, 3)
+    async with openpi_server(front(FakeActing(only_ones))) as url, opened(SocketClient(url)) as client:
+        with pytest.raises(PolicyError, match="not a one") as error:
+            await blocking(client.act, Seen(images=[FRAME], state=[2.0]))
+        assert (await blocking(client.act, seen())).actions.shape == (2, 3)
 
     assert error.value.kind == "invalid_request"
 
@@ -80,9 +86,8 @@ async def test_a_passing_failure_is_tried_again_with_the_same_id() -> None:
         return await answered(request)
 
     acting.answer = second_time
-    async with openpi_server(front(acting)) as url:
-        with SocketClient(url) as client:
-            told = await blocking(client.act, seen())
+    async with openpi_server(front(acting)) as url, opened(SocketClient(url)) as client:
+        told = await blocking(client.act, seen())
 
     assert told.actions.shape == (2, 3)
     assert len({request.request_id for request in acting.asked}) == 1
@@ -98,7 +103,7 @@ async def test_a_late_answer_is_never_taken_for_the_next_questions() -> None:
         return await answered(request)
 
     async with openpi_server(front(FakeActing(late_for_one))) as url:
-        with SocketClient(url, timeout_s=0.5, retries=0) as client:
+        async with opened(SocketClient(url, timeout_s=0.5, retries=0)) as client:
             with pytest.raises(PolicyError) as error:
                 await blocking(client.act, seen())
             late.set()
@@ -122,7 +127,7 @@ async def test_a_server_that_is_not_there_is_unavailable() -> None:
 
 async def test_the_key_is_shown() -> None:
     async with openpi_server(front(keys=OneKey())) as url:
-        with SocketClient(url, key=KEY) as client:
+        async with opened(SocketClient(url, key=KEY)) as client:
             assert (await blocking(client.act, seen())).actions.shape == (2, 3)
         with SocketClient(url, key="wrong") as client, pytest.raises(PolicyError) as error:
             await blocking(client.act, seen())
@@ -186,7 +191,7 @@ async def openpis_own(answer: Any) -> AsyncIterator[tuple[str, list[dict[str, An
 async def test_an_openpi_server_is_asked_with_arrays_under_its_own_names() -> None:
     actions = np.arange(4, dtype=np.float64).reshape(2, 2)
     async with openpis_own({"actions": actions, "server_timing": {"infer_ms": 3.0}}) as (url, asked):
-        with SocketClient(url) as client:
+        async with opened(SocketClient(url)) as client:
             told = await blocking(client.act, seen())
 
     assert told.actions.tolist() == actions.tolist()
