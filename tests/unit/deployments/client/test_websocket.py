@@ -102,12 +102,14 @@ async def test_a_late_answer_is_never_taken_for_the_next_questions() -> None:
             await late.wait()
         return await answered(request)
 
-    async with openpi_server(front(FakeActing(late_for_one))) as url:
-        async with opened(SocketClient(url, timeout_s=0.5, retries=0)) as client:
-            with pytest.raises(PolicyError) as error:
-                await blocking(client.act, seen())
-            late.set()
-            told = await blocking(client.act, Seen(images=[FRAME], state=[2.0]))
+    async with (
+        openpi_server(front(FakeActing(late_for_one))) as url,
+        opened(SocketClient(url, timeout_s=0.5, retries=0)) as client,
+    ):
+        with pytest.raises(PolicyError) as error:
+            await blocking(client.act, seen())
+        late.set()
+        told = await blocking(client.act, Seen(images=[FRAME], state=[2.0]))
 
     assert error.value.kind == "deadline_exceeded"
     assert told.actions[0][-1] == 2
@@ -126,9 +128,11 @@ async def test_a_server_that_is_not_there_is_unavailable() -> None:
 
 
 async def test_the_key_is_shown() -> None:
-    async with openpi_server(front(keys=OneKey())) as url:
-        async with opened(SocketClient(url, key=KEY)) as client:
-            assert (await blocking(client.act, seen())).actions.shape == (2, 3)
+    async with (
+        openpi_server(front(keys=OneKey())) as url,
+        opened(SocketClient(url, key=KEY)) as client,
+    ):
+        assert (await blocking(client.act, seen())).actions.shape == (2, 3)
         with SocketClient(url, key="wrong") as client, pytest.raises(PolicyError) as error:
             await blocking(client.act, seen())
 
@@ -190,9 +194,11 @@ async def openpis_own(answer: Any) -> AsyncIterator[tuple[str, list[dict[str, An
 
 async def test_an_openpi_server_is_asked_with_arrays_under_its_own_names() -> None:
     actions = np.arange(4, dtype=np.float64).reshape(2, 2)
-    async with openpis_own({"actions": actions, "server_timing": {"infer_ms": 3.0}}) as (url, asked):
-        async with opened(SocketClient(url)) as client:
-            told = await blocking(client.act, seen())
+    async with (
+        openpis_own({"actions": actions, "server_timing": {"infer_ms": 3.0}}) as (url, asked),
+        opened(SocketClient(url)) as client,
+    ):
+        told = await blocking(client.act, seen())
 
     assert told.actions.tolist() == actions.tolist()
     assert told.infer_ms == 3.0
