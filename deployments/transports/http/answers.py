@@ -158,10 +158,9 @@ def timing_ms(result: Timed) -> dict[str, float]:
 
 
 def answer_headers(result: Timed) -> dict[str, str]:
-    """What a bare list of numbers cannot say."""
+    """What a bare list of numbers cannot say. Serve itself adds `x-request-id`."""
     interventions = ",".join(getattr(result, "interventions", ()))
     return {
-        "x-request-id": result.request_id,
         WEIGHT_VERSION_HEADER: str(result.weight_version),
         "x-parse-ok": "true" if result.parse_ok else "false",
         "x-observation-age-ms": f"{result.observation_age_ms:.3f}",

@@ -40,7 +40,9 @@ def test_every_spelling_of_one_image_gives_the_same_seven_numbers(vision: httpx.
 
 def test_a_guided_answer_parses(vision: httpx.Client, png: str) -> None:
     body = {"image": png, "instruction": "open the drawer", "session_id": "guided"}
-    told = vision.post("/act?format=dict", json=body, headers={"x-request-id": "guided-1"}).json()
+    answer = vision.post("/act?format=dict", json=body, headers={"x-request-id": "guided-1"})
+    told = answer.json()
+    assert answer.headers.get_list("x-request-id") == ["guided-1"]
     assert (told["success"], told["parse_ok"], told["request_id"]) == (True, True, "guided-1")
     assert told["info"]["model"] == "vision"
     assert "{" in told["info"]["vlm_response"]
