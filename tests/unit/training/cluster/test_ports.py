@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -11,11 +12,14 @@ from training.cluster.ports import check_port, free_port
 
 
 def test_a_free_port_can_be_listened_on() -> None:
-    port = free_port()
-    assert 0 < port < 65536
     with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        check_port("127.0.0.1", 0)
+        server.bind(("127.0.0.1", free_port()))
+        server.listen()
+
+
+def test_no_outgoing_connection_takes_a_free_port_before_it_is_used() -> None:
+    first_given_out = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert all(port < first_given_out for port in (free_port() for _ in range(20)))
 
 
 def test_a_port_that_is_taken_is_told_with_what_to_do() -> None:
