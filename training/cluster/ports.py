@@ -7,7 +7,6 @@ import socket
 
 from training.cluster.errors import ClusterError
 
-
 # Below what the kernel gives to outgoing connections, above what Ray gives to its workers: a port that is listened on
 # seconds after it was chosen must not be taken meanwhile.
 QUIET_PORTS = range(20_000, 32_768)
