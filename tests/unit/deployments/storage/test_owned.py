@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -125,6 +126,7 @@ def test_a_forked_child_leaves_its_parents_folder_alone(tmp_path: Path) -> None:
 
 def test_the_store_of_a_killed_run_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(owned, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # others may have left something in the real one
     program = (
         "import os, sys; from pathlib import Path; from configs.training import TrainConfig\n"
         "from deployments.storage import owned, runs; owned.SHARED_MEMORY = Path(sys.argv[1])\n"
