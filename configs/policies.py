@@ -135,6 +135,16 @@ class BasePolicy(Strict):
     warmup: bool = Field(True, description="Answer once before a replica counts as ready: the first answer is slow.")
     act: ActConfig = Field(default_factory=ActConfig, description="How the policy acts.")
 
+    @property
+    def acts(self) -> bool:
+        """Whether it answers a robot's observation."""
+        return self.act.arm is not None
+
+    @property
+    def plays(self) -> bool:
+        """Whether it answers a MineRL player's observation."""
+        return self.act.game is not None
+
     @model_validator(mode="after")
     def _followable(self) -> Self:
         if self.follow and self.weights_root is None:
@@ -189,6 +199,10 @@ class ChunkPolicy(BasePolicy):
     repeat_window_s: float = Field(
         60.0, gt=0, description="Seconds for which a request that is sent again under its id has the same answer."
     )
+
+    @property
+    def acts(self) -> bool:
+        return True
 
 
 class ProviderPolicy(BasePolicy):

@@ -6,8 +6,6 @@ import asyncio
 from dataclasses import replace
 
 import numpy as np
-import xxhash
-from numpy.typing import NDArray
 
 from configs.acting import ActConfig
 from configs.base import ConfigError
@@ -15,6 +13,7 @@ from deployments.acting.counts import Counts
 from deployments.acting.observations import check_text, decoded
 from deployments.acting.safety import Safety
 from deployments.acting.sessions import Sessions
+from deployments.chunks.fingerprint import fingerprint
 from deployments.chunks.transforms import cameras
 from deployments.errors import PolicyError
 from deployments.protocol.act import (
@@ -163,8 +162,8 @@ def _question(request: ActRequest, shape: ChunkShape) -> ChunkRequest:
     observation = request.observation
     images, mask = cameras(observation.images, shape.cameras, shape.resolution)
     assert observation.state is not None
-    return ChunkRequest(
-        request_id=f"{request.request_id}-{_digest(request, images)}",
+    asked = ChunkRequest(
+        request_id=request.request_id,
         images=images,
         image_mask=mask,
         state=observation.state,
@@ -175,21 +174,5 @@ def _question(request: ActRequest, shape: ChunkShape) -> ChunkRequest:
         min_weight_version=request.min_weight_version,
         deadline_unix_s=request.deadline_unix_s,
     )
-
-
-def _digest(request: ActRequest, images: NDArray[np.uint8]) -> str:
-    """Of all that the answer depends on. The replicas answer a request_id that they know without thinking again, for
-    clients that retry; but two robots may both count their requests from 1, and must not get each other's actions."""
-    committed = request.committed
-    digest = xxhash.xxh3_128(images.tobytes())
-    for part in (
-        request.observation.instruction,
-        request.noise_seed,
-        request.statistics,
-        [image is not None for image in request.observation.images],
-        None if request.observation.state is None else request.observation.state.tolist(),
-        None if committed is None else (committed.delay, committed.actions.tolist()),
-    ):
-        digest.update(repr(part).encode())
-        digest.update(b"\0")
-    return digest.hexdigest()
+    # The replicas answer an id that they know without thinking again.
+    return replace(asked, request_id=fingerprint(asked))

@@ -13,7 +13,7 @@ from PIL import Image
 
 from deployments.chunks.description import ChunkDescription, MeanStd, Quantiles, Statistics
 from deployments.errors import PolicyError
-from deployments.protocol.act import ActRequest, ChunkRequest, Frame, Vector
+from deployments.protocol.act import Frame, Vector
 
 
 def resized(frame: Frame, height: int, width: int) -> Frame:
@@ -61,27 +61,6 @@ def padded(vector: Vector, length: int, what: str = "state") -> Vector:
     out = np.zeros(length, np.float32)
     out[: len(vector)] = vector
     return out
-
-
-def chunk_request(request: ActRequest, description: ChunkDescription, deadline_s: float) -> ChunkRequest:
-    """What the policy's replica is asked. Raises PolicyError("invalid_request")."""
-    observation = request.observation
-    if observation.state is None:
-        raise PolicyError("invalid_request", "Robot state is required but was not provided in the request")
-    images, mask = cameras(observation.images, description.num_cams, description.resolution)
-    return ChunkRequest(
-        request_id=request.request_id,
-        images=images,
-        image_mask=mask,
-        state=observation.state,
-        prompt=observation.instruction,
-        committed=request.committed,
-        noise_seed=request.noise_seed,
-        statistics=request.statistics,
-        min_weight_version=request.min_weight_version,
-        deadline_s=deadline_s,
-        deadline_unix_s=request.deadline_unix_s,
-    )
 
 
 class Normalizer:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import xxhash
 from ray.util import metrics
 
 from configs.policies import ChunkPolicy
+from deployments.chunks.fingerprint import fingerprint
 from deployments.engines.base import ChunkEngine, StartChunkEngine
 from deployments.engines.guarded import GuardedChunkEngine
 from deployments.errors import PolicyError
@@ -130,19 +130,3 @@ class ChunkReplica:
 
 def _is_result(answer: ChunkAnswer) -> bool:
     return isinstance(answer, ChunkResult)
-
-
-def fingerprint(request: ChunkRequest) -> str:
-    """The request's id and all that its answer depends on: an id that a client uses again for another observation is
-    another question."""
-    digest = xxhash.xxh3_128()
-    for array in (request.images, request.image_mask, request.state):
-        digest.update(repr(array.shape).encode())
-        digest.update(array.tobytes())
-    committed = request.committed
-    if committed is not None:
-        digest.update(f"{committed.delay}/{committed.actions.shape}".encode())
-        digest.update(committed.actions.tobytes())
-    told = (request.prompt, request.noise_seed, request.statistics, request.min_weight_version)
-    digest.update(repr(told).encode())
-    return f"{request.request_id}/{digest.hexdigest()}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 
 import numpy as np
+import xxhash
 
 from deployments.acting.observations import ImageLimits, frame_from_encoded, frame_from_raw_float32
 from deployments.errors import PolicyError
@@ -47,7 +47,7 @@ def act_request(
 
 def digest(message: pb.ObservationRequest) -> str:
     """32 hexadecimal characters that no other message has."""
-    return hashlib.blake2b(message.SerializeToString(deterministic=True), digest_size=16).hexdigest()
+    return xxhash.xxh3_128_hexdigest(message.SerializeToString(deterministic=True))
 
 
 def response(request_id: str, result: ActResult) -> pb.ActionChunkResponse:

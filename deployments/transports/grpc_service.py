@@ -23,7 +23,6 @@ from deployments.errors import TABLE, PolicyError
 from deployments.protocol import policy_pb2 as pb
 from deployments.transports.front import Front
 from deployments.transports.grpc_messages import act_request, response
-from deployments.transports.http.act import acts
 from deployments.transports.http.answers import in_time, translated
 from deployments.transports.in_order import by_size, in_order
 
@@ -109,7 +108,7 @@ class _Call:
         """`session_id`: whose the call is unless it names one. Raises PolicyError."""
         metadata = _metadata(context)
         await _check_key(front, metadata)
-        policy = front.policy(metadata.get("x-policy") or _grpc(front).policy, acts)
+        policy = front.policy(metadata.get("x-policy") or _grpc(front).policy, lambda policy: policy.acts)
         named = metadata.get("x-session-id", "")
         if len(named) > LONGEST_NAME:
             raise PolicyError("invalid_request", f"x-session-id: at most {LONGEST_NAME} characters, not {len(named)}")

@@ -32,13 +32,9 @@ def policies(config: ServeConfig) -> Table:
 def answers(policy: AnyPolicy) -> list[str]:
     """The routes on which a policy can be asked."""
     found = ["/v1/*"] if isinstance(policy, PolicyConfig) else []
-    if acts(policy):
+    if policy.acts:
         found.append("/act")
-    return [*found, "/get_action"] if policy.act.game is not None else found
-
-
-def acts(policy: AnyPolicy) -> bool:
-    return isinstance(policy, ChunkPolicy) or policy.act.arm is not None
+    return [*found, "/get_action"] if policy.plays else found
 
 
 def routes(config: ServeConfig) -> list[str]:
@@ -46,9 +42,9 @@ def routes(config: ServeConfig) -> list[str]:
     found = ["GET /health, GET /metrics, GET / (all routes)"]
     if any(isinstance(policy, PolicyConfig) for policy in config.policies):
         found.append("GET /v1/models, POST /v1/chat/completions, /v1/completions, /tokenize, /detokenize (OpenAI)")
-    if any(map(acts, config.policies)):
+    if any(policy.acts for policy in config.policies):
         found.append("POST /act, /reset (robots); WebSocket / (openpi)")
-    if any(policy.act.game is not None for policy in config.policies):
+    if any(policy.plays for policy in config.policies):
         found.append("POST /get_action, /reset, WebSocket /stream (MineRL)")
     if len(config.policies) > 1:
         found.append("a policy is named by `model` in the body, by ?policy=NAME, or by /policies/NAME/act")

@@ -13,7 +13,7 @@ from fastapi import Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
 
-from configs.policies import BasePolicy, ChunkPolicy
+from configs.policies import BasePolicy
 from configs.serving import ServeConfig
 from deployments.errors import PolicyError
 from deployments.protocol.act import ActRequest, ActResult
@@ -48,11 +48,6 @@ class ResetBody(BaseModel):
     session_id: str | None = None
 
 
-def acts(policy: BasePolicy) -> bool:
-    """Whether a policy answers these routes."""
-    return policy.act.arm is not None or isinstance(policy, ChunkPolicy)
-
-
 async def act(acting: Acts, request: Request, config: ServeConfig) -> Response:
     """The answer to one `POST /act`: a bare list of numbers, the action of the next step; what else there is to say
     stands in headers. With `?format=dict` (or by the policy's setting) a dict, with `test` a small one.
@@ -64,7 +59,7 @@ async def act(acting: Acts, request: Request, config: ServeConfig) -> Response:
     payload = await json_object(request, config, limit_s)
     encoded = "encoded" in payload
     body = typed(ActBody, await _inner(payload, config) if encoded else payload)
-    policy = chosen(config.policies, policy_name(request, body.model), acts)
+    policy = chosen(config.policies, policy_name(request, body.model), lambda policy: policy.acts)
     shape = _answer_format(request, policy)
     deadline_unix_s = arrived + min(limit_s, policy.request_deadline_s)
     asked = await question(body, request, policy, deadline_unix_s)
@@ -92,7 +87,7 @@ async def reset(acting: Acts, request: Request, config: ServeConfig) -> Response
 
 def remembers(policy: BasePolicy) -> bool:
     """Whether a policy has sessions."""
-    return acts(policy) or policy.act.game is not None
+    return policy.acts or policy.plays
 
 
 async def _inner(payload: Mapping[str, Any], config: ServeConfig) -> dict[str, Any]:

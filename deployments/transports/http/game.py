@@ -64,35 +64,49 @@ class GameBody(BaseModel):
     taken_unix_s: float | None = None
 
 
-def plays(policy: BasePolicy) -> bool:
-    """Whether a policy answers this route."""
-    return policy.act.game is not None
-
-
 async def get_action(acting: Plays, request: Request, config: ServeConfig) -> Response:
     """The answer to one `POST /get_action`. Raises PolicyError."""
     arrived, limit_s = time.time(), time_limit_s(request, longest_s(config.policies))
     body = typed(GameBody, await json_object(request, config, limit_s))
-    policy = chosen(config.policies, policy_name(request, body.model), plays)
+    policy = chosen(config.policies, policy_name(request, body.model), lambda policy: policy.plays)
     deadline_unix_s = arrived + min(limit_s, policy.request_deadline_s)
-    question = PlayRequest(
-        request_id=request_id_of(request),
-        session_id=session_id(request, body.session_id),
+    asked = await question(
+        body,
+        policy,
+        request_id_of(request),
+        session_id(request, body.session_id),
+        deadline_unix_s,
+        min_weight_version(request),
+    )
+    result = await in_time(acting.play(policy.name, asked), deadline_unix_s)
+    return json_answer(content(result), headers=answer_headers(result))
+
+
+async def question(
+    body: GameBody,
+    policy: BasePolicy,
+    request_id: str,
+    session_id: str,
+    deadline_unix_s: float,
+    min_weight_version: int = 0,
+) -> PlayRequest:
+    """What a body asks, of any transport. Raises PolicyError."""
+    return PlayRequest(
+        request_id=request_id,
+        session_id=session_id,
         deadline_unix_s=deadline_unix_s,
         task=body.task_name,
-        steps=await steps(body, policy),
+        steps=await _steps(body, policy),
         step=body.step,
         temperature=body.temperature,
         max_tokens=body.max_tokens,
         max_history_length=body.max_history_length,
-        min_weight_version=min_weight_version(request),
+        min_weight_version=min_weight_version,
         taken_unix_s=body.taken_unix_s,
     )
-    result = await in_time(acting.play(policy.name, question), deadline_unix_s)
-    return json_answer(content(result), headers=answer_headers(result))
 
 
-async def steps(body: GameBody, policy: BasePolicy) -> list[PlayStep]:
+async def _steps(body: GameBody, policy: BasePolicy) -> list[PlayStep]:
     """The frames that the model will be shown; older ones are not even decoded."""
     limits = ImageLimits.of(policy.act)
     if not body.history:

@@ -18,37 +18,30 @@ from contextlib import aclosing
 from typing import Any
 
 import orjson
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
 from configs.policies import BasePolicy
 from deployments.errors import PolicyError
-from deployments.protocol.game import PlayRequest
 from deployments.transports.front import Front
 from deployments.transports.http.answers import in_time, translated
 from deployments.transports.http.asked import parsed
-from deployments.transports.http.game import GameBody, content, plays, steps
+from deployments.transports.http.game import GameBody, content, question
 from deployments.transports.http.requests import typed
 from deployments.transports.in_order import by_size, in_order
-from deployments.transports.websocket.sockets import CLOSE_CODES, FAILED, Caller, caller, closed, frames, sent
+from deployments.transports.websocket.sockets import CLOSE_CODES, FAILED, Caller, closed, frames, sent, served
 
 
 async def serve_game(socket: WebSocket, front: Front) -> None:
     """One connection, until the client leaves. Never raises for what a client did."""
-    await socket.accept()
-    deadline_s = front.config.websocket.send_deadline_s
-    try:
-        who = caller(socket, front)
-        policy = front.policy(who.policy, plays)
-        try:
-            await _answer_all(socket, front, who, policy)
-        finally:
-            if not who.named:
-                await front.acting.reset(policy.name, who.session_id)
-    except WebSocketDisconnect as left:
-        await closed(socket, left.code, left.reason, deadline_s)
-    except Exception as error:
-        failure = translated(error, "")
-        await closed(socket, CLOSE_CODES.get(failure.kind, FAILED), failure.message, deadline_s)
+
+    async def answer_all(who: Caller, policy: BasePolicy) -> None:
+        await _answer_all(socket, front, who, policy)
+
+    async def failed(failure: PolicyError) -> None:
+        code = CLOSE_CODES.get(failure.kind, FAILED)
+        await closed(socket, code, failure.message, front.config.websocket.send_deadline_s)
+
+    await served(socket, front, lambda policy: policy.plays, answer_all, failed)
 
 
 async def _answer_all(socket: WebSocket, front: Front, who: Caller, policy: BasePolicy) -> None:
@@ -88,19 +81,8 @@ async def _answered(message: bytes, front: Front, who: Caller, policy: BasePolic
 
 async def _action(body: GameBody, request_id: str, front: Front, who: Caller, policy: BasePolicy) -> dict[str, Any]:
     deadline_unix_s = time.time() + policy.request_deadline_s
-    question = PlayRequest(
-        request_id=request_id,
-        session_id=who.session_id,
-        deadline_unix_s=deadline_unix_s,
-        task=body.task_name,
-        steps=await steps(body, policy),
-        step=body.step,
-        temperature=body.temperature,
-        max_tokens=body.max_tokens,
-        max_history_length=body.max_history_length,
-        taken_unix_s=body.taken_unix_s,
-    )
-    return {"type": "action", **content(await in_time(front.acting.play(policy.name, question), deadline_unix_s))}
+    asked = await question(body, policy, request_id, who.session_id, deadline_unix_s)
+    return {"type": "action", **content(await in_time(front.acting.play(policy.name, asked), deadline_unix_s))}
 
 
 async def _messages(received: AsyncIterator[bytes | str]) -> AsyncIterator[bytes]:

@@ -6,7 +6,6 @@ with kind and message, and the end of the connection: openpi's client raises wha
 
 from __future__ import annotations
 
-import hashlib
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+import xxhash
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from configs.policies import BasePolicy
@@ -24,37 +24,22 @@ from deployments.errors import PolicyError
 from deployments.protocol.act import ActRequest, ActResult, PolicyMetadata
 from deployments.protocol.msgpack_numpy import Limits, packed, unpacked
 from deployments.transports.front import Front
-from deployments.transports.http.act import acts
-from deployments.transports.http.answers import in_time, translated
+from deployments.transports.http.answers import in_time
 from deployments.transports.in_order import by_size, in_order
 from deployments.transports.websocket.observations import act_request
-from deployments.transports.websocket.sockets import (
-    CLOSE_CODES,
-    FAILED,
-    Caller,
-    caller,
-    closed,
-    frames,
-    sent,
-)
+from deployments.transports.websocket.sockets import CLOSE_CODES, FAILED, Caller, closed, frames, sent, served
 
 
 async def serve_openpi(socket: WebSocket, front: Front) -> None:
     """One connection, until the client leaves or something fails. Never raises for what a client did."""
-    await socket.accept()
-    deadline_s = front.config.websocket.send_deadline_s
-    try:
-        who = caller(socket, front)
-        policy = front.policy(who.policy, acts)
-        try:
-            await _answer_all(socket, front, who, policy)
-        finally:
-            if not who.named:
-                await front.acting.reset(policy.name, who.session_id)
-    except WebSocketDisconnect as left:
-        await closed(socket, left.code, left.reason, deadline_s)
-    except Exception as error:
-        await _fail(socket, translated(error, getattr(error, "request_id", "")), deadline_s)
+
+    async def answer_all(who: Caller, policy: BasePolicy) -> None:
+        await _answer_all(socket, front, who, policy)
+
+    async def failed(failure: PolicyError) -> None:
+        await _fail(socket, failure, front.config.websocket.send_deadline_s)
+
+    await served(socket, front, lambda policy: policy.acts, answer_all, failed)
 
 
 async def _answer_all(socket: WebSocket, front: Front, who: Caller, policy: BasePolicy) -> None:
@@ -94,7 +79,7 @@ class _Connection:
         """Runs in a thread. The id is the client's with a digest of the frame, as nobody else's is."""
         observation = _observation(frame, self._limits)
         request_id = str(observation.get("request_id") or uuid.uuid4().hex)
-        digest = hashlib.blake2b(frame, digest_size=16).hexdigest()
+        digest = xxhash.xxh3_128_hexdigest(frame)
         return act_request(
             observation,
             self._policy.act,

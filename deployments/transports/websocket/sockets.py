@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from configs.policies import BasePolicy
 from deployments.errors import PolicyError
 from deployments.transports.front import Front
+from deployments.transports.http.answers import translated
 
 NORMAL, REFUSED, TOO_BIG, FAILED, TRY_AGAIN = 1000, 1008, 1009, 1011, 1013
 LONGEST_REASON_BYTES = 123  # of a close frame
@@ -35,6 +37,30 @@ def caller(socket: WebSocket, front: Front) -> Caller:
         raise PolicyError("invalid_request", f"session_id: at most {LONGEST_NAME} characters, not {len(named)}")
     policy = socket.path_params.get("name") or socket.query_params.get("policy") or front.config.websocket.policy
     return Caller(policy, named or f"socket {uuid.uuid4().hex}", bool(named))
+
+
+async def served(
+    socket: WebSocket,
+    front: Front,
+    fits: Callable[[BasePolicy], bool],
+    answer_all: Callable[[Caller, BasePolicy], Awaitable[None]],
+    failed: Callable[[PolicyError], Awaitable[None]],
+) -> None:
+    """One connection, until the client leaves or something fails. `answer_all` answers its frames by a policy that
+    `fits`; `failed` ends it with a failure. Never raises for what a client did."""
+    await socket.accept()
+    try:
+        who = caller(socket, front)
+        policy = front.policy(who.policy, fits)
+        try:
+            await answer_all(who, policy)
+        finally:
+            if not who.named:
+                await front.acting.reset(policy.name, who.session_id)
+    except WebSocketDisconnect as left:
+        await closed(socket, left.code, left.reason, front.config.websocket.send_deadline_s)
+    except Exception as error:
+        await failed(translated(error, getattr(error, "request_id", "")))
 
 
 async def frames(socket: WebSocket) -> AsyncIterator[bytes | str]:

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.chunks.description import ChunkDescription, MeanStd, Quantiles
-from deployments.chunks.transforms import Normalizer, cameras, chunk_request, named, padded, resized, units_of
+from deployments.chunks.transforms import Normalizer, cameras, named, padded, resized, units_of
 from deployments.errors import PolicyError
-from deployments.protocol.act import ActRequest, Committed, Observation
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -82,33 +81,6 @@ def test_a_state_is_padded_with_zeros_and_one_that_is_too_long_or_not_finite_is_
     for bad in ([1.0] * 5, [float("nan")], [[1.0]]):
         with pytest.raises(PolicyError, match="state"):
             padded(np.array(bad, np.float32), 4)
-
-
-def test_a_robots_request_becomes_what_its_policy_takes() -> None:
-    committed = Committed(np.zeros((3, 1), np.float32), 2)
-    state = np.arange(3, dtype=np.float32)
-    request = ActRequest(
-        "r",
-        Observation((noise(40, 20),), "go", state),
-        "s",
-        1000.0,
-        committed=committed,
-        noise_seed=7,
-        statistics="arm",
-        min_weight_version=4,
-    )
-    asked = chunk_request(request, description(), deadline_s=5.0)
-    assert (asked.request_id, asked.prompt, asked.noise_seed, asked.statistics) == ("r", "go", 7, "arm")
-    assert (asked.min_weight_version, asked.deadline_s, asked.deadline_unix_s) == (4, 5.0, 1000.0)
-    assert asked.images.shape == (2, 8, 16, 3)
-    assert asked.image_mask.tolist() == [True, False]
-    assert asked.committed is committed
-
-
-def test_a_request_without_a_state_is_refused_in_the_words_that_clients_know() -> None:
-    request = ActRequest("r", Observation(), "s", 1000.0)
-    with pytest.raises(PolicyError, match="Robot state is required but was not provided in the request"):
-        chunk_request(request, description(), 5.0)
 
 
 def test_mean_and_spread_are_taken_out_and_put_back() -> None:

@@ -22,7 +22,7 @@ from deployments.engines.chunks.engine import ChunkPolicyEngine
 from deployments.errors import PolicyError
 from deployments.protocol.act import ActRequest, ChunkAnswer, ChunkRequest, ChunkResult, Observation
 from deployments.protocol.generate import GenerateFailure
-from deployments.replicas.chunks import ChunkReplica, fingerprint
+from deployments.replicas.chunks import ChunkReplica
 from deployments.weights.store import WeightStore
 from tests.unit.deployments.chunks.cases import committed, request
 
@@ -219,29 +219,3 @@ async def test_the_status_tells_what_a_health_check_asks(start: Start) -> None:
     assert (status["gpu_memory_used_gb"], status["gpu_memory_total_gb"]) == (0.0, 0.0)
     await replica.check_health()
     assert await replica.served() == replica.config
-
-
-def test_all_that_an_answer_depends_on_is_in_its_fingerprint() -> None:
-    plain = request("r", committed=committed())
-    changes: list[dict[str, Any]] = [
-        {"request_id": "s"},
-        {"images": 255 - plain.images},
-        {"image_mask": ~plain.image_mask},
-        {"state": plain.state + 1},
-        {"prompt": "another"},
-        {"committed": None},
-        {"committed": committed(delay=2)},
-        {"committed": committed(seed=9)},
-        {"noise_seed": 5},
-        {"statistics": "default"},
-        {"min_weight_version": 1},
-    ]
-    prints = {fingerprint(ChunkRequest(**{**fields(plain), **change})) for change in changes}
-    assert len(prints) == len(changes)
-    assert fingerprint(plain) not in prints
-    later = ChunkRequest(**{**fields(plain), "images": np.ascontiguousarray(plain.images), "deadline_s": 1.0})
-    assert fingerprint(later) == fingerprint(plain), "a second try has less time left"
-
-
-def fields(request: ChunkRequest) -> dict[str, Any]:
-    return {name: getattr(request, name) for name in ChunkRequest.__slots__}
