@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from configs.base import YamlConfig, kinds_in, model_in
+from configs.bc import BCConfig
 from configs.serving import ServeConfig
 from configs.sweep import SweepConfig
 from configs.training import TrainConfig
@@ -31,6 +32,7 @@ ROOTS: dict[str, type[YamlConfig]] = {
     "A training run: `rayward train`, files in configs/train/": TrainConfig,
     "A Serve application: `rayward serve`, files in configs/serve/": ServeConfig,
     "A sweep: `rayward sweep`, files in configs/sweep/": SweepConfig,
+    "A robot policy from demonstrations: `rayward bc`, files in configs/bc/": BCConfig,
 }
 SYMBOLS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
@@ -105,7 +107,7 @@ def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if isinstance(value, BaseModel):
         return "below"
-    return "`None`" if value is None else f"`{json.dumps(value)}`"
+    return "`None`" if value is None else f"`{json.dumps(value, default=str)}`"
 
 
 def _bounds(field: FieldInfo) -> str:
