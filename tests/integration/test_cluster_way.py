@@ -155,7 +155,7 @@ def cluster_environment(temp: Path, dashboard: int) -> dict[str, str]:
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PYTEST_"))}
     return {
         **ours,
-        **process_settings(temp / "haproxy"),
+        **process_settings(temp / "haproxy", {}),
         "RAY_TMPDIR": str(temp),  # below it, this cluster's address is written and looked up
         "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
         # Otherwise `ray start` asks for a token where one lies in the home folder; with RAY_ADDRESS, nobody sends it.

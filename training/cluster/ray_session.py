@@ -11,7 +11,7 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -31,35 +31,42 @@ END_GRACE_S = 2.0  # between SIGTERM and SIGKILL for what is left
 
 @contextmanager
 def _own_environment() -> Iterator[None]:
-    """What Ray's processes read when they start; a value that is already there stays, but for the mark. At the end, or
-    when this process is killed, whatever carries the mark ends, too: Serve leaves HAProxy behind when its manager is
-    killed first, and a replica its engine."""
+    """What Ray's processes read when they start; a value that is already there stays, but for the mark, and but for the
+    folder and ports of a Ray around this process. At the end, or when this process is killed, whatever carries the mark
+    ends, too: Serve leaves HAProxy behind when its manager is killed first, and a replica its engine."""
     started.end_orphans()
     # Short: behind it Serve puts 57 characters of its own, and HAProxy takes at most 97 for the path of a socket.
     folder = Path(tempfile.mkdtemp(prefix="rayward-"))
-    ours = {name: value for name, value in process_settings(folder).items() if name not in os.environ}
     me = Owner.current()
-    before = os.environ.get(started.MARK)
+    ours = {**process_settings(folder, os.environ), started.MARK: started.mark(me)}
+    before = {name: os.environ.get(name) for name in ours}
     with watcher.watched(folder):
-        os.environ.update({**ours, started.MARK: started.mark(me)})
+        os.environ.update(ours)
         try:
             yield
         finally:
             started.end(lambda owner: owner == me, grace_s=END_GRACE_S)
             shutil.rmtree(folder, ignore_errors=True)
-            for name in (*ours, started.MARK):
-                os.environ.pop(name, None)
-            if before is not None:
-                os.environ[started.MARK] = before
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
 
 
-def process_settings(folder: Path) -> dict[str, str]:
-    """Environment of a Ray that starts on this machine. HAProxy's files lie in `folder` and its ports are free ones, so
-    that a second Ray on the same machine does not meet the first."""
-    from deployments.app import THROUGHPUT_SWITCHES
+def process_settings(folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """What a Ray that starts on this machine needs beyond `environment`. The folder and the ports in it are replaced
+    where they are those of another rayward Ray, in whose process or worker this command was started."""
+    own, same = _own_settings(folder), _same_settings()
+    if started.MARK not in environment:
+        own = {name: value for name, value in own.items() if name not in environment}
+    return own | {name: value for name, value in same.items() if name not in environment}
 
+
+def _own_settings(folder: Path) -> dict[str, str]:
+    """HAProxy's files lie in `folder` and its ports are free ones, so that a second Ray on the same machine does not
+    meet the first."""
     return {
-        **THROUGHPUT_SWITCHES,
         **_vllm_sockets(folder),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / ADMIN_SOCKET),
@@ -68,6 +75,14 @@ def process_settings(folder: Path) -> dict[str, str]:
         **haproxy_settings(folder),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
+    }
+
+
+def _same_settings() -> dict[str, str]:
+    from deployments.app import THROUGHPUT_SWITCHES
+
+    return {
+        **THROUGHPUT_SWITCHES,
         "RAY_DEDUP_LOGS": "1",
         "RAY_TRAIN_V2_ENABLED": "1",
         "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # an actor of 0.12 GiB: nobody announces the end of one machine

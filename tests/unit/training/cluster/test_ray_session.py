@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from training.cluster import started
 from training.cluster.errors import ClusterError
 from training.cluster.ray_session import check_reachable, process_settings, ray_session
 
@@ -46,11 +47,26 @@ def short() -> Iterator[Path]:
 
 
 def test_vllms_sockets_lie_in_the_sessions_folder_if_their_paths_fit(short: Path) -> None:
-    assert process_settings(short)["VLLM_RPC_BASE_PATH"] == str(short)
-    assert "VLLM_RPC_BASE_PATH" not in process_settings(short / ("deep" * 20))
+    assert process_settings(short, {})["VLLM_RPC_BASE_PATH"] == str(short)
+    assert "VLLM_RPC_BASE_PATH" not in process_settings(short / ("deep" * 20), {})
 
 
 def test_the_sockets_of_haproxy_fit_below_the_sessions_folder(short: Path) -> None:
     """Serve puts the id of the node (56 characters) in front of the socket's name, HAProxy takes at most 97."""
-    socket_path = Path(process_settings(short)["RAY_SERVE_HAPROXY_SOCKET_PATH"])
+    socket_path = Path(process_settings(short, {})["RAY_SERVE_HAPROXY_SOCKET_PATH"])
     assert len(str(socket_path.parent / ("0" * 56) / socket_path.name)) <= 97
+
+
+def test_what_a_user_has_set_stays(short: Path) -> None:
+    theirs = {"RAY_SERVE_HAPROXY_METRICS_PORT": "9101", "RAY_DEDUP_LOGS": "0"}
+    assert not theirs.keys() & process_settings(short, theirs).keys()
+
+
+def test_a_command_inside_another_ray_of_ours_does_not_take_its_ports(short: Path) -> None:
+    around = process_settings(short / "around", {}) | {started.MARK: "theirs", "RAY_DEDUP_LOGS": "0"}
+    inside = process_settings(short, around)
+    ports = {name for name in around if name.endswith("_PORT")}
+    assert len(ports) == 4
+    assert all(inside[name] != around[name] for name in ports)
+    assert inside["RAY_SERVE_HAPROXY_SERVER_STATE_BASE"] == str(short)
+    assert "RAY_DEDUP_LOGS" not in inside, "what is the same for every Ray stays as the user has set it"
