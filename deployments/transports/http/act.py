@@ -27,6 +27,7 @@ from deployments.transports.http.asked import (
     session_id,
     time_limit_s,
 )
+from deployments.transports.http.nested import parsed_with_image
 from deployments.transports.http.observation import ActBody, question
 from deployments.transports.http.requests import typed
 
@@ -56,7 +57,7 @@ async def act(acting: Acts, request: Request, config: ServeConfig) -> Response:
     the action as json_numpy. Raises PolicyError.
     """
     arrived, limit_s = time.time(), time_limit_s(request, longest_s(config.policies))
-    payload = await json_object(request, config, limit_s)
+    payload = await json_object(request, config, limit_s, parser=parsed_with_image)
     encoded = "encoded" in payload
     body = typed(ActBody, await _inner(payload, config) if encoded else payload)
     policy = chosen(config.policies, policy_name(request, body.model), lambda policy: policy.acts)
@@ -96,7 +97,7 @@ async def _inner(payload: Mapping[str, Any], config: ServeConfig) -> dict[str, A
         raise PolicyError("invalid_request", "encoded: must be the only key of the body")
     if not isinstance(text, str):
         raise PolicyError("invalid_request", f"encoded: must be JSON as a string, not {type(text).__name__}")
-    return await parsed(text.encode(), config.max_json_values)
+    return await parsed(text.encode(), config.max_json_values, parsed_with_image)
 
 
 def json_numpy(array: np.ndarray[Any, Any]) -> dict[str, Any]:

@@ -21,7 +21,13 @@ LONGEST_NAME = 200
 Json = dict[str, Any]
 
 
-async def json_object(request: Request, config: ServeConfig, limit_s: float, may_be_empty: bool = False) -> Json:
+async def json_object(
+    request: Request,
+    config: ServeConfig,
+    limit_s: float,
+    may_be_empty: bool = False,
+    parser: Callable[[bytes], Json] = parse,
+) -> Json:
     """The body as a JSON object, parsed in a thread where it is large. orjson takes at most 1024 levels of nesting.
 
     Raises PolicyError: "too_large", "invalid_request", "cancelled", and "deadline_exceeded" for a client that has not
@@ -32,13 +38,13 @@ async def json_object(request: Request, config: ServeConfig, limit_s: float, may
             body = await read_body(request, config.max_body_bytes)
     except TimeoutError as error:
         raise PolicyError("deadline_exceeded", f"the body did not arrive within {limit_s:g} s") from error
-    return {} if may_be_empty and not body else await parsed(body, config.max_json_values)
+    return {} if may_be_empty and not body else await parsed(body, config.max_json_values, parser)
 
 
-async def parsed(body: bytes, most_values: int) -> Json:
+async def parsed(body: bytes, most_values: int, parser: Callable[[bytes], Json] = parse) -> Json:
     """Raises PolicyError("too_large" | "invalid_request")."""
     check_values(body, most_values)
-    return parse(body) if len(body) <= INLINE_BYTES else await asyncio.to_thread(parse, body)
+    return parser(body) if len(body) <= INLINE_BYTES else await asyncio.to_thread(parser, body)
 
 
 def policy_name(request: Request, named: str | None) -> str | None:

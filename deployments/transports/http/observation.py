@@ -96,6 +96,8 @@ async def question(body: ActBody, request: Request, policy: BasePolicy, deadline
 async def frame(image: object, limits: ImageLimits) -> Frame:
     """An image in any of its spellings, decoded off the event loop. Raises PolicyError."""
     match image:
+        case np.ndarray():
+            return observations.frame_from_array(image, limits)
         case str():
             return await decoded(observations.frame_from_base64, image, limits)
         case list():
