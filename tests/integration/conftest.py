@@ -42,6 +42,7 @@ class Stack:
     storage: Path
     http: str
     open_run: Callable[..., Any]
+    close_runs: Callable[[], None]
 
     def replica_actors(self) -> list[Any]:
         import ray
@@ -70,9 +71,17 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with open_session(config, run, model) as session:
 
         def open_run(run_config: TrainConfig, folder: runs.RunFolder | None = None) -> Session:
-            """A run with a coordinator of its own on the same replicas and weight store."""
+            """A run with a coordinator of its own on the same replicas and weight store, until the test's end."""
             folder = folder or runs.create(run_config)
             return opened.enter_context(join_session(run_config, folder, model, session.weights_root))
 
         with ExitStack() as opened:
-            yield Stack(session, storage, f"http://127.0.0.1:{port}", open_run)
+            yield Stack(session, storage, f"http://127.0.0.1:{port}", open_run, lambda: opened.pop_all().close())
+
+
+@pytest.fixture(autouse=True)
+def _runs_end_with_their_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Their workers would take memory and time from the tests that follow."""
+    yield
+    if "stack" in request.fixturenames:
+        request.getfixturevalue("stack").close_runs()

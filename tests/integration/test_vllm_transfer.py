@@ -25,6 +25,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
     patch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     patch.setenv("VLLM_LOGGING_LEVEL", "ERROR")
+    patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # another process would import vLLM once more
     root = str(Path(__file__).parents[2])
     paths = [root, os.environ.get("PYTHONPATH", "")]
     if "rayward" not in {entry.name for entry in importlib.metadata.entry_points(group="vllm.general_plugins")}:

@@ -24,7 +24,7 @@ VISION = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def vision(stack: Any) -> Iterator[httpx.Client]:
     """A client of the application, which lies at /vision of the session's Serve."""
     from configs.serving import ServeConfig
@@ -56,7 +56,7 @@ def png(frame: np.ndarray[Any, np.dtype[np.uint8]]) -> str:
     return base64.b64encode(written.getvalue()).decode()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def robots(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RobotServer]:
     """An application of its own: Serve has a gRPC server only where it was started with one."""
     with robot_server(tmp_path_factory.mktemp("robots")) as server:
