@@ -1,8 +1,12 @@
-"""Markers by folder, and the skip of GPU tests where there is no GPU."""
+"""Markers by folder, the skip of GPU tests where there is no GPU, and the wheel, which two folders install."""
 
 from pathlib import Path
 
 import pytest
+
+from tests.packaging.environments import base_install, installed, wheel
+
+__all__ = ["base_install", "installed", "wheel"]  # fixtures
 
 MARKED_FOLDERS = ("integration", "packaging", "gpu")
 

@@ -20,6 +20,7 @@ from deployments.protocol.act import ChunkAnswer, ChunkRequest, ChunkResult, Chu
 from deployments.protocol.generate import GenerateFailure
 from deployments.replicas.calls import Calls
 from deployments.replicas.hosted import HostedEngine
+from deployments.replicas.node_port import listen_at_node
 from deployments.replicas.once import Once
 
 
@@ -34,6 +35,7 @@ class ChunkReplica:
         end_process: Callable[[int], object] = os._exit,
     ) -> None:
         """`config`: a ChunkPolicy as plain data; `end_process`: ends this process at once with an exit code."""
+        listen_at_node()
         self.config = ChunkPolicy.model_validate(config)
         self._started = time.time()
         self._once = Once[ChunkAnswer](_is_result, self.config.repeat_window_s)

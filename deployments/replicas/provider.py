@@ -22,6 +22,7 @@ from deployments.engines.provider.redaction import Redaction, redact_logs, secre
 from deployments.errors import PolicyError
 from deployments.protocol.act import ChatAnswer, ChatRequest
 from deployments.protocol.generate import GenerateFailure
+from deployments.replicas.node_port import listen_at_node
 from deployments.replicas.running import Running
 
 logger = logging.getLogger("ray.serve")
@@ -41,6 +42,7 @@ class ProviderReplica:
     ) -> None:
         """`config`: a ProviderPolicy as plain data. Raises ConfigError for a model that nobody knows, and for a
         provider in rate_limits.yaml without its key."""
+        listen_at_node()
         self.policy = ProviderPolicy.model_validate(config)
         self._started = time.time()
         self._running = Running()

@@ -26,6 +26,7 @@ from deployments.protocol.exchange import HttpCall, HttpPiece
 from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult, Sampling
 from deployments.replicas.completions import TextCompletions
 from deployments.replicas.hosted import HostedEngine
+from deployments.replicas.node_port import listen_at_node
 from deployments.replicas.running import Running
 from deployments.weights.push_steps import FinishPush, OpenGroup, PushStep
 
@@ -47,6 +48,7 @@ class PolicyReplica:
         end_process: Callable[[int], object] = os._exit,
     ) -> None:
         """`config`: a PolicyConfig as plain data; `end_process`: ends this process at once with an exit code."""
+        listen_at_node()
         self.config = PolicyConfig.model_validate(config)
         self._started = time.time()
         self._openai: OpenAIRoutes | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from configs.serving import GrpcConfig
+from deployments.replicas.node_port import listen_at_node
 
 SERVICER = "deployments.protocol.policy_pb2_grpc.add_RobotPolicyServiceServicer_to_server"
 MOST_MESSAGE_BYTES = 100 * 2**20  # robots' clients are set to this, too
@@ -27,7 +28,8 @@ def options(grpc: GrpcConfig) -> Any:
 def prepared() -> list[Any]:
     """Serve calls this in each proxy and in each ingress replica before its servers start (a hook for HTTP middleware,
     of which there is none here). It lets their gRPC servers take robots' pings, and has them listen at the node's own
-    address: Serve itself binds them to all interfaces, also where Ray is on loopback."""
+    address, also for the calls of other replicas: Serve itself binds them to all interfaces, also where Ray is on
+    loopback."""
     import ray
     from ray.serve._private import constants, default_impl
 
@@ -35,6 +37,7 @@ def prepared() -> list[Any]:
     if ping not in constants.DEFAULT_GRPC_SERVER_OPTIONS:
         constants.DEFAULT_GRPC_SERVER_OPTIONS.append(ping)
     default_impl.add_grpc_address = _bound_to(ray.util.get_node_ip_address())
+    listen_at_node()
     return []
 
 

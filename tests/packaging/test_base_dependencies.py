@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.packaging.conftest import Installation
+from tests.packaging.environments import Installation
 
 IMPORT_ALL = """
 import importlib, pkgutil, configs, envs

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.packaging.conftest import ROOT
+from tests.packaging.environments import ROOT
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import zipfile
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
-from tests.packaging.conftest import ROOT, Installation
+from tests.packaging.environments import ROOT, Installation
 
 PACKAGES = ("configs", "envs", "deployments", "training")
 

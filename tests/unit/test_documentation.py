@@ -62,3 +62,12 @@ def test_commands_and_configurations_that_are_named_exist(page: Path) -> None:
     assert not [name for name in configurations if not (ROOT / name).exists() and "NAME" not in name]
     modules = re.findall(r"python -m (training|benchmarks)\.([a-z_]+)", text)
     assert not [f"{package}.{name}" for package, name in modules if not (ROOT / package / f"{name}.py").exists()]
+
+
+def test_the_clients_of_the_serving_page_name_policies_of_the_quickstart() -> None:
+    from configs.serving import ServeConfig
+
+    quickstart = ServeConfig.load(str(ROOT / "configs/serve/quickstart.yaml"), [])
+    named = re.findall(r'(?:policy|model)="(\w+)"', "".join(python_blocks(ROOT / "docs/serving.md")))
+
+    assert set(named) == {policy.name for policy in quickstart.policies}

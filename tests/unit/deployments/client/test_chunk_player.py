@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import queue
 import random
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -11,21 +13,39 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.client.chunk_player import ChunkPlayer, play
+from deployments.client.chunk_player import Ask, ChunkPlayer, play
+from deployments.client.grpc import RobotClient
 from deployments.client.observing import Seen, Told
 from deployments.errors import PolicyError
+from deployments.protocol.act import ActRequest, ActResult, Actions, Committed
+from tests.unit.deployments.transports.fakes import FakeActing, front
+from tests.unit.deployments.transports.serving import Methods, grpc_server
 
 HORIZON = 16
 
 
-class Robot:
-    """Moves one place per executed action, and sees where it is. Its policy a_t = t says where it is and so on; what is
-    committed comes first. Time is counted in ticks of the control clock (20 ms at 50 Hz)."""
+def counting(place: float, committed: Committed | None) -> Actions:
+    """[HORIZON, 1]: the policy a_t = t goes on from where the robot is; what is committed comes first."""
+    actions = np.arange(place, place + HORIZON, dtype=np.float32)
+    if committed is not None:
+        frozen = committed.actions[: committed.delay, 0]
+        actions[: len(frozen)] = frozen
+    return actions[:, None]
 
-    def __init__(self, delay_ticks: Callable[[], int]) -> None:
+
+def at_once(seen: Seen) -> Told:
+    return Told(seen.request_id, counting(seen.state_list()[0], seen.committed))
+
+
+class Robot:
+    """Moves one place per executed action, and sees where it is. Time is counted in ticks of the control clock (20 ms at
+    50 Hz): the answer of `policy` comes so many of them after the question."""
+
+    def __init__(self, delay_ticks: Callable[[], int], policy: Ask = at_once) -> None:
         self.tick = 0
         self.executed: list[float] = []
         self._delay_ticks = delay_ticks
+        self._policy = policy
         self._under_way: list[tuple[int, Future[Told], Seen]] = []
         self.failing = False
 
@@ -51,12 +71,7 @@ class Robot:
         if self.failing:
             answer.set_exception(PolicyError("unavailable", "the server is away"))
             return
-        place = seen.state_list()[0]
-        actions = np.arange(place, place + HORIZON, dtype=np.float32)
-        if seen.committed is not None:
-            frozen = seen.committed.actions[: seen.committed.delay, 0]
-            actions[: len(frozen)] = frozen
-        answer.set_result(Told(seen.request_id, actions[:, None]))
+        answer.set_result(self._policy(seen))
 
 
 def never_asked(seen: Seen) -> Told:
@@ -84,7 +99,51 @@ def test_the_executed_sequence_never_jumps_or_repeats_by_more_than_one_step(
 
     assert len(robot.executed) > 50
     assert robot.executed[0] == 0
-    assert largest_jump(robot.executed) <= 1
+    assert largest_jump(robot.executed) == 0
+
+
+def by_single_calls(client: RobotClient) -> Ask:
+    return client.act
+
+
+def by_a_stream(client: RobotClient) -> Ask:
+    """One bidirectional stream, on which every observation waits for its answer."""
+    observations: queue.SimpleQueue[Seen] = queue.SimpleQueue()
+    answers = client.stream(iter(observations.get, None))
+
+    def ask(seen: Seen) -> Told:
+        observations.put(seen)
+        return next(answers)
+
+    return ask
+
+
+@pytest.mark.parametrize("asking", [by_single_calls, by_a_stream])
+async def test_there_is_no_seam_either_when_observations_and_chunks_travel_over_grpc(
+    asking: Callable[[RobotClient], Ask],
+) -> None:
+    """The same delays; state, committed actions and chunks pass through the messages and a real server. The bound is 0
+    here, too."""
+
+    async def acts(request: ActRequest) -> ActResult:
+        assert request.observation.state is not None
+        actions = counting(float(request.observation.state[0]), request.committed)
+        return ActResult(request.request_id, actions, weight_version=0)
+
+    def played(address: str) -> tuple[Robot, ChunkPlayer]:
+        delays, first = random.Random(0), iter([100])
+        with RobotClient(address) as client:
+            robot = Robot(lambda: next(first, None) or delays.randint(0, HORIZON), asking(client))
+            player = ChunkPlayer(never_asked, submit=robot.submit)
+            robot.run(player, ticks=300)
+        return robot, player
+
+    async with grpc_server(Methods(front(FakeActing(acts)))) as address:
+        robot, player = await asyncio.to_thread(played, address)
+
+    assert player.last_error is None
+    assert len(robot.executed) > 50
+    assert robot.executed[0] == 0
     assert largest_jump(robot.executed) == 0
 
 
