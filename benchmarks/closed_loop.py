@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from rich.console import Console
+
 from benchmarks.common import Figure, options, report
 from configs.bc import BCConfig
 from configs.serving import ServeConfig
@@ -25,7 +27,7 @@ from training.imitation.chunks import clone
 from training.imitation.reaching import closed_loop
 from training.tracking.intervals import Estimate
 
-CONFIG = Path(__file__).parents[1] / "configs/bc/reach_tiny.yaml"
+CONFIG = "configs/bc/reach_tiny.yaml"
 SUCCESS = 0.9
 ROBOTS = 16  # that wait for an answer at a time
 UNTRAINED, TRAINED = "untrained", "trained"
@@ -33,11 +35,11 @@ UNTRAINED, TRAINED = "untrained", "trained"
 
 def main() -> None:
     parser = options(__doc__ or "")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of configs/bc/reach_tiny.yaml")
-    chosen = parser.parse_args()
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=f"of {CONFIG}")
+    chosen, console = parser.parse_args(), Console()
     with tempfile.TemporaryDirectory() as folder:
-        config = BCConfig.load(str(CONFIG), [*chosen.set, f"output={folder}/{TRAINED}"])
-        cloned = clone(config, lambda step, steps, loss: print(f"step {step}/{steps}, loss {loss:.4f}", flush=True))
+        config = BCConfig.load(CONFIG, [*chosen.set, f"output={folder}/{TRAINED}"])
+        cloned = clone(config, lambda step, steps, loss: console.print(f"step {step}/{steps}, loss {loss:.4f}"))
         description = read_description(config.output)
         save(Path(folder) / UNTRAINED, description, untrained(description, config.seed).state_dict())
         served = played(Path(folder), config)
@@ -85,16 +87,16 @@ def figures(untrained_: Estimate, trained: Estimate, in_process: Estimate) -> li
         *interval("untrained, over gRPC", untrained_),
         *interval("trained, over gRPC", trained, SUCCESS),
         *interval("trained, in the process that trained it", in_process),
-        Figure("lower end of trained less upper end of untrained, over gRPC", trained.low - untrained_.high, "", 0.0),
+        Figure("lower end of trained less upper end of untrained, over gRPC", trained.low - untrained_.high, "success", 0.0),
     ]
 
 
 def interval(name: str, success_: Estimate, bar: float | None = None) -> list[Figure]:
     """Wilson's, 95 %."""
     return [
-        Figure(f"{name}: share of tables", success_.value, "", bar),
-        Figure(f"{name}: interval from", success_.low, ""),
-        Figure(f"{name}: interval to", success_.high, ""),
+        Figure(f"{name}", success_.value, "success", bar),
+        Figure(f"{name}: interval from", success_.low, "success"),
+        Figure(f"{name}: interval to", success_.high, "success"),
     ]
 
 

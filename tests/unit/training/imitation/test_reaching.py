@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import numpy as np
 
 from configs.bc import BCConfig, ClosedLoopConfig, DemonstrationConfig, ReachTable
-from deployments.protocol.act import Actions, ChunkRequest
+from benchmarks.closed_loop import success
+from deployments.protocol.act import ActRequest, Actions, ActResult, ChunkRequest
 from envs.robots.reach import COLOURS
+from tests.unit.deployments.transports.fakes import FakeActing, front
+from tests.unit.deployments.transports.serving import Methods, grpc_server
 from training.imitation.reaching import closed_loop, demonstrations, request_of, table
 
 FEW = BCConfig(demonstrations=DemonstrationConfig(episodes=5, keep_every=2))
@@ -29,6 +33,20 @@ def test_a_policy_that_sees_the_named_object_reaches_it_on_every_held_out_table(
     result = closed_loop(lambda asked: [look(one) for one in asked], settings, ReachTable())
     assert result.value == 1.0
     assert 0.8 < result.low < 1.0
+
+
+async def test_it_reaches_them_over_grpc_too() -> None:
+    async def looks(request: ActRequest) -> ActResult:
+        frames = np.stack([frame for frame in request.observation.images if frame is not None])
+        assert request.observation.state is not None
+        asked = ChunkRequest("", frames, np.ones(1, np.bool_), request.observation.state, request.observation.instruction)
+        return ActResult(request.request_id, look(asked), weight_version=0)
+
+    config = BCConfig(evaluation=ClosedLoopConfig(episodes=30))
+    async with grpc_server(Methods(front(FakeActing(looks)))) as address:
+        result = await asyncio.to_thread(success, address, "arm", config)
+
+    assert result.value == 1.0
 
 
 def test_a_policy_that_stands_still_reaches_none() -> None:
