@@ -61,7 +61,12 @@ def played(folder: Path, config: BCConfig) -> dict[str, Estimate]:
         for name in (UNTRAINED, TRAINED)
     ]
     serving = ServeConfig.parse(
-        {"http": {"port": ports.free_port()}, "grpc": {"port": grpc_port}, "policies": policies, "storage_path": str(folder)}
+        {
+            "http": {"port": ports.free_port()},
+            "grpc": {"port": grpc_port},
+            "policies": policies,
+            "storage_path": str(folder),
+        }
     )
     with ray_session.ray_session(), application.application(serving):
         return {name: success(f"127.0.0.1:{grpc_port}", name, config) for name in (UNTRAINED, TRAINED)}
@@ -83,18 +88,19 @@ def seen(request: ChunkRequest) -> Seen:
 
 
 def figures(untrained_: Estimate, trained: Estimate, in_process: Estimate) -> list[Figure]:
+    gap = trained.low - untrained_.high
     return [
         *interval("untrained, over gRPC", untrained_),
         *interval("trained, over gRPC", trained, SUCCESS),
         *interval("trained, in the process that trained it", in_process),
-        Figure("lower end of trained less upper end of untrained, over gRPC", trained.low - untrained_.high, "success", 0.0),
+        Figure("over gRPC, lower end of trained less upper end of untrained", gap, "success", 0.0),
     ]
 
 
 def interval(name: str, success_: Estimate, bar: float | None = None) -> list[Figure]:
     """Wilson's, 95 %."""
     return [
-        Figure(f"{name}", success_.value, "success", bar),
+        Figure(name, success_.value, "success", bar),
         Figure(f"{name}: interval from", success_.low, "success"),
         Figure(f"{name}: interval to", success_.high, "success"),
     ]

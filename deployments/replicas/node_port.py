@@ -20,5 +20,6 @@ def _at_node(server: Any, address: str) -> int:
     from ray._common.network_utils import build_address
     from ray._common.tls_utils import add_port_to_grpc_server
 
-    port: int = add_port_to_grpc_server(server, build_address(ray.util.get_node_ip_address(), address.rpartition(":")[2]))
+    here = build_address(ray.util.get_node_ip_address(), address.rpartition(":")[2])
+    port: int = add_port_to_grpc_server(server, here)
     return port

@@ -67,9 +67,7 @@ def test_the_lines_of_our_clients_need_the_wheel_and_nothing_else(
     assert done.stderr == ""  # where no action came in time, our clients say so and go on
 
 
-def test_the_lines_of_openais_client_are_answered(
-    installed: Installation, addressed: Callable[[str], str]
-) -> None:
+def test_the_lines_of_openais_client_are_answered(installed: Installation, addressed: Callable[[str], str]) -> None:
     done = installed.run("python", "-c", addressed("OpenAI"))
 
     assert done.returncode == 0, done.stderr

@@ -17,7 +17,7 @@ from deployments.client.chunk_player import Ask, ChunkPlayer, play
 from deployments.client.grpc import RobotClient
 from deployments.client.observing import Seen, Told
 from deployments.errors import PolicyError
-from deployments.protocol.act import ActRequest, ActResult, Actions, Committed
+from deployments.protocol.act import Actions, ActRequest, ActResult, Committed
 from tests.unit.deployments.transports.fakes import FakeActing, front
 from tests.unit.deployments.transports.serving import Methods, grpc_server
 
@@ -38,8 +38,8 @@ def at_once(seen: Seen) -> Told:
 
 
 class Robot:
-    """Moves one place per executed action, and sees where it is. Time is counted in ticks of the control clock (20 ms at
-    50 Hz): the answer of `policy` comes so many of them after the question."""
+    """Moves one place per executed action, and sees where it is. Time is counted in ticks of the control clock (20 ms
+    at 50 Hz): the answer of `policy` comes so many of them after the question."""
 
     def __init__(self, delay_ticks: Callable[[], int], policy: Ask = at_once) -> None:
         self.tick = 0

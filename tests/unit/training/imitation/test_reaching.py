@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from configs.bc import BCConfig, ClosedLoopConfig, DemonstrationConfig, ReachTable
 from benchmarks.closed_loop import success
-from deployments.protocol.act import ActRequest, Actions, ActResult, ChunkRequest
+from configs.bc import BCConfig, ClosedLoopConfig, DemonstrationConfig, ReachTable
+from deployments.protocol.act import Actions, ActRequest, ActResult, ChunkRequest
 from envs.robots.reach import COLOURS
 from tests.unit.deployments.transports.fakes import FakeActing, front
 from tests.unit.deployments.transports.serving import Methods, grpc_server
@@ -39,7 +39,9 @@ async def test_it_reaches_them_over_grpc_too() -> None:
     async def looks(request: ActRequest) -> ActResult:
         frames = np.stack([frame for frame in request.observation.images if frame is not None])
         assert request.observation.state is not None
-        asked = ChunkRequest("", frames, np.ones(1, np.bool_), request.observation.state, request.observation.instruction)
+        asked = ChunkRequest(
+            "", frames, np.ones(1, np.bool_), request.observation.state, request.observation.instruction
+        )
         return ActResult(request.request_id, look(asked), weight_version=0)
 
     config = BCConfig(evaluation=ClosedLoopConfig(episodes=30))
