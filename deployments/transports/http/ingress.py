@@ -172,7 +172,7 @@ class Ingress(RobotPolicyMethods):
         payload = await parsed(await read_body(request, self.config.max_body_bytes), self.config.max_json_values)
         body = typed(CompletionBody, payload)
         policy, request_id = self._policy(body.model), request_id_of(request)
-        within_bound(body, policy.max_new_tokens)
+        within_bound(body, policy.max_new_tokens, policy.engine.max_model_len)
         plain = body.plain(
             f"cmpl-{request_id}-{uuid.uuid4().hex[:8]}",
             min_weight_version(request),
@@ -204,7 +204,7 @@ class Ingress(RobotPolicyMethods):
         self, request: Request, path: str, payload: dict[str, Any] | None, body: SampledBody
     ) -> Response:
         policy = self._policy(body.model)
-        changes = within_bound(body, policy.max_new_tokens) | {"model": policy.name}
+        changes = within_bound(body, policy.max_new_tokens, policy.engine.max_model_len) | {"model": policy.name}
         headers = [(k, v) for k, v in request.headers.items() if k.lower() not in NOT_FORWARDED_HEADERS]
         call = HttpCall(
             request_id=request_id_of(request),

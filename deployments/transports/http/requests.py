@@ -248,16 +248,21 @@ def typed(model: type[BodyT], payload: dict[str, Any]) -> BodyT:
         raise PolicyError("invalid_request", f"{field}: {' or '.join(same)}; got {shown}") from error
 
 
-def within_bound(body: SampledBody, limit_tokens: int) -> dict[str, Any]:
+def within_bound(body: SampledBody, limit_tokens: int, context_tokens: int) -> dict[str, Any]:
     """Fields to set so that the request generates at most `limit_tokens` tokens in all its answers together. Raises
-    PolicyError("too_large") where it asks for more."""
+    PolicyError("too_large") where it asks for more.
+
+    Where it names no bound, an answer gets at most half of `context_tokens` (prompt and answer of the policy together):
+    vLLM refuses a prompt that does not fit beside the longest answer."""
     sequences, asked = body.sequences, body.tokens_asked()
     if sequences > limit_tokens or (asked or 0) * sequences > limit_tokens:
         times = f" x {sequences} answers" if sequences > 1 else ""
         tokens = "" if asked is None else f"{asked} tokens"
         raise PolicyError("too_large", f"{tokens}{times} asked for: the policy's max_new_tokens is {limit_tokens}")
     field = body.cap_field()
-    return {field: limit_tokens // sequences} if asked is None and field is not None else {}
+    if asked is not None or field is None:
+        return {}
+    return {field: min(limit_tokens // sequences, context_tokens // 2)}
 
 
 def min_weight_version(request: Request) -> int:

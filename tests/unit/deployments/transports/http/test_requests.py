@@ -164,16 +164,21 @@ def test_unknown_fields_are_left_to_vllm() -> None:
 )
 def test_the_tokens_of_all_answers_together_are_bounded(body: SampledBody) -> None:
     with pytest.raises(PolicyError) as refused:
-        within_bound(body, 100)
+        within_bound(body, 100, 1024)
     assert refused.value.kind == "too_large"
 
 
 def test_a_chat_that_names_no_bound_gets_the_policys() -> None:
-    assert within_bound(typed(ChatBody, {}), 100) == {"max_completion_tokens": 100}
-    assert within_bound(typed(ChatBody, {"n": 4}), 100) == {"max_completion_tokens": 25}
-    assert within_bound(typed(ResponsesBody, {}), 100) == {"max_output_tokens": 100}
-    assert within_bound(typed(ChatBody, {"max_tokens": 7}), 100) == {}
-    assert within_bound(completion(), 100) == {}
+    assert within_bound(typed(ChatBody, {}), 100, 1024) == {"max_completion_tokens": 100}
+    assert within_bound(typed(ChatBody, {"n": 4}), 100, 1024) == {"max_completion_tokens": 25}
+    assert within_bound(typed(ResponsesBody, {}), 100, 1024) == {"max_output_tokens": 100}
+    assert within_bound(typed(ChatBody, {"max_tokens": 7}), 100, 1024) == {}
+    assert within_bound(completion(), 100, 1024) == {}
+
+
+def test_a_chat_that_names_no_bound_leaves_half_of_the_context_to_its_prompt() -> None:
+    assert within_bound(typed(ChatBody, {}), 1024, 256) == {"max_completion_tokens": 128}
+    assert within_bound(typed(ResponsesBody, {}), 1024, 1024) == {"max_output_tokens": 512}
 
 
 def request_of(*parts: bytes, headers: dict[str, str] | None = None) -> tuple[Request, list[bytes]]:
