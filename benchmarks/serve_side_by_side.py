@@ -78,7 +78,7 @@ def language(folder: Path, chosen: Namespace) -> list[Figure]:
 
 
 async def language_rates(ours: int, theirs: int, chosen: Namespace) -> tuple[int, dict[str, list[float]]]:
-    """(tokens of each answer of theirs, rates). Ours are as long as what the policy samples, theirs the mean of ours."""
+    """(tokens of an answer, rates). Our answers are as long as the policy makes them, theirs as the mean of ours."""
     async with arms(ours) as rayward, arms(theirs) as tutorial:
         answers = await asyncio.gather(*(arm.act() for arm in rayward))
         new_tokens = round(statistics.mean(map(tokens_of, answers)))

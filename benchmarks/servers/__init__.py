@@ -1,1 +1,1 @@
-"""The servers that rayward is compared with, each a process of its own, and what both sides share: policy and clients."""
+"""The servers that rayward is compared with, each a process of its own, and the policy and clients of both sides."""

@@ -1,4 +1,4 @@
-"""A WebSocket policy server of the shape of openpi's: each connection's handler calls `infer` itself, in the event loop.
+"""A WebSocket policy server of the shape of openpi's: a connection's handler calls `infer` itself, in the event loop.
 
 `python -m benchmarks.servers.inline_websocket PORT CHECKPOINT`. So one pass holds up all connections.
 """

@@ -1,4 +1,4 @@
-"""Robots that ask for chunks in a closed loop, in the words of OpenTau's and of openpi's clients: the same for each side.
+"""Robots that ask for chunks in a closed loop, as OpenTau's and openpi's clients do: the same for each side.
 
 An observation's frame is encoded before the clock starts.
 """

@@ -1,0 +1,68 @@
+"""The servers without batches answer as the policy does: only so is a comparison with them one of servers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from websockets.asyncio.server import serve
+
+from benchmarks.servers.inline_websocket import answer_all
+from benchmarks.servers.locked_grpc import RobotPolicyServer
+from benchmarks.servers.robot_clients import grpc_robots, socket_robots
+from benchmarks.servers.robot_policy import SinglePolicy, checkpoint, observation
+from deployments.protocol.policy_pb2_grpc import add_RobotPolicyServiceServicer_to_server
+
+SEED = 7
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SinglePolicy]:
+    import torch
+
+    threads = torch.get_num_threads()
+    yield SinglePolicy(checkpoint(tmp_path_factory.mktemp("robot") / "checkpoint"), threads=1)
+    torch.set_num_threads(threads)
+
+
+async def test_over_grpc_each_robot_gets_the_chunk_of_its_own_observation(policy: SinglePolicy) -> None:
+    server = grpc.aio.server()
+    add_RobotPolicyServiceServicer_to_server(RobotPolicyServer(policy), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc_robots(2, port) as robots:
+            chunks = [await robot.ask(SEED) for robot in robots]
+    finally:
+        await server.stop(None)
+
+    # A picture loses a little as a JPEG, which moves the actions a little.
+    expected = [policy.infer(*observation(number), noise_seed=SEED) for number in range(2)]
+    for chunk, whole in zip(chunks, expected, strict=True):
+        np.testing.assert_allclose(chunk, whole, atol=0.1)
+    assert not np.allclose(chunks[0], chunks[1], atol=1e-3)
+
+
+async def test_over_websocket_each_robot_gets_the_chunk_of_its_own_observation(policy: SinglePolicy) -> None:
+    async with serve(partial(answer_all, policy=policy), "127.0.0.1", 0, compression=None) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        async with socket_robots(2, port) as robots:
+            chunks = [await robot.ask(SEED) for robot in robots]
+
+    expected = [policy.infer(*observation(number), noise_seed=SEED) for number in range(2)]
+    assert [chunk.tolist() for chunk in chunks] == [chunk.tolist() for chunk in expected]
+
+
+def test_a_checkpoint_is_the_one_that_bc_trains_by_default(tmp_path: Path) -> None:
+    from configs.bc import BCConfig
+    from deployments.chunks.description import read_description
+
+    description, config = read_description(checkpoint(tmp_path / "robot")), BCConfig()
+
+    assert description.model == config.model
+    assert description.chunk_len == config.chunk_len
+    assert description.resolution == (config.table.side, config.table.side)
