@@ -1,6 +1,6 @@
 """The chunk policy that all sides serve, and one observation at a time through it, as a server without batches asks it.
 
-The model is the one that `training.bc` trains by default, before its training: a pass costs the same.
+The model is the one that `configs/bc/reach_tiny.yaml` trains, before its training: a pass costs the same.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from training.imitation.reaching import demonstrations, table
 
 CAMERA_SIDE = 224  # pixels; openpi's and OpenTau's clients send about as many
 FLOW_STEPS = 10
+BC = BCConfig.load(Path(__file__).parents[2] / "configs" / "bc" / "reach_tiny.yaml")
 
 
 def checkpoint(folder: Path) -> Path:
     """Writes it. The statistics are those of a few demonstrations."""
-    config = BCConfig(demonstrations=DemonstrationConfig(episodes=20))
+    config = BC.model_copy(update={"demonstrations": DemonstrationConfig(episodes=20)})
     description = describe(config, demonstrations(config))
     save(folder, description, untrained(description).state_dict())
     return folder
@@ -35,7 +36,7 @@ def checkpoint(folder: Path) -> Path:
 
 def observation(robot: int) -> tuple[Frame, Vector, str]:
     """(frame, state, instruction) of a robot: each is at a table of its own."""
-    settings = BCConfig().table.model_copy(update={"side": CAMERA_SIDE})
+    settings = BC.table.model_copy(update={"side": CAMERA_SIDE})
     seen = table(settings, "heldout").reset(robot)
     return seen.image, seen.state, seen.instruction
 

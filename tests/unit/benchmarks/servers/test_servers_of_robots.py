@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import grpc
 import numpy as np
@@ -55,14 +54,3 @@ async def test_over_websocket_each_robot_gets_the_chunk_of_its_own_observation(p
 
     expected = [policy.infer(*observation(number), noise_seed=SEED) for number in range(2)]
     assert [chunk.tolist() for chunk in chunks] == [chunk.tolist() for chunk in expected]
-
-
-def test_a_checkpoint_is_the_one_that_bc_trains_by_default(tmp_path: Path) -> None:
-    from configs.bc import BCConfig
-    from deployments.chunks.description import read_description
-
-    description, config = read_description(checkpoint(tmp_path / "robot")), BCConfig()
-
-    assert description.model == config.model
-    assert description.chunk_len == config.chunk_len
-    assert description.resolution == (config.table.side, config.table.side)
