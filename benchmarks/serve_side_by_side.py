@@ -30,6 +30,7 @@ from training.cluster import application, ports, ray_session
 
 CLIENTS = 16
 ANSWER_S = 300.0
+MOST_LANGUAGE_ROUNDS = 3  # the tutorial's server takes a quarter of a minute to answer all clients once
 TUTORIAL_BAR, WITHOUT_BATCHES_BAR, WITH_BATCHES_BAR = 4.0, 1.0, 3.0
 SEED = 7  # of the answer that all sides must give alike
 REPLICAS = {"num_cpus": THREADS, "drain_s": 1}
@@ -86,7 +87,7 @@ async def language_rates(ours: int, theirs: int, chosen: Namespace) -> tuple[int
             "tutorial": [partial(arm.predict, new_tokens) for arm in tutorial],
             "rayward": [arm.act for arm in rayward],
         }
-        return new_tokens, await alternated(sides, chosen)
+        return new_tokens, await alternated(sides, min(MOST_LANGUAGE_ROUNDS, chosen.rounds), chosen.seconds)
 
 
 class Arm:
@@ -166,7 +167,8 @@ async def robot_rates(http: int, grpc: int, locked: int, inline: int, chosen: Na
     async with AsyncExitStack() as stack:
         sides = {name: await stack.enter_async_context(side) for name, side in connected.items()}
         await check_alike({name: side[0] for name, side in sides.items()})
-        return await alternated({name: [robot.ask for robot in side] for name, side in sides.items()}, chosen)
+        asks = {name: [robot.ask for robot in side] for name, side in sides.items()}
+        return await alternated(asks, chosen.rounds, chosen.seconds)
 
 
 async def check_alike(sides: Mapping[str, Robot]) -> None:
@@ -194,12 +196,12 @@ def robot_figures(rates: Mapping[str, list[float]], protocol: str, other: str) -
 # -- both --------------------------------------------------------------------------------------------------------------
 
 
-async def alternated(sides: Mapping[str, Sequence[Ask]], chosen: Namespace) -> dict[str, list[float]]:
+async def alternated(sides: Mapping[str, Sequence[Ask]], rounds: int, seconds: float) -> dict[str, list[float]]:
     """Answers/s by side, one entry a round; the first round warms up and is not counted."""
     rates: dict[str, list[float]] = {side: [] for side in sides}
-    for round_ in range(-1, chosen.rounds):
+    for round_ in range(-1, rounds):
         for side in sides if round_ % 2 else reversed(sides):
-            answers_per_s = await rate(sides[side], chosen.seconds if round_ >= 0 else 1.0)
+            answers_per_s = await rate(sides[side], seconds if round_ >= 0 else 1.0)
             if round_ >= 0:
                 rates[side].append(answers_per_s)
     return rates
