@@ -19,12 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import grpc
-
 from benchmarks.common import Figure, options, report
 from benchmarks.serve_side_by_side import chunk_policy
 from benchmarks.servers.process import THREADS
-from benchmarks.servers.robot_clients import message
+from benchmarks.servers.robot_clients import message, own_channel
 from benchmarks.servers.robot_policy import SinglePolicy, checkpoint
 from configs.serving import ServeConfig
 from deployments.protocol import policy_pb2 as pb
@@ -123,9 +121,7 @@ async def load_of(robots: int, port: int, policy: str, seconds: float) -> Load:
     async with AsyncExitStack() as stack:
         streams = []
         for number in range(robots):
-            # Of its own: channels of one process with the same options share a connection otherwise.
-            channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", [("grpc.use_local_subchannel_pool", 1)])
-            streams.append(Stream(await stack.enter_async_context(channel), number, policy))
+            streams.append(Stream(await stack.enter_async_context(own_channel(port)), number, policy))
         began = time.perf_counter() + 0.2  # all of them are connected by then
         counted = (began + WARM_S, began + WARM_S + seconds)
         async with asyncio.TaskGroup() as playing:

@@ -71,11 +71,13 @@ async def grpc_robots(count: int, port: int, policy: str = "") -> AsyncIterator[
     async with AsyncExitStack() as stack:
         robots: list[Robot] = []
         for number in range(count):
-            # Of its own: channels of one process with the same options share a connection otherwise.
-            options = [("grpc.use_local_subchannel_pool", 1)]
-            channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options)
-            robots.append(GrpcRobot(await stack.enter_async_context(channel), number, policy))
+            robots.append(GrpcRobot(await stack.enter_async_context(own_channel(port)), number, policy))
         yield robots
+
+
+def own_channel(port: int) -> Any:
+    """With a connection of its own, which channels of one process with the same options share otherwise."""
+    return grpc.aio.insecure_channel(f"127.0.0.1:{port}", [("grpc.use_local_subchannel_pool", 1)])
 
 
 @asynccontextmanager
