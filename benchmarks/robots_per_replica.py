@@ -119,9 +119,8 @@ async def loads(port: int, policy: str, chosen: Namespace) -> list[Load]:
 
 async def load_of(robots: int, port: int, policy: str, seconds: float) -> Load:
     async with AsyncExitStack() as stack:
-        streams = []
-        for number in range(robots):
-            streams.append(Stream(await stack.enter_async_context(own_channel(port)), number, policy))
+        channels = [await stack.enter_async_context(own_channel(port)) for _ in range(robots)]
+        streams = [Stream(channel, number, policy) for number, channel in enumerate(channels)]
         began = time.perf_counter() + 0.2  # all of them are connected by then
         counted = (began + WARM_S, began + WARM_S + seconds)
         async with asyncio.TaskGroup() as playing:

@@ -69,10 +69,8 @@ class SocketRobot:
 async def grpc_robots(count: int, port: int, policy: str = "") -> AsyncIterator[list[Robot]]:
     """Each with a connection of its own."""
     async with AsyncExitStack() as stack:
-        robots: list[Robot] = []
-        for number in range(count):
-            robots.append(GrpcRobot(await stack.enter_async_context(own_channel(port)), number, policy))
-        yield robots
+        channels = [await stack.enter_async_context(own_channel(port)) for _ in range(count)]
+        yield [GrpcRobot(channel, number, policy) for number, channel in enumerate(channels)]
 
 
 def own_channel(port: int) -> Any:
