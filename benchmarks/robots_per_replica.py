@@ -121,7 +121,7 @@ async def load_of(robots: int, port: int, policy: str, seconds: float) -> Load:
     async with AsyncExitStack() as stack:
         channels = [await stack.enter_async_context(own_channel(port)) for _ in range(robots)]
         streams = [Stream(channel, number, policy) for number, channel in enumerate(channels)]
-        began = time.perf_counter() + 0.2  # all of them are connected by then
+        began = time.perf_counter() + 0.2  # they connect in the second that is not counted
         counted = (began + WARM_S, began + WARM_S + seconds)
         async with asyncio.TaskGroup() as playing:
             for number, stream in enumerate(streams):
