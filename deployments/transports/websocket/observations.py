@@ -51,10 +51,13 @@ def act_request(
 
 
 def _images(observation: Mapping[str, Any], names: OpenpiConfig) -> dict[str, Any]:
-    """Name -> image of each camera, in the policy's order. Raises PolicyError where there is none at all: a policy that
-    is blind because of a misspelt name still moves the robot."""
+    """Name -> image of each camera, in the policy's order, up to the last one that is there: a policy may have fewer
+    cameras than there are names. Raises PolicyError where there is none at all: a policy that is blind because of a
+    misspelt name still moves the robot."""
     images = {name: _found(observation, name) for name in names.cameras}
     if any(image is not None for image in images.values()):
+        while next(reversed(images.values())) is None:
+            images.popitem()
         return images
     nested = observation.get("images")
     if isinstance(nested, Mapping) and nested:

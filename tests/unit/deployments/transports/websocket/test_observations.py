@@ -72,6 +72,14 @@ def test_a_camera_that_is_missing_is_masked_and_keeps_its_place() -> None:
     assert second is not None
 
 
+def test_a_robot_of_one_camera_needs_no_setting_although_the_stock_names_are_two() -> None:
+    one_camera = {name: value for name, value in LIBERO.items() if name != "observation/wrist_image"}
+
+    found = question(one_camera).observation
+
+    assert [np.array_equal(image, BASE) for image in found.images] == [True]
+
+
 def test_an_observation_without_any_camera_is_refused_with_the_names_that_it_has() -> None:
     error = refused({"observation/img": BASE, "prompt": "fold"})
 
