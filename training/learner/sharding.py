@@ -146,6 +146,9 @@ class DeepSpeed:
     def __init__(self, module: nn.Module, optimizer: OptimizerConfig, learner: LearnerConfig, world: int) -> None:
         import deepspeed
 
+        # On a CPU it would compile its shared-memory collectives at the first start on a machine, half a minute of both
+        # cores, and fail without a compiler; gloo does the same.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self.module, self.world, self.stage = module, world, learner.deepspeed_stage
         settings = {
             "train_micro_batch_size_per_gpu": 1,

@@ -47,7 +47,7 @@ async def test_a_question_is_answered_and_carries_all_that_was_seen() -> None:
         question = seen(committed=committed, noise_seed=4)
         told = await blocking(client.act, question)
 
-    assert told.actions.tolist() == [[51, 0, 1], [52, 1, 2]]
+    assert told.actions.tolist() == [[51, 1], [52, 2]]
     assert (told.request_id, told.weight_version, told.interventions) == (question.request_id, 7, ("clipped",))
     asked = acting.asked[0]
     assert asked.observation.taken_unix_s == pytest.approx(question.taken_unix_s, abs=1e-3)
@@ -60,7 +60,7 @@ async def test_openpis_own_call_takes_and_gives_dicts() -> None:
         observation = {"observation/image": FRAME, "observation/state": np.ones(1), "prompt": "fold"}
         answer = await blocking(client.infer, observation)
 
-    assert answer["actions"].shape == (2, 3)
+    assert answer["actions"].shape == (2, 2)
 
 
 async def test_a_failure_has_the_servers_kind_and_the_next_question_a_new_connection() -> None:
@@ -72,7 +72,7 @@ async def test_a_failure_has_the_servers_kind_and_the_next_question_a_new_connec
     async with openpi_server(front(FakeActing(only_ones))) as url, opened(SocketClient(url)) as client:
         with pytest.raises(PolicyError, match="not a one") as error:
             await blocking(client.act, Seen(images=[FRAME], state=[2.0]))
-        assert (await blocking(client.act, seen())).actions.shape == (2, 3)
+        assert (await blocking(client.act, seen())).actions.shape == (2, 2)
 
     assert error.value.kind == "invalid_request"
 
@@ -89,7 +89,7 @@ async def test_a_passing_failure_is_tried_again_with_the_same_id() -> None:
     async with openpi_server(front(acting)) as url, opened(SocketClient(url)) as client:
         told = await blocking(client.act, seen())
 
-    assert told.actions.shape == (2, 3)
+    assert told.actions.shape == (2, 2)
     assert len({request.request_id for request in acting.asked}) == 1
 
 
@@ -132,7 +132,7 @@ async def test_the_key_is_shown() -> None:
         openpi_server(front(keys=OneKey())) as url,
         opened(SocketClient(url, key=KEY)) as client,
     ):
-        assert (await blocking(client.act, seen())).actions.shape == (2, 3)
+        assert (await blocking(client.act, seen())).actions.shape == (2, 2)
         with SocketClient(url, key="wrong") as client, pytest.raises(PolicyError) as error:
             await blocking(client.act, seen())
 
