@@ -21,6 +21,11 @@ class HttpConfig(Strict):
         default_factory=list,
         description="Origins of web pages that may call from a browser, e.g. https://lab.example; *: any.",
     )
+    manage_policies: bool = Field(
+        False,
+        description="Let callers load and unload policies while the application runs (PUT and DELETE /policies/NAME). "
+        "Whoever may call may then also do that: set keys.",
+    )
 
 
 class GrpcConfig(Strict):
@@ -52,6 +57,12 @@ class WebSocketConfig(Strict):
     send_deadline_s: float = Field(
         10.0, gt=0, description="Seconds that a client may take to receive an answer before its connection is closed."
     )
+
+
+class LoadedPolicy(YamlConfig):
+    """A policy that is loaded while the application runs."""
+
+    policy: AnyPolicy = Field(description="The policy, as in a file's `policies`.")
 
 
 class ServeConfig(YamlConfig):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from deployments.engines.vllm.settings import on_gpu, process_environment
 from deployments.storage.models import model_folder_error
 from deployments.transports import grpc_server
 from deployments.transports.http.ingress import Ingress
+from deployments.transports.serve_applications import ServeApplications, application_of
 
 # Read where Ray and Serve's controller start: they must stand in the environment before `ray start` or `ray.init`.
 THROUGHPUT_SWITCHES = {
@@ -56,9 +58,7 @@ def bind(config: ServeConfig) -> Application:
     """Deployments of a configuration, bound. Raises ConfigError for a model folder that cannot be served."""
     config = with_made_models(config)
     for policy in config.policies:
-        problem = model_folder_error(policy.model) if isinstance(policy, PolicyConfig) else None
-        if problem:
-            raise ConfigError(f"policy {policy.name!r}: {problem}")
+        _check_folder(policy)
     policies = {f"policy_{i}": _policy(policy) for i, policy in enumerate(config.policies)}
     ingress = serve.deployment(
         Ingress,
@@ -67,7 +67,27 @@ def bind(config: ServeConfig) -> Application:
         max_ongoing_requests=1024,
         ray_actor_options={"num_cpus": config.ingress_cpus},
     )
-    return ingress.bind(config.dump(), **policies)
+    storage_path = str(Path(config.storage_path).expanduser().resolve())
+    manage = partial(ServeApplications, load=load_policy, storage_path=storage_path)
+    return ingress.bind(config.dump(), manage if config.http.manage_policies else None, **policies)
+
+
+def load_policy(policy: dict[str, Any], application: str, storage_path: str) -> str | None:
+    """Has Serve start a policy as an application of its own, and does not wait for it. `policy`: as plain data. Why it
+    cannot be served; None where Serve has begun."""
+    try:
+        asked = with_made_models(ServeConfig.parse({"policies": [policy], "storage_path": storage_path})).policies[0]
+        _check_folder(asked)
+    except ConfigError as error:
+        return str(error)
+    target = serve.RunTarget(_policy(asked), name=application, route_prefix=None)
+    serve.run_many([target], wait_for_applications_running=False)
+    return None
+
+
+def loaded_applications(app: str) -> list[str]:
+    """The applications of the policies that were loaded into the application `app` and are not unloaded."""
+    return [name for name in serve.status().applications if name.startswith(application_of(app, ""))]
 
 
 def grpc_options(config: ServeConfig) -> gRPCOptions | None:
@@ -94,6 +114,12 @@ def _with_made_model(policy: AnyPolicy, storage: Path) -> AnyPolicy:
     if not (folder / "model.safetensors").is_file():
         _imported("deployments.chunks.checkpoint:tiny_checkpoint")(folder)
     return policy.model_copy(update={"checkpoint": str(folder)})
+
+
+def _check_folder(policy: AnyPolicy) -> None:
+    problem = model_folder_error(policy.model) if isinstance(policy, PolicyConfig) else None
+    if problem:
+        raise ConfigError(f"policy {policy.name!r}: {problem}")
 
 
 def _policy(policy: AnyPolicy) -> Application:

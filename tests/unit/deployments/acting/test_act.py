@@ -320,7 +320,8 @@ async def test_the_only_policy_that_fits_answers_when_none_is_named() -> None:
     asks = acting(arm(), GAME, TEXT)
 
     assert (await asks.act(None, request())).parse_ok
-    assert (await asks.act("vllm-model", request())).parse_ok
+    with pytest.raises(PolicyError, match="no policy 'other' answers this; those that do: arm"):
+        await asks.act("other", request())
     assert asks.metadata("text").roles == ()
 
 
