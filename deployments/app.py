@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ray import serve
@@ -40,6 +41,9 @@ REPLICAS: dict[str, tuple[str, ...]] = {
     "chunks": ("deployments.replicas.chunks:ChunkReplica", "deployments.engines.chunks.engine:ChunkPolicyEngine"),
     "provider": ("deployments.replicas.provider:ProviderReplica",),
 }
+# Of a loaded policy's replicas. To Serve they are the ingress of their application: without these each would open HTTP
+# and gRPC servers of its own, which know nothing of our keys.
+NO_SERVERS = {"RAY_SERVE_ENABLE_HA_PROXY": "0", "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0"}
 TINY_ROBOT = "tiny:robot"
 STICKY_ROUTER = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
 
@@ -80,7 +84,7 @@ def load_policy(policy: dict[str, Any], application: str, storage_path: str) -> 
         _check_folder(asked)
     except ConfigError as error:
         return str(error)
-    target = serve.RunTarget(_policy(asked), name=application, route_prefix=None)
+    target = serve.RunTarget(_policy(asked, NO_SERVERS), name=application, route_prefix=None)
     serve.run_many([target], wait_for_applications_running=False)
     return None
 
@@ -122,7 +126,8 @@ def _check_folder(policy: AnyPolicy) -> None:
         raise ConfigError(f"policy {policy.name!r}: {problem}")
 
 
-def _policy(policy: AnyPolicy) -> Application:
+def _policy(policy: AnyPolicy, environment: Mapping[str, str] = MappingProxyType({})) -> Application:
+    """`environment`: of its replicas, beside what the policy needs itself."""
     replicas = policy.replicas
     replica_class, *engine = map(_imported, REPLICAS[policy.kind])
     deployment = serve.deployment(
@@ -143,7 +148,7 @@ def _policy(policy: AnyPolicy) -> Application:
         health_check_period_s=replicas.health_period_s,
         health_check_timeout_s=replicas.health_timeout_s,
         request_router_config=RequestRouterConfig(request_router_class=STICKY_ROUTER),
-        **_resources(policy),
+        **_resources(policy, environment),
     )
     return deployment.bind(policy.model_dump(mode="json"), *engine)
 
@@ -153,10 +158,10 @@ def _imported(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def _resources(policy: AnyPolicy) -> dict[str, Any]:
+def _resources(policy: AnyPolicy, beside: Mapping[str, str]) -> dict[str, Any]:
     """What each replica reserves, and the environment of its process, as options of its deployment."""
     replicas, gpus = policy.replicas, _gpus(policy)
-    environment = process_environment(policy.engine) if isinstance(policy, PolicyConfig) else {}
+    environment = {**beside, **(process_environment(policy.engine) if isinstance(policy, PolicyConfig) else {})}
     environment.setdefault("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", str(max(1, int(replicas.num_cpus)))))
     actor: dict[str, Any] = {
         "num_cpus": replicas.num_cpus,
