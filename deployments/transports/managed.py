@@ -208,9 +208,10 @@ class ManagedPolicies:
     async def _take_up(self, name: str, entry: Entry) -> None:
         if entry.state == "ready":
             return
+        before = entry.state
         policy = entry.policy or await self._serving.served(name)
-        if policy is None:
-            return  # its replicas are asked again at the next look
+        if policy is None or entry.state != before:
+            return  # not answered, and asked again at the next look; or it is being unloaded since
         try:
             self._connect(policy, self._serving.handle(name))
         except UserError as error:

@@ -30,8 +30,9 @@ class Cluster:
         self.ingresses: list[Ingress] = []
         self.deleted: list[str] = []
         self.looks = 0
-        self.prepares = asyncio.Event()
+        self.prepares, self.answers = asyncio.Event(), asyncio.Event()
         self.prepares.set()
+        self.answers.set()
         self.problem: Exception | None = None
         self.silent = False
         self.now_s = 1000.0
@@ -57,6 +58,7 @@ class Cluster:
             self.running[name] = Found("unloading")
 
     async def served(self, name: str) -> AnyPolicy | None:
+        await self.answers.wait()
         return self.policies.get(name)
 
     def handle(self, name: str) -> str:
@@ -293,6 +295,21 @@ async def test_an_unloading_that_comes_to_nothing_is_taken_back(cluster: Cluster
     cluster.now_s += 3600
     await ingress.looks()
     assert await ingress.finds("new") is NEW
+
+
+async def test_a_policy_that_is_unloaded_while_its_replicas_are_asked_is_not_taken_up(
+    cluster: Cluster, ingress: Ingress
+) -> None:
+    await ingress.ready(cluster)
+    late = Ingress(cluster)
+    cluster.answers.clear()
+    looking = asyncio.ensure_future(late.looks())
+    await until(lambda: late.state() == "loading")
+    await ingress.managed.delete("new")
+    cluster.answers.set()
+    await looking
+    assert late.state() == "unloading"
+    assert late.connected == {}
 
 
 async def test_a_policy_whose_replicas_are_replaced_stays(cluster: Cluster, ingress: Ingress) -> None:
