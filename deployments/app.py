@@ -23,7 +23,7 @@ from deployments.engines.vllm.settings import on_gpu, process_environment
 from deployments.storage.models import model_folder_error
 from deployments.transports import grpc_server
 from deployments.transports.http.ingress import Ingress
-from deployments.transports.serve_applications import ServeApplications, application_of
+from deployments.transports.serve_applications import NO_INGRESS, ServeApplications, application_of
 
 # Read where Ray and Serve's controller start: they must stand in the environment before `ray start` or `ray.init`.
 THROUGHPUT_SWITCHES = {
@@ -41,9 +41,6 @@ REPLICAS: dict[str, tuple[str, ...]] = {
     "chunks": ("deployments.replicas.chunks:ChunkReplica", "deployments.engines.chunks.engine:ChunkPolicyEngine"),
     "provider": ("deployments.replicas.provider:ProviderReplica",),
 }
-# Of a loaded policy's replicas. To Serve they are the ingress of their application: without these each would open HTTP
-# and gRPC servers of its own, which know nothing of our keys.
-NO_SERVERS = {"RAY_SERVE_ENABLE_HA_PROXY": "0", "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0"}
 TINY_ROBOT = "tiny:robot"
 STICKY_ROUTER = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
 
@@ -84,7 +81,7 @@ def load_policy(policy: dict[str, Any], application: str, storage_path: str) -> 
         _check_folder(asked)
     except ConfigError as error:
         return str(error)
-    target = serve.RunTarget(_policy(asked, NO_SERVERS), name=application, route_prefix=None)
+    target = serve.RunTarget(_policy(asked, NO_INGRESS), name=application, route_prefix=None)
     serve.run_many([target], wait_for_applications_running=False)
     return None
 

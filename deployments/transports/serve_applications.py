@@ -22,6 +22,10 @@ from deployments.transports.loaded import Found, Notice, State
 LoadPolicy = Callable[[dict[str, Any], str, str], str | None]
 AnswerT = TypeVar("AnswerT")
 
+# To Serve a loaded policy is the ingress of its application. Where that application is built, these let it keep its
+# router, which Serve refuses to an ingress behind HAProxy; in its replicas they keep Serve from opening HTTP and gRPC
+# servers in each of them, which would know nothing of our keys.
+NO_INGRESS = {"RAY_SERVE_ENABLE_HA_PROXY": "0", "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0"}
 LIMIT_S = 5.0  # of what Serve's controller, a replica or another ingress answers at once
 STATES: dict[str, State] = {
     "NOT_STARTED": "loading",
@@ -68,7 +72,8 @@ class ServeApplications:
     async def load(self, policy: AnyPolicy) -> None:
         name = self._prefix + policy.name
         plain = policy.model_dump(mode="json")
-        call = self._load.options(num_cpus=0, max_retries=0).remote(plain, name, self._storage_path)
+        task = self._load.options(num_cpus=0, max_retries=0, runtime_env={"env_vars": NO_INGRESS})
+        call = task.remote(plain, name, self._storage_path)
         problem = await _answered(call, policy.replicas.start_deadline_s)
         if problem is not None:
             raise ConfigError(problem)
@@ -110,13 +115,16 @@ async def _answered(answer: Awaitable[AnswerT], limit_s: float = LIMIT_S) -> Ans
         async with asyncio.timeout(limit_s):
             return await answer
     except (TimeoutError, RayError, RayServeException) as error:
-        first_line = str(error).partition("\n")[0][:200]
-        raise PolicyError(
-            "unavailable", f"Serve did not do it within {limit_s:g} s: {type(error).__name__} {first_line}".strip()
-        ) from error
+        late = f"Serve was not done within {limit_s:g} s"
+        raise PolicyError("unavailable", late if isinstance(error, TimeoutError) else _last_line(str(error))) from error
 
 
 def _reason(status: Any) -> str:
-    """The last line of what Serve says of each deployment: of an exception its type and message."""
-    messages = [found.message for found in status.deployments.values() if found.message]
-    return "; ".join(message.strip().splitlines()[-1] for message in messages)[:LONGEST_MESSAGE]
+    """What Serve says of each deployment."""
+    messages = [_last_line(found.message) for found in status.deployments.values()]
+    return "; ".join(filter(None, messages))
+
+
+def _last_line(message: str) -> str:
+    """Of a traceback the exception."""
+    return next(reversed(message.strip().splitlines()), "")[:LONGEST_MESSAGE]
