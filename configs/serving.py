@@ -119,3 +119,13 @@ class ServeConfig(YamlConfig):
                 "true to answer everybody"
             )
         return self
+
+    @model_validator(mode="after")
+    def _keys_where_others_can_load(self) -> Self:
+        host = self.http.host
+        if self.http.manage_policies and listens_beyond_this_machine(host) and not self.access.keys_required:
+            raise ValueError(
+                f"http.manage_policies lets everybody who reaches {host} load and unload policies: configure API keys "
+                "(access.keys_file), or set http.manage_policies to false"
+            )
+        return self
