@@ -67,7 +67,7 @@ NOT_FORWARDED_HEADERS = ("authorization", "content-length", "host", "transfer-en
 @serve.ingress(api)
 class Ingress(RobotPolicyMethods):
     """Translates HTTP, WebSocket and gRPC, and nothing else. An unknown model name is accepted while exactly one policy
-    can answer."""
+    can answer, unless policies may come and go."""
 
     def __init__(
         self, config: dict[str, Any], manage: Callable[[str, str], Serving] | None = None, **policies: Any
