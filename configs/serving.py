@@ -21,6 +21,11 @@ class HttpConfig(Strict):
         default_factory=list,
         description="Origins of web pages that may call from a browser, e.g. https://lab.example; *: any.",
     )
+    manage_policies: bool = Field(
+        False,
+        description="Let callers load and unload policies while the application runs (PUT and DELETE /policies/NAME). "
+        "Whoever may call may then also do that: set keys.",
+    )
 
 
 class GrpcConfig(Strict):
@@ -52,6 +57,12 @@ class WebSocketConfig(Strict):
     send_deadline_s: float = Field(
         10.0, gt=0, description="Seconds that a client may take to receive an answer before its connection is closed."
     )
+
+
+class LoadedPolicy(YamlConfig):
+    """A policy that is loaded while the application runs."""
+
+    policy: AnyPolicy = Field(description="The policy, as in a file's `policies`.")
 
 
 class ServeConfig(YamlConfig):
@@ -106,5 +117,15 @@ class ServeConfig(YamlConfig):
                 f"http.host {host} can be reached from other machines, and no API keys are configured: make one with "
                 "`rayward key new NAME --file keys.txt` and set access.keys_file to that file, or set access.open to "
                 "true to answer everybody"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _keys_where_others_can_load(self) -> Self:
+        host = self.http.host
+        if self.http.manage_policies and listens_beyond_this_machine(host) and not self.access.keys_required:
+            raise ValueError(
+                f"http.manage_policies lets everybody who reaches {host} load and unload policies: configure API keys "
+                "(access.keys_file), or set http.manage_policies to false"
             )
         return self

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ray import serve
@@ -21,6 +23,7 @@ from deployments.engines.vllm.settings import on_gpu, process_environment
 from deployments.storage.models import model_folder_error
 from deployments.transports import grpc_server
 from deployments.transports.http.ingress import Ingress
+from deployments.transports.serve_applications import NO_INGRESS, ServeApplications, application_of
 
 # Read where Ray and Serve's controller start: they must stand in the environment before `ray start` or `ray.init`.
 THROUGHPUT_SWITCHES = {
@@ -56,9 +59,7 @@ def bind(config: ServeConfig) -> Application:
     """Deployments of a configuration, bound. Raises ConfigError for a model folder that cannot be served."""
     config = with_made_models(config)
     for policy in config.policies:
-        problem = model_folder_error(policy.model) if isinstance(policy, PolicyConfig) else None
-        if problem:
-            raise ConfigError(f"policy {policy.name!r}: {problem}")
+        _check_folder(policy)
     policies = {f"policy_{i}": _policy(policy) for i, policy in enumerate(config.policies)}
     ingress = serve.deployment(
         Ingress,
@@ -67,7 +68,27 @@ def bind(config: ServeConfig) -> Application:
         max_ongoing_requests=1024,
         ray_actor_options={"num_cpus": config.ingress_cpus},
     )
-    return ingress.bind(config.dump(), **policies)
+    storage_path = str(Path(config.storage_path).expanduser().resolve())
+    manage = partial(ServeApplications, load=load_policy, storage_path=storage_path)
+    return ingress.bind(config.dump(), manage if config.http.manage_policies else None, **policies)
+
+
+def load_policy(policy: dict[str, Any], application: str, storage_path: str) -> str | None:
+    """Has Serve start a policy as an application of its own, and does not wait for it. `policy`: as plain data. Why it
+    cannot be served; None where Serve has begun."""
+    try:
+        asked = with_made_models(ServeConfig.parse({"policies": [policy], "storage_path": storage_path})).policies[0]
+        _check_folder(asked)
+    except ConfigError as error:
+        return str(error)
+    target = serve.RunTarget(_policy(asked, NO_INGRESS), name=application, route_prefix=None)
+    serve.run_many([target], wait_for_applications_running=False)
+    return None
+
+
+def loaded_applications(app: str) -> list[str]:
+    """The applications of the policies that were loaded into the application `app` and are not unloaded."""
+    return [name for name in serve.status().applications if name.startswith(application_of(app, ""))]
 
 
 def grpc_options(config: ServeConfig) -> gRPCOptions | None:
@@ -96,7 +117,14 @@ def _with_made_model(policy: AnyPolicy, storage: Path) -> AnyPolicy:
     return policy.model_copy(update={"checkpoint": str(folder)})
 
 
-def _policy(policy: AnyPolicy) -> Application:
+def _check_folder(policy: AnyPolicy) -> None:
+    problem = model_folder_error(policy.model) if isinstance(policy, PolicyConfig) else None
+    if problem:
+        raise ConfigError(f"policy {policy.name!r}: {problem}")
+
+
+def _policy(policy: AnyPolicy, environment: Mapping[str, str] = MappingProxyType({})) -> Application:
+    """`environment`: of its replicas, beside what the policy needs itself."""
     replicas = policy.replicas
     replica_class, *engine = map(_imported, REPLICAS[policy.kind])
     deployment = serve.deployment(
@@ -117,7 +145,7 @@ def _policy(policy: AnyPolicy) -> Application:
         health_check_period_s=replicas.health_period_s,
         health_check_timeout_s=replicas.health_timeout_s,
         request_router_config=RequestRouterConfig(request_router_class=STICKY_ROUTER),
-        **_resources(policy),
+        **_resources(policy, environment),
     )
     return deployment.bind(policy.model_dump(mode="json"), *engine)
 
@@ -127,10 +155,10 @@ def _imported(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def _resources(policy: AnyPolicy) -> dict[str, Any]:
+def _resources(policy: AnyPolicy, beside: Mapping[str, str]) -> dict[str, Any]:
     """What each replica reserves, and the environment of its process, as options of its deployment."""
     replicas, gpus = policy.replicas, _gpus(policy)
-    environment = process_environment(policy.engine) if isinstance(policy, PolicyConfig) else {}
+    environment = {**beside, **(process_environment(policy.engine) if isinstance(policy, PolicyConfig) else {})}
     environment.setdefault("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", str(max(1, int(replicas.num_cpus)))))
     actor: dict[str, Any] = {
         "num_cpus": replicas.num_cpus,

@@ -21,6 +21,7 @@ TABLE: dict[str, ErrorKind] = {
     "unauthenticated": ErrorKind(401, "UNAUTHENTICATED", False, "no key, or a wrong one"),
     "not_found": ErrorKind(404, "NOT_FOUND", False, "no such policy or route"),
     "method_not_allowed": ErrorKind(405, "UNIMPLEMENTED", False, "the route exists, but not for this HTTP method"),
+    "conflict": ErrorKind(409, "FAILED_PRECONDITION", False, "it contradicts what is served now"),
     "too_large": ErrorKind(413, "INVALID_ARGUMENT", False, "body, prompt or answer over its bound"),
     "deadline_exceeded": ErrorKind(408, "DEADLINE_EXCEEDED", True, "no answer within the deadline"),
     "cancelled": ErrorKind(499, "CANCELLED", False, "the caller left before the answer was ready"),

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
-from configs.acting import ActConfig
 from configs.policies import AnyPolicy, ChunkPolicy
 from configs.serving import ServeConfig
 from deployments.acting.arm.policy import ArmPolicy
@@ -43,8 +42,8 @@ class Actor(Protocol):
 class Acting:
     """All that a transport calls. One object per ingress process; sessions are its own.
 
-    `policy`: a policy's name; None or an unknown one: the only policy that can answer, if there is exactly one. Every
-    method raises PolicyError.
+    `policy`: a policy's name; None: the only policy that can answer, if there is exactly one. Every method raises
+    PolicyError. Policies may come and go: see `add` and `remove`.
     """
 
     def __init__(
@@ -58,20 +57,41 @@ class Acting:
         its configuration says."""
         self.counts = Counts()
         self._clock = clock
-        self._policies: dict[str, AnyPolicy] = {policy.name: policy for policy in config.policies}
-        self._sessions = {name: _sessions_of(policy.act) for name, policy in self._policies.items()}
+        self._policies: dict[str, AnyPolicy] = {}
+        self._sessions: dict[str, Sessions] = {}
         self._actors: dict[str, Actor] = {}
         self._players: dict[str, Player] = {}
-        self._versions = dict.fromkeys(self._policies, 0)
+        self._versions: dict[str, int] = {}
         self._acts: Freshest[ActRequest, tuple[ActResult, float]] = Freshest()
         self._plays: Freshest[PlayRequest, tuple[PlayResult, float]] = Freshest()
-        for name, policy in self._policies.items():
-            self._add(name, policy.act, chats.get(name), chunks.get(name))
+        for policy in config.policies:
+            self.add(policy, chats.get(policy.name), chunks.get(policy.name))
+
+    def add(self, policy: AnyPolicy, chat: Chat | None, chunks: Chunks | None) -> None:
+        """From now on the policy can be asked, without anything remembered of an earlier one of its name. Raises
+        ConfigError for a policy that cannot act as its configuration says."""
+        name, config = policy.name, policy.act
+        sessions = Sessions(config.max_sessions, config.max_history_mib * 2**20, config.session_idle_s)
+        actor: Actor | None = None
+        if chunks is not None:
+            actor = ChunkedPolicy(name, config, chunks, sessions, self.counts)
+        if chat is not None and config.arm is not None:
+            actor = ArmPolicy(name, config.arm, config, chat, sessions, self.counts)
+        if actor is not None:
+            self._actors[name] = actor
+        if chat is not None and config.game is not None:
+            self._players[name] = Player(name, config.game, config, chat, self.counts)
+        self._policies[name], self._sessions[name], self._versions[name] = policy, sessions, 0
+
+    def remove(self, name: str) -> None:
+        """The policy is not found any more, and its sessions are forgotten. Requests under way are answered."""
+        for known in (self._policies, self._sessions, self._versions, self._actors, self._players):
+            known.pop(name, None)
 
     async def act(self, policy: str | None, request: ActRequest) -> ActResult:
         """Actions of a robot: [1, 7] of an arm behind a vision-language policy, [horizon, D] of a chunk policy."""
         name, arrived = _chosen(policy, self._actors, request.request_id), self._clock()
-        actor = self._actors[name]
+        actor, config = self._actors[name], self._policies[name].act
         async with self._bounded(name, request):
             result = actor.answers_without_model(request)
             if result is None:
@@ -79,27 +99,30 @@ class Acting:
                 # A request with committed actions or fixed noise asks for an answer that fits no other request.
                 alone = request.committed is not None or request.noise_seed is not None
                 key = (name, request.session_id, request.observation.instruction, request.statistics)
-                result = await self._inferred(name, self._acts, None if alone else key, request, actor.infer)
+                result = await self._inferred(
+                    name, self._acts, key if config.freshest and not alone else None, request, actor.infer
+                )
             self.counts.answers[name, "act"] += 1
             return _timed(result, request.request_id, arrived, request.observation.taken_unix_s, self._clock())
 
     async def play(self, policy: str | None, request: PlayRequest) -> PlayResult:
         """The action of a MineRL player."""
         name, arrived = _chosen(policy, self._players, request.request_id), self._clock()
-        player = self._players[name]
+        player, config = self._players[name], self._policies[name].act
         async with self._bounded(name, request):
             player.check(request)
             key = (name, request.session_id, request.task)
-            result = await self._inferred(name, self._plays, key, request, player.infer)
+            result = await self._inferred(name, self._plays, key if config.freshest else None, request, player.infer)
             self.counts.answers[name, "play"] += 1
             result = replace(result, step=request.step)
             return _timed(result, request.request_id, arrived, request.taken_unix_s, self._clock())
 
     async def reset(self, policy: str | None, session_id: str) -> None:
-        """Forgets a session; one that is not known is no error. Without a policy: with every policy."""
-        names = list(self._policies) if policy is None else [_chosen(policy, self._policies, "")]
-        for name in names:
-            self._sessions[name].forget((name, session_id))
+        """Forgets a session; one that is not known, also of a policy that is not, is no error. Without a policy: with
+        every policy."""
+        for name, sessions in self._sessions.items():
+            if policy is None or policy == name:
+                sessions.forget((name, session_id))
 
     def metadata(self, policy: str | None) -> PolicyMetadata:
         """What is known of a policy now; the shape of a chunk policy only after `described` or its first answer."""
@@ -136,13 +159,14 @@ class Acting:
             return await infer(_newest(requests)), started
 
         arrived = self._clock()
-        if key is None or not self._policies[name].act.freshest or not is_one_client(request.session_id):
+        if key is None or not is_one_client(request.session_id):
             (result, started), seen = await answer([request]), request
         else:
             (result, started), seen = await line.answer(key, request, answer)
         if seen is not request and seen.request_id != request.request_id:
             self.counts.superseded[name, "act" if isinstance(request, ActRequest) else "play"] += 1
-        self._versions[name] = max(self._versions[name], result.weight_version)
+        if name in self._versions:  # else it was removed meanwhile
+            self._versions[name] = max(self._versions[name], result.weight_version)
         waited_ms = max(0.0, started - arrived) * 1000
         return replace(result, observation_id=seen.request_id, queue_ms=result.queue_ms + waited_ms)
 
@@ -156,15 +180,6 @@ class Acting:
         except PolicyError as error:
             self.counts.failures[name, error.kind] += 1
             raise error.of_request(request.request_id) from error
-
-    def _add(self, name: str, config: ActConfig, chat: Chat | None, chunks: Chunks | None) -> None:
-        sessions = self._sessions[name]
-        if chunks is not None:
-            self._actors[name] = ChunkedPolicy(name, config, chunks, sessions, self.counts)
-        if chat is not None and config.arm is not None:
-            self._actors[name] = ArmPolicy(name, config.arm, config, chat, sessions, self.counts)
-        if chat is not None and config.game is not None:
-            self._players[name] = Player(name, config.game, config, chat, self.counts)
 
 
 @asynccontextmanager
@@ -180,10 +195,10 @@ async def _deadline(remaining_s: float) -> AsyncIterator[None]:
 
 
 def _chosen(policy: str | None, fitting: Mapping[str, object], request_id: str) -> str:
-    """The policy of that name; for None or an unknown name the only one that fits. Raises PolicyError("not_found")."""
+    """The policy of that name; for None the only one that fits. Raises PolicyError("not_found")."""
     if policy is not None and policy in fitting:
         return policy
-    if len(fitting) == 1:
+    if policy is None and len(fitting) == 1:
         return next(iter(fitting))
     known = ", ".join(fitting) or "none"
     asked = "name a policy" if policy is None else f"no policy {policy[:80]!r} answers this"
@@ -203,7 +218,3 @@ def _timed(result: A, request_id: str, arrived: float, taken: float | None, now:
     """`taken`: by the clock of the sender, which may be ahead of ours; an age is never negative."""
     age_s = max(0.0, now - (arrived if taken is None else taken))
     return replace(result, request_id=request_id, total_ms=(now - arrived) * 1000, observation_age_ms=age_s * 1000)
-
-
-def _sessions_of(config: ActConfig) -> Sessions:
-    return Sessions(config.max_sessions, config.max_history_mib * 2**20, config.session_idle_s)

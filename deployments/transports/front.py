@@ -1,4 +1,4 @@
-"""What a streaming transport is given: who acts, who may ask, and the configuration of whom it asks."""
+"""What a streaming transport is given: who acts, who may ask, and which policies are served."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from configs.serving import ServeConfig
 from deployments.acting.observations import ImageLimits
 from deployments.protocol.act import ActRequest, ActResult, PolicyMetadata
 from deployments.protocol.game import PlayRequest, PlayResult
-from deployments.transports.http.asked import chosen
+from deployments.transports.policies import ServedPolicies
 
 
 class Acts(Protocol):
@@ -35,15 +35,20 @@ class Authenticates(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """`acting` and `keys` as the ingress has them."""
+    """`acting`, `keys` and `served` as the ingress has them."""
 
     acting: Acts
     keys: Authenticates
-    config: ServeConfig
+    served: ServedPolicies
 
-    def policy(self, name: str | None, fits: Callable[[BasePolicy], bool]) -> BasePolicy:
-        """The policy of that name; where none has it, the only one that `fits`. Raises PolicyError("not_found")."""
-        return chosen(self.config.policies, name, fits)
+    @property
+    def config(self) -> ServeConfig:
+        """As it is now."""
+        return self.served.config
+
+    async def policy(self, name: str | None, fits: Callable[[BasePolicy], bool]) -> BasePolicy:
+        """The policy that answers a connection. Raises PolicyError("not_found"); see `ServedPolicies.chosen`."""
+        return await self.served.chosen(name, fits)
 
     def limits(self, policy: BasePolicy) -> ImageLimits:
         """Bounds of one image, of the policy and of the application."""

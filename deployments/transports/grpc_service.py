@@ -108,7 +108,7 @@ class _Call:
         """`session_id`: whose the call is unless it names one. Raises PolicyError."""
         metadata = _metadata(context)
         await _check_key(front, metadata)
-        policy = front.policy(metadata.get("x-policy") or _grpc(front).policy, lambda policy: policy.acts)
+        policy = await front.policy(metadata.get("x-policy") or _grpc(front).policy, lambda policy: policy.acts)
         named = metadata.get("x-session-id", "")
         if len(named) > LONGEST_NAME:
             raise PolicyError("invalid_request", f"x-session-id: at most {LONGEST_NAME} characters, not {len(named)}")
@@ -123,11 +123,12 @@ class _Call:
         if self._noise_seed is not None and not message.HasField("noise_seed"):
             message.noise_seed = self._noise_seed
         deadline_unix_s = time.time() + self._policy.request_deadline_s
-        question = await decoded(
-            act_request, message, self._session_id, deadline_unix_s, self._limits, self._policy.act.max_images
-        )
-        answer = self._front.acting.act(self._policy.name, question)
-        return response(message.request_id, await in_time(answer, deadline_unix_s))
+        with self._front.served.under_way(self._policy):
+            question = await decoded(
+                act_request, message, self._session_id, deadline_unix_s, self._limits, self._policy.act.max_images
+            )
+            answer = self._front.acting.act(self._policy.name, question)
+            return response(message.request_id, await in_time(answer, deadline_unix_s))
 
     async def forget(self) -> None:
         """The end of a session that nobody can come back to."""

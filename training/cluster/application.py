@@ -97,13 +97,14 @@ def with_made_models(config: ServeConfig) -> ServeConfig:
 
 @contextmanager
 def application(config: ServeConfig) -> Iterator[Any]:
-    """The Serve application, ready; deleted at the end: after Ctrl-C without waiting for it. Yields the ingress handle.
+    """The Serve application, ready; deleted at the end with the policies that were loaded into it: after Ctrl-C without
+    waiting for it. Yields the ingress handle.
 
     Raises ClusterError when it does not get ready, or not within the longest `start_deadline_s` of its policies.
     """
     from ray import serve
 
-    from deployments.app import bind, grpc_options
+    from deployments.app import bind, grpc_options, loaded_applications
 
     app = bind(config)
     start_serve(config.http, grpc_options(config))
@@ -115,6 +116,8 @@ def application(config: ServeConfig) -> Iterator[Any]:
         raise
     finally:
         serve.delete(config.name, _blocking=wait)
+        for name in loaded_applications(config.name) if config.http.manage_policies else []:
+            serve.delete(name, _blocking=wait)
 
 
 def _run(app: Any, config: ServeConfig) -> Any:

@@ -1,4 +1,5 @@
-"""The commands: `rayward train | warmstart | bc | eval | compare | sweep | play | doctor | serve | key | envs`.
+"""The commands: `rayward train | warmstart | bc | eval | compare | sweep | play | doctor | serve | load |
+unload | key | envs`.
 
 Libraries are imported inside a command, so that the base installation can say which extra is missing."""
 
@@ -17,12 +18,13 @@ from training.cluster.quiet import quiet_libraries
 from training.commands.bc import bc
 from training.commands.evaluate import compare, doctor, evaluate_models
 from training.commands.key import key
+from training.commands.load import load, unload
 from training.commands.play import list_environments, play
 from training.commands.serve import serve
 from training.commands.train import sweep, train, warmstart
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for command in (train, sweep, warmstart, bc, compare, serve, play, doctor):
+for command in (train, sweep, warmstart, bc, compare, serve, load, unload, play, doctor):
     app.command()(command)
 app.command("eval")(evaluate_models)
 app.command("envs")(list_environments)

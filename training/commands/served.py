@@ -46,6 +46,7 @@ def routes(config: ServeConfig) -> list[str]:
         found.append("POST /act, /reset (robots); WebSocket / (openpi)")
     if any(policy.plays for policy in config.policies):
         found.append("POST /get_action, /reset, WebSocket /stream (MineRL)")
+    found.append("GET /policies" + (", PUT and DELETE /policies/NAME" if config.http.manage_policies else ""))
     if len(config.policies) > 1:
         found.append("a policy is named by `model` in the body, by ?policy=NAME, or by /policies/NAME/act")
     return found

@@ -19,7 +19,6 @@ from deployments.errors import PolicyError
 from deployments.protocol.act import ActRequest, ActResult
 from deployments.transports.http.answers import answer_headers, in_time, json_answer, timing_ms
 from deployments.transports.http.asked import (
-    chosen,
     json_object,
     longest_s,
     parsed,
@@ -30,6 +29,7 @@ from deployments.transports.http.asked import (
 from deployments.transports.http.nested import parsed_with_image
 from deployments.transports.http.observation import ActBody, question
 from deployments.transports.http.requests import typed
+from deployments.transports.policies import ServedPolicies
 
 Answer = Literal["list", "dict"]
 
@@ -49,22 +49,24 @@ class ResetBody(BaseModel):
     session_id: str | None = None
 
 
-async def act(acting: Acts, request: Request, config: ServeConfig) -> Response:
+async def act(acting: Acts, request: Request, served: ServedPolicies) -> Response:
     """The answer to one `POST /act`: a bare list of numbers, the action of the next step; what else there is to say
     stands in headers. With `?format=dict` (or by the policy's setting) a dict, with `test` a small one.
 
     The body may also be `{"encoded": JSON of the whole body as a string}`: the answer is then a JSON string that holds
     the action as json_numpy. Raises PolicyError.
     """
+    config = served.config
     arrived, limit_s = time.time(), time_limit_s(request, longest_s(config.policies))
     payload = await json_object(request, config, limit_s, parser=parsed_with_image)
     encoded = "encoded" in payload
     body = typed(ActBody, await _inner(payload, config) if encoded else payload)
-    policy = chosen(config.policies, policy_name(request, body.model), lambda policy: policy.acts)
+    policy = await served.chosen(policy_name(request, body.model), lambda policy: policy.acts)
     shape = _answer_format(request, policy)
     deadline_unix_s = arrived + min(limit_s, policy.request_deadline_s)
-    asked = await question(body, request, policy, deadline_unix_s)
-    result = await in_time(acting.act(policy.name, asked), deadline_unix_s)
+    with served.under_way(policy):
+        asked = await question(body, request, policy, deadline_unix_s)
+        result = await in_time(acting.act(policy.name, asked), deadline_unix_s)
     if encoded:
         content: Any = orjson.dumps(json_numpy(result.actions[0])).decode()
     elif body.test:
@@ -76,11 +78,12 @@ async def act(acting: Acts, request: Request, config: ServeConfig) -> Response:
     return json_answer(content, headers=answer_headers(result))
 
 
-async def reset(acting: Acts, request: Request, config: ServeConfig) -> Response:
+async def reset(acting: Acts, request: Request, served: ServedPolicies) -> Response:
     """Forgets the session's history, of the policy that is named, else of all. The body may be empty."""
+    config = served.config
     body = typed(ResetBody, await json_object(request, config, longest_s(config.policies), may_be_empty=True))
     name, session = policy_name(request, body.model), session_id(request, body.session_id)
-    asked = config.policies if name is None else [chosen(config.policies, name, remembers)]
+    asked = served.config.policies if name is None else [await served.chosen(name, remembers)]
     for policy in filter(remembers, asked):
         await acting.reset(policy.name, session)
     return json_answer({"status": "reset successful"})

@@ -11,14 +11,14 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from configs.policies import BasePolicy
-from configs.serving import ServeConfig
 from deployments.acting.observations import ImageLimits, decoded, frame_from_base64
 from deployments.errors import PolicyError
 from deployments.protocol.act import Frame
 from deployments.protocol.game import BUTTONS, CAMERA, GameAction, PlayRequest, PlayResult, PlayStep, no_op
 from deployments.transports.http.answers import answer_headers, in_time, json_answer, request_id_of, timing_ms
-from deployments.transports.http.asked import chosen, json_object, longest_s, policy_name, session_id, time_limit_s
+from deployments.transports.http.asked import json_object, longest_s, policy_name, session_id, time_limit_s
 from deployments.transports.http.requests import min_weight_version, typed
+from deployments.transports.policies import ServedPolicies
 
 NOTHING_TO_SEE = "Either 'image' or 'history' must be provided"
 
@@ -64,21 +64,21 @@ class GameBody(BaseModel):
     taken_unix_s: float | None = None
 
 
-async def get_action(acting: Plays, request: Request, config: ServeConfig) -> Response:
+async def get_action(acting: Plays, request: Request, served: ServedPolicies) -> Response:
     """The answer to one `POST /get_action`. Raises PolicyError."""
+    config = served.config
     arrived, limit_s = time.time(), time_limit_s(request, longest_s(config.policies))
     body = typed(GameBody, await json_object(request, config, limit_s))
-    policy = chosen(config.policies, policy_name(request, body.model), lambda policy: policy.plays)
+    policy = await served.chosen(policy_name(request, body.model), lambda policy: policy.plays)
     deadline_unix_s = arrived + min(limit_s, policy.request_deadline_s)
-    asked = await question(
-        body,
-        policy,
+    request_id, session, version = (
         request_id_of(request),
         session_id(request, body.session_id),
-        deadline_unix_s,
         min_weight_version(request),
     )
-    result = await in_time(acting.play(policy.name, asked), deadline_unix_s)
+    with served.under_way(policy):
+        asked = await question(body, policy, request_id, session, deadline_unix_s, version)
+        result = await in_time(acting.play(policy.name, asked), deadline_unix_s)
     return json_answer(content(result), headers=answer_headers(result))
 
 

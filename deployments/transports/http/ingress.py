@@ -1,12 +1,14 @@
-"""The HTTP front of the application: health, metrics, robots, players and the OpenAI API, in front of the replicas.
+"""The HTTP front of the application: health, metrics, policies, robots, players and the OpenAI API.
 
 Serve pickles the class below by value: what its methods call must be imported, not defined here.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -14,15 +16,13 @@ from fastapi import FastAPI, Request, WebSocket
 from fastapi.responses import Response
 from ray import serve
 
-from configs.policies import PolicyConfig
+from configs.policies import AnyPolicy, PolicyConfig
 from configs.serving import ServeConfig
 from deployments.access.keys import Keys
-from deployments.client.batcher import Batcher
-from deployments.client.handle import abandon_on
 from deployments.errors import PolicyError
-from deployments.protocol.completion import Completion, CompletionAnswer, CompletionRequest
+from deployments.protocol.completion import Completion
 from deployments.protocol.exchange import HttpCall
-from deployments.transports.acting import acting_of
+from deployments.transports.acting import acting_of, add_policy
 from deployments.transports.front import Front
 from deployments.transports.grpc_service import RobotPolicyMethods
 from deployments.transports.http import access, cors
@@ -34,10 +34,12 @@ from deployments.transports.http.answers import (
     model_card,
     request_id_of,
 )
-from deployments.transports.http.asked import chosen, parsed
+from deployments.transports.http.asked import parsed
 from deployments.transports.http.forward import forwarded
 from deployments.transports.http.game import get_action
+from deployments.transports.http.handles import PolicyHandles
 from deployments.transports.http.health import acting_metrics, health, root, statuses
+from deployments.transports.http.manage import delete_policy, policies, put_policy, switched_on
 from deployments.transports.http.requests import (
     BODIES,
     CompletionBody,
@@ -47,6 +49,9 @@ from deployments.transports.http.requests import (
     typed,
     within_bound,
 )
+from deployments.transports.loaded import Notice, Serving
+from deployments.transports.managed import ManagedPolicies
+from deployments.transports.policies import ServedPolicies
 from deployments.transports.websocket.game_stream import serve_game
 from deployments.transports.websocket.openpi import serve_openpi
 
@@ -62,70 +67,105 @@ NOT_FORWARDED_HEADERS = ("authorization", "content-length", "host", "transfer-en
 @serve.ingress(api)
 class Ingress(RobotPolicyMethods):
     """Translates HTTP, WebSocket and gRPC, and nothing else. An unknown model name is accepted while exactly one policy
-    can answer."""
+    can answer, unless policies may come and go."""
 
-    def __init__(self, config: dict[str, Any], **policies: Any) -> None:
-        self.config = ServeConfig.model_validate(config)
+    def __init__(
+        self, config: dict[str, Any], manage: Callable[[str, str], Serving] | None = None, **policies: Any
+    ) -> None:
+        """`manage`: what loads policies while the application runs, by the names of the application and of this
+        deployment; None where nobody may load any."""
+        self._served = ServedPolicies(ServeConfig.model_validate(config))
         self._keys = Keys.of(self.config.access)
         access.require(self._keys)
         cors.allow(self.config.http.cors_origins)
         # Not the bound handles: they carry the settings of the process that bound them, and it may have imported Serve
         # before `THROUGHPUT_SWITCHES` were set. These talk gRPC to the replicas where the switches say so.
-        app = serve.get_replica_context().app_name
-        self._handles = {p.name: serve.get_deployment_handle(p.name, app) for p in self.config.policies}
-        self._streams = {name: handle.options(stream=True) for name, handle in self._handles.items()}
-        self._texts = [p for p in self.config.policies if isinstance(p, PolicyConfig)]
-        self._batchers: dict[str, Batcher[CompletionRequest, CompletionAnswer]] = {
-            policy.name: Batcher(
-                self._streams[policy.name].complete.remote,
-                window_s=0.001,
-                max_batch=16,
-                size_of=lambda request: request.size_bytes,
-                abandon=abandon_on(self._handles[policy.name]),
-            )
-            for policy in self._texts
-        }
-        self.acting = acting_of(self.config, self._handles)
+        context = serve.get_replica_context()
+        self._asked = PolicyHandles()
+        for policy in self.config.policies:
+            self._asked.connect(policy, serve.get_deployment_handle(policy.name, context.app_name))
+        self.acting = acting_of(self.config, self._asked.handles)
+        self._managed: ManagedPolicies | None = None
+        if manage is not None:
+            serving = manage(context.app_name, context.deployment)
+            self._managed = ManagedPolicies(self._served, serving, self._connect, self._disconnect)
+            self._watching = asyncio.get_running_loop().create_task(self._managed.watch())
+
+    @property
+    def config(self) -> ServeConfig:
+        """With the policies that are served now."""
+        return self._served.config
 
     def streaming_front(self) -> Front:
-        return Front(self.acting, self._keys, self.config)
+        return Front(self.acting, self._keys, self._served)
 
     async def policy_statuses(self) -> dict[str, Any]:
-        return await statuses(self._handles)
+        return await statuses({policy.name: self._asked.handles[policy.name] for policy in self.config.policies})
 
-    def _policy(self, name: str | None) -> PolicyConfig:
+    async def policy_changes(self, notice: Notice) -> None:
+        """An ingress process has begun to load or unload a policy: it tells all of them."""
+        switched_on(self._managed).heard(notice)
+
+    async def drain_policy(self, name: str, limit_s: float) -> None:
+        """Returns once no request to the policy is under way here, after `limit_s` at the latest."""
+        await switched_on(self._managed).drained(name, limit_s)
+
+    def _connect(self, policy: AnyPolicy, handle: Any) -> None:
+        add_policy(self.acting, policy, handle)
+        self._asked.connect(policy, handle)
+
+    def _disconnect(self, name: str) -> None:
+        self.acting.remove(name)
+        self._asked.disconnect(name)
+
+    async def _policy(self, name: str | None) -> PolicyConfig:
         """Who answers the OpenAI API. Raises PolicyError."""
-        found = chosen(self.config.policies, name, lambda policy: isinstance(policy, PolicyConfig))
+        found = await self._served.chosen(name, lambda policy: isinstance(policy, PolicyConfig))
         assert isinstance(found, PolicyConfig)
         return found
 
     @api.api_route("/health", methods=["GET", "HEAD"])
     @api.api_route("/health/", methods=["GET", "HEAD"])
     async def health(self) -> Response:
-        body = health(self.config, await statuses(self._handles), time.time())
+        body = health(self.config, await self.policy_statuses(), time.time())
         return json_answer(body, 200 if body["ready"] else 503)
 
     @api.get("/")
     async def root(self) -> Response:
         return json_answer(root(self.config, sorted({route.path for route in api.routes if hasattr(route, "path")})))
 
+    @api.get("/policies")
+    @api.get("/policies/")
+    async def policies(self) -> Response:
+        if self._managed is not None:
+            await self._managed.look_quietly()
+        return policies(self._served, self._managed, await self.policy_statuses())
+
+    @api.put("/policies/{name}")
+    async def put_policy(self, name: str, request: Request) -> Response:
+        return await put_policy(switched_on(self._managed), name, request)
+
+    @api.delete("/policies/{name}")
+    async def delete_policy(self, name: str) -> Response:
+        return await delete_policy(switched_on(self._managed), name)
+
     @api.post("/act")
     @api.post("/act/")
     @api.post("/policies/{name}/act")
     async def act(self, request: Request) -> Response:
-        return await act(self.acting, request, self.config)
+        return await act(self.acting, request, self._served)
 
     @api.post("/reset")
     @api.post("/reset/")
     @api.post("/policies/{name}/reset")
     async def reset(self, request: Request) -> Response:
-        return await reset(self.acting, request, self.config)
+        return await reset(self.acting, request, self._served)
 
     @api.post("/get_action")
     @api.post("/get_action/")
     @api.post("/policies/{name}/get_action")
     async def get_action(self, request: Request) -> Response:
-        return await get_action(self.acting, request, self.config)
+        return await get_action(self.acting, request, self._served)
 
     @api.get("/healthz")
     async def healthz(self) -> Response:
@@ -148,7 +188,7 @@ class Ingress(RobotPolicyMethods):
 
         versions = [
             f'rayward_policy_weight_version{{policy="{name}"}} {status["weight_version"]}\n'
-            for name, status in (await statuses(self._handles)).items()
+            for name, status in (await self.policy_statuses()).items()
             if "weight_version" in status
         ]
         text = "# TYPE rayward_policy_weight_version gauge\n" + "".join(versions)
@@ -158,12 +198,12 @@ class Ingress(RobotPolicyMethods):
     @api.get("/v1/models")
     @api.get("/v1/models/")
     async def models(self) -> Response:
-        return json_answer({"object": "list", "data": [model_card(name) for name in self._handles]})
+        return json_answer({"object": "list", "data": [model_card(policy.name) for policy in self.config.policies]})
 
     @api.get("/v1/models/{name}")
     async def model(self, name: str) -> Response:
-        if name not in self._handles:
-            raise PolicyError("not_found", f"no policy {name!r}; loaded: {', '.join(sorted(self._handles))}")
+        if all(policy.name != name for policy in self.config.policies):
+            raise PolicyError("not_found", f"no policy {name!r}; loaded: {self._served.names()}")
         return json_answer(model_card(name))
 
     @api.post("/v1/completions")
@@ -171,7 +211,7 @@ class Ingress(RobotPolicyMethods):
         """The short way where a request is plain (batched, without vLLM's HTTP layer), else vLLM's own route."""
         payload = await parsed(await read_body(request, self.config.max_body_bytes), self.config.max_json_values)
         body = typed(CompletionBody, payload)
-        policy, request_id = self._policy(body.model), request_id_of(request)
+        policy, request_id = await self._policy(body.model), request_id_of(request)
         within_bound(body, policy.max_new_tokens, policy.engine.max_model_len)
         plain = body.plain(
             f"cmpl-{request_id}-{uuid.uuid4().hex[:8]}",
@@ -181,7 +221,8 @@ class Ingress(RobotPolicyMethods):
         )
         if plain is None:
             return await self._forward(request, "/v1/completions", payload, body)
-        answer = await self._batchers[policy.name](plain, policy.request_deadline_s)
+        with self._served.under_way(policy):
+            answer = await self._asked.batchers[policy.name](plain, policy.request_deadline_s)
         if not isinstance(answer, Completion):
             raise PolicyError(answer.kind, answer.message)
         return completion_answer(answer, policy.name, request_id)
@@ -203,7 +244,7 @@ class Ingress(RobotPolicyMethods):
     async def _forward(
         self, request: Request, path: str, payload: dict[str, Any] | None, body: SampledBody
     ) -> Response:
-        policy = self._policy(body.model)
+        policy = await self._policy(body.model)
         changes = within_bound(body, policy.max_new_tokens, policy.engine.max_model_len) | {"model": policy.name}
         headers = [(k, v) for k, v in request.headers.items() if k.lower() not in NOT_FORWARDED_HEADERS]
         call = HttpCall(
@@ -216,4 +257,5 @@ class Ingress(RobotPolicyMethods):
             deadline_unix_s=time.time() + policy.request_deadline_s,
             min_weight_version=min_weight_version(request),
         )
-        return await forwarded(call, self._streams[policy.name].openai.remote)
+        with self._served.under_way(policy):  # a stream that has begun is drained by its replica
+            return await forwarded(call, self._asked.streams[policy.name].openai.remote)

@@ -81,8 +81,10 @@ async def _answered(message: bytes, front: Front, who: Caller, policy: BasePolic
 
 async def _action(body: GameBody, request_id: str, front: Front, who: Caller, policy: BasePolicy) -> dict[str, Any]:
     deadline_unix_s = time.time() + policy.request_deadline_s
-    asked = await question(body, policy, request_id, who.session_id, deadline_unix_s)
-    return {"type": "action", **content(await in_time(front.acting.play(policy.name, asked), deadline_unix_s))}
+    with front.served.under_way(policy):
+        asked = await question(body, policy, request_id, who.session_id, deadline_unix_s)
+        result = await in_time(front.acting.play(policy.name, asked), deadline_unix_s)
+    return {"type": "action", **content(result)}
 
 
 async def _messages(received: AsyncIterator[bytes | str]) -> AsyncIterator[bytes]:

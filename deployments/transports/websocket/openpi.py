@@ -69,8 +69,9 @@ class _Connection:
 
     async def answer(self, frame: bytes) -> bytes:
         began, deadline_unix_s = time.monotonic(), time.time() + self._policy.request_deadline_s
-        question = await decoded(self._question, frame, deadline_unix_s)
-        result = await in_time(self._front.acting.act(self._policy.name, question), deadline_unix_s)
+        with self._front.served.under_way(self._policy):
+            question = await decoded(self._question, frame, deadline_unix_s)
+            result = await in_time(self._front.acting.act(self._policy.name, question), deadline_unix_s)
         body = packed(_body(question.request_id.rpartition("#")[0], result, self._prev_total_ms))
         self._total_ms = 1000 * (time.monotonic() - began)
         return body

@@ -51,7 +51,7 @@ async def served(
     await socket.accept()
     try:
         who = caller(socket, front)
-        policy = front.policy(who.policy, fits)
+        policy = await front.policy(who.policy, fits)
         try:
             await answer_all(who, policy)
         finally:

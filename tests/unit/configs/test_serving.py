@@ -51,3 +51,11 @@ def test_the_policy_for_clients_that_name_none_must_be_there(section: str) -> No
         serve({"name": "robot", "model": "m"}, **{section: {"policy": "robto"}})
 
     assert serve({"name": "robot", "model": "m"}, **{section: {"policy": "robot"}}).policies[0].name == "robot"
+
+
+def test_nobody_without_a_key_loads_policies_from_another_machine() -> None:
+    http = {"host": "0.0.0.0", "manage_policies": True}
+    with pytest.raises(ConfigError, match=r"http\.manage_policies lets everybody who reaches 0\.0\.0\.0 load"):
+        ServeConfig.parse({"policies": [{"model": "m"}], "http": http, "access": {"open": True}})
+    ServeConfig.parse({"policies": [{"model": "m"}], "http": http, "access": {"keys_variable": "KEYS"}})
+    ServeConfig.parse({"policies": [{"model": "m"}], "http": {"manage_policies": True}})

@@ -9,7 +9,7 @@ import pytest
 
 from configs.base import ConfigError
 from configs.policies import PolicyConfig, ProviderPolicy
-from configs.serving import ServeConfig
+from configs.serving import HttpConfig, ServeConfig
 from deployments import app
 
 
@@ -49,3 +49,34 @@ def test_a_policy_reserves_what_its_configuration_says(tmp_path: Path) -> None:
     options = deployment.ray_actor_options
     assert (deployment.name, options["num_cpus"], options["resources"]) == ("a", 2, {"serve_node": 1})
     assert options["runtime_env"]["env_vars"]["OMP_NUM_THREADS"]
+
+
+def test_a_loaded_policy_is_an_application_without_route_and_without_servers_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Any] = []
+    monkeypatch.setattr("ray.serve.run_many", lambda targets, **how: begun.append((targets, how)))
+    policy = {"name": "a", "kind": "provider", "model": "openai/gpt-4o"}
+
+    assert app.load_policy(policy, "rayward+a", str(tmp_path)) is None
+
+    [([target], how)] = begun
+    assert (target.name, target.route_prefix, how) == ("rayward+a", None, {"wait_for_applications_running": False})
+    deployment = target.target._bound_deployment
+    environment = deployment.ray_actor_options["runtime_env"]["env_vars"]
+    assert deployment.name == "a"
+    assert (environment["RAY_SERVE_ENABLE_HA_PROXY"], environment["RAY_SERVE_ENABLE_DIRECT_INGRESS"]) == ("0", "0")
+
+
+def test_a_policy_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
+    told = app.load_policy({"name": "a", "model": str(tmp_path / "none")}, "rayward+a", str(tmp_path))
+    assert told is not None
+    assert "policy 'a': model folder" in told
+
+
+def test_only_the_configuration_lets_callers_load_policies(tmp_path: Path) -> None:
+    policy = {"kind": "provider", "model": "openai/gpt-4o"}
+    plain = config(tmp_path, policy)
+    managed = plain.model_copy(update={"http": HttpConfig(manage_policies=True)})
+    assert app.bind(plain)._bound_deployment.init_args[1] is None
+    assert app.bind(managed)._bound_deployment.init_args[1] is not None

@@ -320,7 +320,8 @@ async def test_the_only_policy_that_fits_answers_when_none_is_named() -> None:
     asks = acting(arm(), GAME, TEXT)
 
     assert (await asks.act(None, request())).parse_ok
-    assert (await asks.act("vllm-model", request())).parse_ok
+    with pytest.raises(PolicyError, match="no policy 'other' answers this; those that do: arm"):
+        await asks.act("other", request())
     assert asks.metadata("text").roles == ()
 
 
@@ -352,3 +353,29 @@ async def test_a_policy_describes_itself() -> None:
     assert (described.horizon, described.action_dim, described.resolution) == (3, 2, (2, 2))
     assert asks.metadata("robot").weight_version == 8
     assert (asks.metadata("arm").kind, asks.metadata("arm").action_dim) == ("vllm", 7)
+
+
+async def test_a_policy_that_is_removed_is_found_no_more_and_what_it_was_asked_is_answered() -> None:
+    model = Model(at_once=False)
+    asks = acting(arm("left"), arm("right"), model=model)
+    under_way = asyncio.ensure_future(asks.act("left", request("1")))
+    await model.begins()
+    asks.remove("left")
+    model.may_answer.set()
+
+    assert (await under_way).parse_ok
+    with pytest.raises(PolicyError, match="no policy 'left' answers this; those that do: right"):
+        await asks.act("left", request("2"))
+    await asks.reset("left", "robot")  # a connection that ends later
+
+
+async def test_a_policy_that_comes_again_remembers_nothing_of_its_sessions() -> None:
+    model = Model()
+    asks = acting(arm(), model=model)
+    for name in ("1", "2"):
+        await asks.act("arm", request(name))
+    asks.remove("arm")
+    asks.add(arm(), model, None)
+    await asks.act("arm", request("3"))
+
+    assert [sum(len(turn.images) for turn in asked.turns) for asked in model.asked] == [1, 2, 1]

@@ -12,6 +12,7 @@ from deployments.errors import PolicyError
 from deployments.protocol.act import ActRequest, ActResult, PolicyMetadata
 from deployments.protocol.game import PlayRequest, PlayResult, no_op
 from deployments.transports.front import Front
+from deployments.transports.policies import ServedPolicies
 
 KEY = "the-one-key"
 CHUNKS = {"kind": "chunks", "name": "arm", "checkpoint": "made-up"}
@@ -98,4 +99,4 @@ class NoKeys:
 
 
 def front(acting: FakeActing | None = None, keys: OneKey | NoKeys | None = None, **changes: object) -> Front:
-    return Front(acting or FakeActing(), keys or NoKeys(), config(**changes))
+    return Front(acting or FakeActing(), keys or NoKeys(), ServedPolicies(config(**changes)))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from configs.policies import EngineConfig, PolicyConfig
+from configs.serving import ServeConfig
 from training.cluster import application
 from training.cluster.application import check_servable
 from training.cluster.errors import ClusterError
@@ -69,3 +71,19 @@ def test_the_gpus_of_a_cluster_are_not_judged_by_this_machine(model: Path, monke
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
     monkeypatch.setattr(application, "gpus_here", lambda: 0)
     check_servable(policy(model, device="gpu"))
+
+
+def test_policies_that_were_loaded_end_with_their_application(monkeypatch: pytest.MonkeyPatch) -> None:
+    deleted: list[str] = []
+    running = ("managed", "managed+arm", "managed-too", "other")
+    monkeypatch.setattr("ray.serve.status", lambda: SimpleNamespace(applications=dict.fromkeys(running)))
+    monkeypatch.setattr("ray.serve.delete", lambda name, _blocking: deleted.append(name))
+    monkeypatch.setattr(application, "start_serve", lambda *_: None)
+    monkeypatch.setattr(application, "_run", lambda app, config: None)
+    policies = [{"kind": "provider", "model": "openai/gpt-4o"}]
+    for manage in (True, False):
+        config = ServeConfig.parse({"name": "managed", "policies": policies, "http": {"manage_policies": manage}})
+        with application.application(config):
+            deleted.append("-")
+
+    assert deleted == ["-", "managed", "managed+arm", "-", "managed"]

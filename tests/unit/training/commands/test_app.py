@@ -51,6 +51,8 @@ def finished_run(tmp_path: Path) -> Path:
         (["play", "--env", "tictactoe", "--run", "x"], "give one of them"),
         (["doctor"], "--run"),
         (["serve", "--config", "no/such.yaml"], "no/such.yaml"),
+        (["load", "no/such.yaml"], "no such file: no/such.yaml"),
+        (["unload", "arm", "--key-file", "no/such.key"], "--key-file no/such.key cannot be read"),
         (["sweep", "--config", "no/such.yaml"], "no/such.yaml"),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",

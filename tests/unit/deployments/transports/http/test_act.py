@@ -21,6 +21,7 @@ from deployments.errors import PolicyError
 from deployments.protocol.act import ActRequest, ActResult
 from deployments.transports.http.act import act, json_numpy, reset
 from deployments.transports.http.answers import answer_failures
+from deployments.transports.policies import ServedPolicies
 
 ACTION = np.array([0.25, -0.5, 0.0, 0.0, 0.125, 0.0, 1.0], np.float32)
 FRAME = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
@@ -67,18 +68,19 @@ def policy() -> Policy:
 
 @pytest.fixture
 async def client(policy: Policy) -> AsyncIterator[httpx.AsyncClient]:
-    config = ServeConfig.parse({"policies": POLICIES, "max_body_bytes": 100_000, "max_json_values": 20_000})
+    limits = {"max_body_bytes": 100_000, "max_json_values": 20_000}
+    served = ServedPolicies(ServeConfig.parse({"policies": POLICIES, **limits}))
     api = FastAPI()
     answer_failures(api)
 
     @api.post("/act")
     @api.post("/policies/{name}/act")
     async def _act(request: Request) -> Response:
-        return await act(policy, request, config)
+        return await act(policy, request, served)
 
     @api.post("/reset")
     async def _reset(request: Request) -> Response:
-        return await reset(policy, request, config)
+        return await reset(policy, request, served)
 
     transport = httpx.ASGITransport(app=api)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as opened:

@@ -19,6 +19,7 @@ from deployments.errors import PolicyError
 from deployments.protocol.game import PlayRequest, PlayResult, no_op
 from deployments.transports.http.answers import answer_failures
 from deployments.transports.http.game import get_action
+from deployments.transports.policies import ServedPolicies
 
 TASK = "MineRLBasaltFindCave-v0"
 
@@ -44,13 +45,13 @@ def player() -> Player:
 @pytest.fixture
 async def client(player: Player) -> AsyncIterator[httpx.AsyncClient]:
     game = {"name": "game", "model": "m", "act": {"game": {}, "max_images": 3}}
-    config = ServeConfig.parse({"policies": [{"name": "text", "model": "m"}, game]})
+    served = ServedPolicies(ServeConfig.parse({"policies": [{"name": "text", "model": "m"}, game]}))
     api = FastAPI()
     answer_failures(api)
 
     @api.post("/get_action")
     async def _get_action(request: Request) -> Response:
-        return await get_action(player, request, config)
+        return await get_action(player, request, served)
 
     transport = httpx.ASGITransport(app=api)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as opened:

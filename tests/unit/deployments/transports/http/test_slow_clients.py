@@ -18,8 +18,9 @@ from configs.serving import ServeConfig
 from deployments.protocol.act import ActRequest, ActResult
 from deployments.transports.http.act import act
 from deployments.transports.http.answers import answer_failures
+from deployments.transports.policies import ServedPolicies
 
-CONFIG = ServeConfig.parse({"policies": [{"name": "arm", "model": "m", "act": {"arm": {}}}]})
+SERVED = ServedPolicies(ServeConfig.parse({"policies": [{"name": "arm", "model": "m", "act": {"arm": {}}}]}))
 BODY = json.dumps({"image": [[[1, 2, 3]]], "instruction": "go"}).encode()
 
 
@@ -38,7 +39,7 @@ async def served() -> AsyncIterator[int]:
 
     @api.post("/act")
     async def _act(request: Request) -> Response:
-        return await act(Policy(), request, CONFIG)
+        return await act(Policy(), request, SERVED)
 
     server = uvicorn.Server(uvicorn.Config(api, port=0, log_level="error", lifespan="off"))
     serving = asyncio.create_task(server.serve())
