@@ -18,7 +18,7 @@ from configs.policies import PolicyConfig
 from configs.serving import ServeConfig
 from deployments.access.keys import Keys
 from deployments.client.batcher import Batcher
-from deployments.client.handle import abandon_on
+from deployments.client.handle import abandon_on, failure_of
 from deployments.errors import PolicyError
 from deployments.protocol.completion import Completion, CompletionAnswer, CompletionRequest
 from deployments.protocol.exchange import HttpCall
@@ -34,7 +34,7 @@ from deployments.transports.http.answers import (
     model_card,
     request_id_of,
 )
-from deployments.transports.http.asked import chosen, parsed
+from deployments.transports.http.asked import chosen, parsed, time_limit_s
 from deployments.transports.http.forward import forwarded
 from deployments.transports.http.game import get_action
 from deployments.transports.http.health import acting_metrics, health, root, statuses
@@ -173,17 +173,18 @@ class Ingress(RobotPolicyMethods):
         body = typed(CompletionBody, payload)
         policy, request_id = self._policy(body.model), request_id_of(request)
         within_bound(body, policy.max_new_tokens)
+        limit_s = time_limit_s(request, policy.request_deadline_s)
         plain = body.plain(
             f"cmpl-{request_id}-{uuid.uuid4().hex[:8]}",
             min_weight_version(request),
-            policy.request_deadline_s,
+            limit_s,
             time.time(),
         )
         if plain is None:
             return await self._forward(request, "/v1/completions", payload, body)
-        answer = await self._batchers[policy.name](plain, policy.request_deadline_s)
+        answer = await self._batchers[policy.name](plain, limit_s)
         if not isinstance(answer, Completion):
-            raise PolicyError(answer.kind, answer.message)
+            raise failure_of(answer)
         return completion_answer(answer, policy.name, request_id)
 
     @api.api_route("/{path:path}", methods=["GET", "POST"])
@@ -213,7 +214,7 @@ class Ingress(RobotPolicyMethods):
             query=request.url.query,
             headers=tuple(headers),
             body=b"" if payload is None else orjson.dumps(payload | changes),
-            deadline_unix_s=time.time() + policy.request_deadline_s,
+            deadline_unix_s=time.time() + time_limit_s(request, policy.request_deadline_s),
             min_weight_version=min_weight_version(request),
         )
         return await forwarded(call, self._streams[policy.name].openai.remote)

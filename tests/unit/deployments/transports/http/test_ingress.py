@@ -227,3 +227,21 @@ async def test_a_body_over_the_limit_is_refused(client: httpx.AsyncClient) -> No
     for path in ("/v1/completions", "/v1/chat/completions"):
         answer = await client.post(path, content=chunks())
         assert (answer.status_code, answer.json()["kind"]) == (413, "too_large")
+
+
+async def test_a_client_says_how_long_it_waits_on_the_openai_routes_too(
+    client: httpx.AsyncClient, replica: Replica
+) -> None:
+    headers = {"x-timeout-s": "2.5"}
+    await client.post("/v1/completions", json={"prompt": "You"}, headers=headers)
+    await client.post("/v1/chat/completions", json={"messages": []}, headers=headers)
+    assert replica.completed[0].deadline_s == 2.5
+    assert 0 < replica.forwarded[0][0].remaining_s(time.time()) <= 2.5
+    refused = await client.post("/v1/completions", json={"prompt": "You"}, headers={"x-timeout-s": "soon"})
+    assert (refused.status_code, refused.json()["kind"]) == (400, "invalid_request")
+
+
+async def test_a_refusal_of_a_busy_replica_says_when_to_try_again(client: httpx.AsyncClient, replica: Replica) -> None:
+    replica.failure = GenerateFailure("r", "overloaded", "a queue", retry_after_s=7.2)
+    answer = await client.post("/v1/completions", json={"prompt": "You"})
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "8")
