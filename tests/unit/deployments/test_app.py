@@ -49,3 +49,11 @@ def test_a_policy_reserves_what_its_configuration_says(tmp_path: Path) -> None:
     options = deployment.ray_actor_options
     assert (deployment.name, options["num_cpus"], options["resources"]) == ("a", 2, {"serve_node": 1})
     assert options["runtime_env"]["env_vars"]["OMP_NUM_THREADS"]
+
+
+def test_an_ingress_that_is_full_refuses_with_a_hint_when_to_try_again(tmp_path: Path) -> None:
+    """The answer is Serve's own, and without these it would be a bare 503, or no answer: a queue without end."""
+    bound = app.bind(config(tmp_path, {"model": "tiny:text"}))._bound_deployment
+    refusal = bound.backpressure_config
+    assert bound.max_queued_requests > 0
+    assert (refusal.status_code, refusal.retry_after_s) == (429, 1.0)

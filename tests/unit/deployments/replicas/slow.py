@@ -21,7 +21,7 @@ class SlowClock:
         monkeypatch.setattr(module, "Backlog", lambda seats: Backlog(seats, lambda: self.now))
 
     async def teach(self, ask: Callable[[str], Awaitable[object]], arrived: asyncio.Event, answering: asyncio.Event) -> None:
-        """Requests one after the other, each answered after ANSWER_S; then the next one, which stays."""
+        """Three requests one after the other, each answered after ANSWER_S. Then nothing is answered."""
         for number in range(3):
             arrived.clear()
             answering.clear()
@@ -30,4 +30,5 @@ class SlowClock:
             self.now += ANSWER_S
             answering.set()
             await asking
+        arrived.clear()
         answering.clear()

@@ -231,7 +231,6 @@ async def test_what_would_wait_in_vain_is_refused_and_asks_no_engine(
     replica, engine = await start(max_batch=1)
     await clock.teach(lambda name: replica.act(request(name)), engine.arrived, engine.answering)
     staying = asyncio.create_task(replica.act(request("stays")))
-    engine.arrived.clear()
     await engine.arrived.wait()
     refused = await replica.act(request("hurried", deadline_s=20.0))
     assert isinstance(refused, GenerateFailure)

@@ -199,7 +199,9 @@ async def test_a_route_that_needs_no_engine_is_answered_under_any_load(
     await clock.teach(ask, engine.arrived, engine.answering)
     staying = asyncio.create_task(ask("stays"))
     await engine.arrived.wait()
-    engine.answering.set()
     call = HttpCall("t", "POST", "/tokenize", "", (), b"{}", deadline_unix_s=time.time() + 20.0)
-    assert [piece async for piece in replica.openai(call)][0] == HttpHead(200, (), weight_version=0)
+    pieces = replica.openai(call)
+    assert await anext(pieces) == HttpHead(200, (), weight_version=0)
+    engine.answering.set()
+    assert [piece async for piece in pieces] == [b"0"]
     await staying
