@@ -61,9 +61,7 @@ class Loaded(ABC):
         """Clients that try once, and tell the server how long they wait."""
         connector = aiohttp.TCPConnector(limit=0)
         timeout = aiohttp.ClientTimeout(total=deadline_s + PATIENCE_S)
-        session = await stack.enter_async_context(
-            aiohttp.ClientSession(address, connector=connector, timeout=timeout)
-        )
+        session = await stack.enter_async_context(aiohttp.ClientSession(address, connector=connector, timeout=timeout))
 
         async def ask() -> Answer:
             headers = {"x-timeout-s": str(deadline_s), "x-request-id": uuid.uuid4().hex}

@@ -20,7 +20,9 @@ class SlowClock:
         self.now = 0.0
         monkeypatch.setattr(module, "Backlog", lambda seats: Backlog(seats, lambda: self.now))
 
-    async def teach(self, ask: Callable[[str], Awaitable[object]], arrived: asyncio.Event, answering: asyncio.Event) -> None:
+    async def teach(
+        self, ask: Callable[[str], Awaitable[object]], arrived: asyncio.Event, answering: asyncio.Event
+    ) -> None:
         """Three requests one after the other, each answered after ANSWER_S. Then nothing is answered."""
         for number in range(3):
             arrived.clear()

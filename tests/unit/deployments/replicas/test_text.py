@@ -39,9 +39,7 @@ async def start(store: WeightStore, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(hosted, "RETIRE_AFTER_S", 0.0)
     opened: list[PolicyReplica] = []
 
-    async def started(
-        engine: dict[str, Any] | None = None, **changes: Any
-    ) -> tuple[PolicyReplica, InMemoryEngine]:
+    async def started(engine: dict[str, Any] | None = None, **changes: Any) -> tuple[PolicyReplica, InMemoryEngine]:
         settings = {"model": "in memory", "weights_root": str(tmp_path / "store"), "engine": engine or {}}
         config = PolicyConfig.model_validate(settings)
         in_memory = InMemoryEngine()
