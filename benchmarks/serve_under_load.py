@@ -128,8 +128,7 @@ async def replica_killed(bench: Bench, ask: Ask, rate: float) -> list[Figure]:
     os.kill(killed, signal.SIGKILL)
     began = time.perf_counter()
     async with asyncio.timeout(RECOVERY_LIMIT_S):
-        while len(await pids(bench.handle) - {killed}) < REPLICAS:
-            await asyncio.sleep(0.2)
+        await all_answer(bench.handle, killed)
     seconds = time.perf_counter() - began
     await asyncio.sleep(AFTER_S)
     recovered.set()
@@ -142,6 +141,13 @@ async def replica_killed(bench: Bench, ask: Ask, rate: float) -> list[Figure]:
         bench.figure("replica killed, p99", p99, "ms"),
         bench.figure("replica killed, until two serve again", seconds, "s"),
     ]
+
+
+async def all_answer(handle: Any, killed: int) -> None:
+    while True:
+        if len(await pids(handle) - {killed}) >= REPLICAS:
+            return
+        await asyncio.sleep(0.2)
 
 
 async def pids(handle: Any) -> set[int]:
