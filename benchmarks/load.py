@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 NO_ANSWER = 0  # in place of a status: the connection broke, or nothing came
 REFUSALS = (408, 429, 503)
+REFUSED_S = 1.0  # that a client which was refused waits before it asks again
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,8 @@ async def closed_loop(ask: Ask, clients: int, seconds: float) -> list[Outcome]:
     async def client() -> None:
         while (now := time.perf_counter()) < end:
             outcomes.append(await _outcome(ask, now))
+            if outcomes[-1].failed:
+                await asyncio.sleep(REFUSED_S)
 
     await asyncio.gather(*(client() for _ in range(clients)))
     return outcomes

@@ -37,7 +37,7 @@ from training.cluster import application, ports, ray_session
 
 DEADLINE_S = 1.0
 STEADY, OVER = 0.6, 2.0  # of the peak
-CLIENTS = (4, 8, 16, 32, 64, 128)
+CLIENTS = (4, 8, 16, 32, 64)
 VERSIONS = 10
 GOODPUT = 0.9
 RECOVERY_LIMIT_S = 180.0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from contextlib import nullcontext
 from typing import Any
 
 import orjson
@@ -34,10 +35,11 @@ from deployments.transports.http.answers import (
     model_card,
     request_id_of,
 )
-from deployments.transports.http.asked import chosen, parsed, time_limit_s
+from deployments.transports.http.asked import acts, chosen, parsed, plays, speaks, time_limit_s
 from deployments.transports.http.forward import forwarded
 from deployments.transports.http.game import get_action
 from deployments.transports.http.health import acting_metrics, health, root, statuses
+from deployments.transports.http.places import Places
 from deployments.transports.http.requests import (
     BODIES,
     CompletionBody,
@@ -86,6 +88,7 @@ class Ingress(RobotPolicyMethods):
             for policy in self._texts
         }
         self.acting = acting_of(self.config, self._handles)
+        self._places = Places(self.config)
 
     def streaming_front(self) -> Front:
         return Front(self.acting, self._keys, self.config)
@@ -95,7 +98,7 @@ class Ingress(RobotPolicyMethods):
 
     def _policy(self, name: str | None) -> PolicyConfig:
         """Who answers the OpenAI API. Raises PolicyError."""
-        found = chosen(self.config.policies, name, lambda policy: isinstance(policy, PolicyConfig))
+        found = chosen(self.config.policies, name, speaks)
         assert isinstance(found, PolicyConfig)
         return found
 
@@ -113,7 +116,8 @@ class Ingress(RobotPolicyMethods):
     @api.post("/act/")
     @api.post("/policies/{name}/act")
     async def act(self, request: Request) -> Response:
-        return await act(self.acting, request, self.config)
+        with self._places.of(request, acts):
+            return await act(self.acting, request, self.config)
 
     @api.post("/reset")
     @api.post("/reset/")
@@ -125,7 +129,8 @@ class Ingress(RobotPolicyMethods):
     @api.post("/get_action/")
     @api.post("/policies/{name}/get_action")
     async def get_action(self, request: Request) -> Response:
-        return await get_action(self.acting, request, self.config)
+        with self._places.of(request, plays):
+            return await get_action(self.acting, request, self.config)
 
     @api.get("/healthz")
     async def healthz(self) -> Response:
@@ -169,6 +174,10 @@ class Ingress(RobotPolicyMethods):
     @api.post("/v1/completions")
     async def completions(self, request: Request) -> Response:
         """The short way where a request is plain (batched, without vLLM's HTTP layer), else vLLM's own route."""
+        with self._places.of(request, speaks):
+            return await self._completions(request)
+
+    async def _completions(self, request: Request) -> Response:
         payload = await parsed(await read_body(request, self.config.max_body_bytes), self.config.max_json_values)
         body = typed(CompletionBody, payload)
         policy, request_id = self._policy(body.model), request_id_of(request)
@@ -195,11 +204,12 @@ class Ingress(RobotPolicyMethods):
             if any(getattr(route, "path", None) == path for route in api.routes):
                 raise PolicyError("method_not_allowed", f"{path} does not take {request.method}")
             raise PolicyError("not_found", f"no route {path}; GET / lists the routes")
-        content = await read_body(request, self.config.max_body_bytes)
-        if not content:
-            return await self._forward(request, path, None, SampledBody())
-        payload = await parsed(content, self.config.max_json_values)
-        return await self._forward(request, path, payload, typed(BODIES.get(path, SampledBody), payload))
+        with self._places.of(request, speaks) if path in BODIES else nullcontext():
+            content = await read_body(request, self.config.max_body_bytes)
+            if not content:
+                return await self._forward(request, path, None, SampledBody())
+            payload = await parsed(content, self.config.max_json_values)
+            return await self._forward(request, path, payload, typed(BODIES.get(path, SampledBody), payload))
 
     async def _forward(
         self, request: Request, path: str, payload: dict[str, Any] | None, body: SampledBody

@@ -15,6 +15,7 @@ from deployments.engines.vllm.openai import OpenAIRoutes
 from deployments.protocol.completion import Completion, CompletionRequest
 from deployments.protocol.exchange import HttpCall
 from deployments.protocol.generate import GenerateFailure
+from deployments.replicas.backlog import Backlog
 from deployments.transports.http import cors, ingress
 
 
@@ -245,3 +246,21 @@ async def test_a_refusal_of_a_busy_replica_says_when_to_try_again(client: httpx.
     replica.failure = GenerateFailure("r", "overloaded", "a queue", retry_after_s=7.2)
     answer = await client.post("/v1/completions", json={"prompt": "You"})
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "8")
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+async def test_what_would_wait_in_vain_is_refused_before_its_body_is_read(
+    client: httpx.AsyncClient, replica: Replica, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Backlog, "expected_s", lambda self: 20.0)
+    read = []
+
+    async def body() -> AsyncIterator[bytes]:
+        read.append(path)
+        yield b"{}"
+
+    answer = await client.post(path, content=body())
+    assert (answer.status_code, answer.json()["kind"]) == (429, "overloaded")
+    assert answer.headers["retry-after"] == "20"
+    assert not read
+    assert (await client.get("/v1/models")).status_code == 200
