@@ -26,10 +26,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`seconds`: from the time at which the request was due to the whole answer, so that a load that is held up counts
-    what its clients would have waited."""
+    """`due`: when the request was to be sent, by `time.perf_counter`. `seconds`: from then to the whole answer, so that
+    a load that is held up counts what its clients would have waited."""
 
     answer: Answer
+    due: float
     seconds: float
 
     @property
@@ -68,7 +69,7 @@ async def open_loop(ask: Ask, rate: float, running: Callable[[float], bool], see
 
 async def _outcome(ask: Ask, due: float) -> Outcome:
     answer = await ask()
-    return Outcome(answer, time.perf_counter() - due)
+    return Outcome(answer, due, time.perf_counter() - due)
 
 
 def good(outcomes: Sequence[Outcome], deadline_s: float) -> int:
