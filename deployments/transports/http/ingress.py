@@ -20,6 +20,7 @@ from configs.serving import ServeConfig
 from deployments.access.keys import Keys
 from deployments.client.batcher import Batcher
 from deployments.client.handle import abandon_on, failure_of
+from deployments.client.resending import resending
 from deployments.errors import PolicyError
 from deployments.protocol.completion import Completion, CompletionAnswer, CompletionRequest
 from deployments.protocol.exchange import HttpCall
@@ -34,6 +35,7 @@ from deployments.transports.http.answers import (
     json_answer,
     model_card,
     request_id_of,
+    translated,
 )
 from deployments.transports.http.asked import acts, chosen, parsed, plays, speaks, time_limit_s
 from deployments.transports.http.forward import forwarded
@@ -191,10 +193,16 @@ class Ingress(RobotPolicyMethods):
         )
         if plain is None:
             return await self._forward(request, "/v1/completions", payload, body)
-        answer = await self._batchers[policy.name](plain, limit_s)
+        answer = await resending()(self._completed, policy.name, plain)
         if not isinstance(answer, Completion):
             raise failure_of(answer)
         return completion_answer(answer, policy.name, request_id)
+
+    async def _completed(self, policy: str, plain: CompletionRequest) -> CompletionAnswer:
+        try:
+            return await self._batchers[policy](plain, max(0.0, plain.remaining_s(time.time())))
+        except Exception as error:
+            raise translated(error, plain.request_id) from error
 
     @api.api_route("/{path:path}", methods=["GET", "POST"])
     async def forward(self, path: str, request: Request) -> Response:

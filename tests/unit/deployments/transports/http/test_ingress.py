@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI, Request
+from ray.exceptions import ActorUnavailableError
 
 from deployments.engines.vllm.openai import OpenAIRoutes
 from deployments.protocol.completion import Completion, CompletionRequest
@@ -40,6 +41,7 @@ class Replica:
         self.completed: list[CompletionRequest] = []
         self.forwarded: list[tuple[HttpCall, dict[str, Any]]] = []
         self.failure: GenerateFailure | None = None
+        self.dies: list[Exception] = []  # a completion ends so, one each
         self.complete = SimpleNamespace(remote=lambda requests: Stream(self._complete(requests)))
         self.openai = SimpleNamespace(remote=lambda call: Stream(self._openai(call)))
         self.status = SimpleNamespace(remote=self._status)
@@ -53,6 +55,8 @@ class Replica:
 
     async def _complete(self, requests: Sequence[CompletionRequest]) -> AsyncGenerator[Any]:
         self.completed += requests
+        if self.dies:
+            raise self.dies.pop()
         for place, request in enumerate(requests):
             answer = self.failure or Completion(request.request_id, "X", "stop", 3, 1, weight_version=7)
             yield [(place, answer)]
@@ -264,3 +268,14 @@ async def test_what_would_wait_in_vain_is_refused_before_its_body_is_read(
     assert answer.headers["retry-after"] == "20"
     assert not read
     assert (await client.get("/v1/models")).status_code == 200
+
+
+async def test_a_completion_that_died_with_its_replica_is_answered_by_another(
+    client: httpx.AsyncClient, replica: Replica
+) -> None:
+    replica.dies = [ActorUnavailableError("gone", None)]
+    answer = await client.post("/v1/completions", json={"prompt": "You"}, headers={"x-timeout-s": "9"})
+    assert (answer.status_code, len(replica.completed)) == (200, 2)
+    replica.dies = [ActorUnavailableError("gone", None)] * 5
+    lost = await client.post("/v1/completions", json={"prompt": "You"})
+    assert (lost.status_code, lost.json()["kind"], lost.headers["retry-after"]) == (503, "unavailable", "1")
