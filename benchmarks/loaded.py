@@ -29,7 +29,7 @@ from deployments.client.observing import Seen
 from deployments.errors import PolicyError
 
 REPLICAS = 2
-PROMPT_TOKENS, ANSWER_TOKENS = 64, 64
+PROMPT_TOKENS, ANSWER_TOKENS = 64, 32
 ROBOTS = 128  # clients with retries; each is one robot, or one thread
 PATIENCE_S = 10.0  # of a client with retries, all its tries together; of one without, beyond its deadline
 
@@ -89,7 +89,7 @@ class Text(Loaded):
         self._rng = np.random.default_rng(0)
 
     def _own_settings(self) -> dict[str, Any]:
-        engine = {"dtype": "float32", "max_model_len": 256, "max_num_seqs": 8, "device": "cpu"}
+        engine = {"dtype": "float32", "max_model_len": 256, "max_num_seqs": 4, "device": "cpu"}
         return {"kind": "vllm", "model": "tiny:text", "engine": engine}
 
     def folder(self, policy: Any) -> Path:
