@@ -122,7 +122,7 @@ class Chunks(Loaded):
         self._image = base64.b64encode(buffer.getvalue()).decode()
 
     def _own_settings(self) -> dict[str, Any]:
-        return {"kind": "chunks", "checkpoint": "tiny:robot", "device": "cpu", "max_batch": 4, "flow_steps": 200}
+        return {"kind": "chunks", "checkpoint": "tiny:robot", "device": "cpu", "max_batch": 4, "flow_steps": 50}
 
     def folder(self, policy: Any) -> Path:
         return Path(policy.checkpoint)

@@ -65,9 +65,15 @@ async def measured(bench: Bench) -> list[Figure]:
         await closed_loop(plain, 16, bench.seconds)  # warms up
         peak = await peak_rate(bench, plain)
         figures = [bench.figure("peak", peak, "requests/s")]
-        figures += await hot_swap(bench, patient, STEADY * peak)
-        figures += await overload(bench, plain, peak)
-        figures += await replica_killed(bench, patient, STEADY * peak)
+        for phase in (
+            hot_swap(bench, patient, STEADY * peak),
+            overload(bench, plain, peak),
+            replica_killed(bench, patient, STEADY * peak),
+        ):
+            found = await phase
+            for figure in found:
+                print(f"{figure.name}: {figure.value:,.3f} {figure.unit}", flush=True)
+            figures += found
     return figures
 
 
