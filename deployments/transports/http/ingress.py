@@ -193,7 +193,7 @@ class Ingress(RobotPolicyMethods):
         )
         if plain is None:
             return await self._forward(request, "/v1/completions", payload, body)
-        answer = await resending()(self._completed, policy.name, plain)
+        answer: CompletionAnswer = await resending()(self._completed, policy.name, plain)
         if not isinstance(answer, Completion):
             raise failure_of(answer)
         return completion_answer(answer, policy.name, request_id)
