@@ -14,6 +14,7 @@ from pathlib import Path
 import aiohttp
 
 from benchmarks.engines import Load, engine_config
+from deployments.app import THROUGHPUT_SWITCHES
 from training.cluster import ports
 
 START_S = 240.0
@@ -41,7 +42,8 @@ def ray_serve_llm(model: Path, load: Load) -> Iterator[str]:
     replica answers with vLLM's routes. On a Ray of its own. Yields its address once it answers."""
     port = ports.free_port()
     command = ["-m", "benchmarks.ray_serve_llm", str(model), str(port), str(load.concurrency)]
-    with _process("ray.serve.llm", command, port, {"RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1"}) as address:
+    switches = THROUGHPUT_SWITCHES | {"RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1"}  # read when Serve is imported
+    with _process("ray.serve.llm", command, port, switches) as address:
         yield address
 
 
