@@ -11,7 +11,7 @@ from deployments.errors import PolicyError
 
 # Of what a request has left. The estimate is a mean, and the answer has a way to go: at 1 the typical answer would be
 # ready when its deadline passes.
-SHARE = 0.6
+SHARE = 0.5
 
 
 class Backlog:
