@@ -12,7 +12,7 @@ from typing import Any
 
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import AutoscalingConfig, RequestRouterConfig, gRPCOptions
+from ray.serve.config import AutoscalingConfig, BackpressureConfig, RequestRouterConfig, gRPCOptions
 
 from configs.base import ConfigError
 from configs.policies import AnyPolicy, ChunkPolicy, PolicyConfig, ProviderPolicy
@@ -20,6 +20,7 @@ from configs.providers import with_environment
 from configs.serving import ServeConfig
 from deployments.engines.vllm import tiny
 from deployments.engines.vllm.settings import on_gpu, process_environment
+from deployments.errors import RETRY_AFTER_S, TABLE
 from deployments.storage.models import model_folder_error
 from deployments.transports import grpc_server
 from deployments.transports.http.ingress import Ingress
@@ -42,6 +43,7 @@ REPLICAS: dict[str, tuple[str, ...]] = {
     "provider": ("deployments.replicas.provider:ProviderReplica",),
 }
 TINY_ROBOT = "tiny:robot"
+INGRESS_CALLS = 1024  # that an ingress works on at a time; as many may wait, what comes then is refused
 STICKY_ROUTER = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
 
 
@@ -65,7 +67,11 @@ def bind(config: ServeConfig) -> Application:
         Ingress,
         name="ingress",
         num_replicas=config.ingress_replicas,
-        max_ongoing_requests=1024,
+        max_ongoing_requests=INGRESS_CALLS,
+        max_queued_requests=INGRESS_CALLS,
+        backpressure_config=BackpressureConfig(
+            status_code=TABLE["overloaded"].http_status, retry_after_s=RETRY_AFTER_S
+        ),
         ray_actor_options={"num_cpus": config.ingress_cpus},
     )
     storage_path = str(Path(config.storage_path).expanduser().resolve())

@@ -8,6 +8,7 @@ from typing import Any
 
 from deployments.client.batcher import Batcher
 from deployments.client.handle import abandon_on, call_failure, failure_of
+from deployments.client.resending import resending
 from deployments.errors import PolicyError
 from deployments.protocol.act import ChatAnswer, ChatRequest, ChatResult
 from deployments.protocol.generate import GenerateFailure
@@ -19,7 +20,8 @@ class ServeChat:
 
     Frames travel as they are, without an image format: encoding one as PNG takes longer than the call. Requests of one
     turn of the event loop share a call, unless they are large. Raises PolicyError; every wait is bounded by the
-    request's deadline, and a cancelled call is aborted in the engine.
+    request's deadline, and a cancelled call is aborted in the engine. A request that its replica took along when it
+    died goes to another one.
     """
 
     def __init__(self, handle: Any, max_batch: int = 16, clock: Callable[[], float] = time.time) -> None:
@@ -30,16 +32,19 @@ class ServeChat:
         )
 
     async def __call__(self, request: ChatRequest) -> ChatResult:
+        answer: ChatAnswer = await resending()(self._sent, request)
+        if isinstance(answer, GenerateFailure):
+            raise failure_of(answer)
+        return answer
+
+    async def _sent(self, request: ChatRequest) -> ChatAnswer:
         remaining_s = request.remaining_s(self._clock())
         if remaining_s <= 0:
             raise PolicyError("deadline_exceeded", "the deadline passed before the model was asked", request.request_id)
         try:
-            answer = await self._batcher(request, remaining_s)
+            return await self._batcher(request, remaining_s)
         except Exception as error:
             raise call_failure(error, request.request_id) from error
-        if isinstance(answer, GenerateFailure):
-            raise failure_of(answer)
-        return answer
 
 
 def _size_bytes(request: ChatRequest) -> int:

@@ -18,7 +18,7 @@ class PolicyClient:
     """
 
     def __init__(self, base_url: str, timeout_s: float = 60.0, retries: int = 3) -> None:
-        self._http = httpx.Client(base_url=base_url, timeout=timeout_s)
+        self._http = httpx.Client(base_url=base_url, timeout=timeout_s, headers={"x-timeout-s": f"{timeout_s:g}"})
         self._retries = retries
         self._deadline_s = timeout_s * (retries + 1)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Generic, Protocol, TypeVar
 
 from deployments.client.handle import abandon_on, call_failure, failure_of
+from deployments.client.resending import resending
 from deployments.errors import PolicyError
 from deployments.protocol.generate import GenerateFailure
 
@@ -36,8 +37,9 @@ class Unary(Generic[RequestT, ResultT]):
     """Awaitable `call(request) -> result` through a Serve handle: `method(request)` of a deployment gives a result or a
     GenerateFailure. For requests that gain nothing by sharing a call (`Batcher`): they are large, or answered slowly.
 
-    Raises PolicyError. When a caller leaves (cancelled, or past its deadline) the call is cancelled, and with
-    `abandons` the deployment is told, too, by its method `abandon(request_ids)`. `clock` is wall time in seconds.
+    A request that its replica took along when it died goes to another one. Raises PolicyError. When a caller leaves
+    (cancelled, or past its deadline) the call is cancelled, and with `abandons` the deployment is told, too, by its
+    method `abandon(request_ids)`. `clock` is wall time in seconds.
     """
 
     def __init__(self, handle: Any, method: str, abandons: bool = True, clock: Callable[[], float] = time.time) -> None:
@@ -47,12 +49,18 @@ class Unary(Generic[RequestT, ResultT]):
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def __call__(self, request: RequestT) -> ResultT:
+        answer: ResultT | GenerateFailure = await resending()(self._sent, request)
+        if isinstance(answer, GenerateFailure):
+            raise failure_of(answer)
+        return answer
+
+    async def _sent(self, request: RequestT) -> ResultT | GenerateFailure:
         remaining_s = request.remaining_s(self._clock())
         if remaining_s <= 0:
             raise PolicyError("deadline_exceeded", "the deadline passed before the model was asked", request.request_id)
         call = self._start(self._called(request))
         try:
-            answer = await asyncio.wait_for(asyncio.shield(call), remaining_s + MARGIN_S)
+            return await asyncio.wait_for(asyncio.shield(call), remaining_s + MARGIN_S)
         except TimeoutError as error:
             self._leave(call, request)
             raise PolicyError("deadline_exceeded", "no answer from a replica in time", request.request_id) from error
@@ -61,9 +69,6 @@ class Unary(Generic[RequestT, ResultT]):
             raise
         except Exception as error:
             raise call_failure(error, request.request_id) from error
-        if isinstance(answer, GenerateFailure):
-            raise failure_of(answer)
-        return answer
 
     async def _called(self, request: RequestT) -> ResultT | GenerateFailure:
         response = self._call.remote(request)

@@ -18,7 +18,9 @@ from deployments.engines.guarded import GuardedChunkEngine
 from deployments.errors import PolicyError
 from deployments.protocol.act import ChunkAnswer, ChunkRequest, ChunkResult, ChunkShape
 from deployments.protocol.generate import GenerateFailure
+from deployments.replicas.backlog import Backlog
 from deployments.replicas.calls import Calls
+from deployments.replicas.failures import failure
 from deployments.replicas.hosted import HostedEngine
 from deployments.replicas.node_port import listen_at_node
 from deployments.replicas.once import Once
@@ -40,6 +42,7 @@ class ChunkReplica:
         self._started = time.time()
         self._once = Once[ChunkAnswer](_is_result, self.config.repeat_window_s)
         self._calls = Calls()
+        self._backlog = Backlog(self.config.max_batch)
         self._measure()
         engine = GuardedChunkEngine(start_engine(self.config), self.config.replicas.no_progress_s)
         self.engine: ChunkEngine = engine
@@ -85,8 +88,12 @@ class ChunkReplica:
             try:
                 await self.ensure_version(request.min_weight_version, request.deadline_s)
             except PolicyError as error:
-                return GenerateFailure(request.request_id, error.kind, error.message)
-        return await self.engine.act(request)
+                return failure(request.request_id, error)
+        try:
+            with self._backlog.place(request.remaining_s(time.time())):
+                return await self.engine.act(request)
+        except PolicyError as error:
+            return failure(request.request_id, error)
 
     async def abandon(self, request_ids: Sequence[str]) -> None:
         """A caller of each of these requests left: its call ends, and does not join a pass. Unknown ids are allowed;

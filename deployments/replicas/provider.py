@@ -22,6 +22,7 @@ from deployments.engines.provider.redaction import Redaction, redact_logs, secre
 from deployments.errors import PolicyError
 from deployments.protocol.act import ChatAnswer, ChatRequest
 from deployments.protocol.generate import GenerateFailure
+from deployments.replicas.failures import failure
 from deployments.replicas.node_port import listen_at_node
 from deployments.replicas.running import Running
 
@@ -84,7 +85,7 @@ class ProviderReplica:
         try:
             return await self.engine(request)
         except PolicyError as error:  # as a value: an exception loses its fields on the way through Serve
-            return GenerateFailure(request.request_id, error.kind, error.message, error.retry_after_s, error.rate_limit)
+            return failure(request.request_id, error)
 
     def _count(self, answers: Sequence[ChatAnswer]) -> None:
         self._requests.inc(len(answers))

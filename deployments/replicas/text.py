@@ -24,7 +24,9 @@ from deployments.protocol.act import ChatAnswer, ChatRequest, ChatTurn
 from deployments.protocol.completion import Completion, CompletionAnswer, CompletionRequest
 from deployments.protocol.exchange import HttpCall, HttpPiece
 from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult, Sampling
+from deployments.replicas.backlog import Backlog
 from deployments.replicas.completions import TextCompletions
+from deployments.replicas.failures import failure
 from deployments.replicas.hosted import HostedEngine
 from deployments.replicas.node_port import listen_at_node
 from deployments.replicas.running import Running
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from deployments.engines.vllm.openai import OpenAIRoutes
 
 Answer = GenerateResult | GenerateFailure
+WITHOUT_THE_ENGINE = ("/tokenize", "/detokenize", "/v1/models")
 
 
 class PolicyReplica:
@@ -55,6 +58,7 @@ class PolicyReplica:
         self._openai_lock = asyncio.Lock()
         self._completions: TextCompletions | None = None
         self._running = Running()
+        self._backlog = Backlog(self.config.engine.max_num_seqs)
         self._measure()
         engine = GuardedTokenEngine(start_engine(self.config), self.config.replicas.no_progress_s)
         self.engine: TokenEngine = engine
@@ -109,7 +113,13 @@ class PolicyReplica:
 
     async def _generate_one(self, request: GenerateRequest) -> Answer:
         refused = await self._gate_batch([request])
-        return refused[0] if refused else (await self.engine.generate([request]))[0]
+        if refused:
+            return refused[0]
+        try:
+            with self._backlog.place(request.remaining_s(time.time())):
+                return (await self.engine.generate([request]))[0]
+        except PolicyError as error:
+            return failure(request.request_id, error)
 
     async def _gate_batch(self, requests: Sequence[GenerateRequest | ChatRequest]) -> list[GenerateFailure]:
         """Waits until the engine holds the newest version asked for; failures for all when it cannot be had."""
@@ -119,7 +129,7 @@ class PolicyReplica:
         try:
             await self.ensure_version(needed, min(request.deadline_s for request in requests))
         except PolicyError as error:
-            return [GenerateFailure(r.request_id, error.kind, error.message) for r in requests]
+            return [failure(request.request_id, error) for request in requests]
         return []
 
     def _count(self, answers: Sequence[Answer | CompletionAnswer | ChatAnswer]) -> None:
@@ -191,7 +201,13 @@ class PolicyReplica:
 
     async def _chat_one(self, request: ChatRequest) -> ChatAnswer:
         refused = await self._gate_batch([request])
-        return refused[0] if refused else await self.engine.chat(request)
+        if refused:
+            return refused[0]
+        try:
+            with self._backlog.place(request.remaining_s(time.time())):
+                return await self.engine.chat(request)
+        except PolicyError as error:
+            return failure(request.request_id, error)
 
     async def _texts(self) -> TextCompletions:
         if self._completions is None:
@@ -210,12 +226,17 @@ class PolicyReplica:
         try:
             await self.ensure_version(call.min_weight_version, remaining_s)
             routes = await self._openai_routes()
+            with self._place(call):
+                async with contextlib.aclosing(routes.call(call, self.engine.version)) as pieces:
+                    async for piece in pieces:
+                        yield piece
         except PolicyError as error:
-            yield GenerateFailure(call.request_id, error.kind, error.message)
-            return
-        async with contextlib.aclosing(routes.call(call, self.engine.version)) as pieces:
-            async for piece in pieces:
-                yield piece
+            yield failure(call.request_id, error)
+
+    def _place(self, call: HttpCall) -> contextlib.AbstractContextManager[None]:
+        if call.path in WITHOUT_THE_ENGINE:
+            return contextlib.nullcontext()
+        return self._backlog.place(call.remaining_s(time.time()))
 
     async def _openai_routes(self) -> OpenAIRoutes:
         async with self._openai_lock:  # not the weights': making the application takes seconds

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import Request
 
-from configs.policies import BasePolicy
+from configs.policies import BasePolicy, PolicyConfig
 from configs.serving import ServeConfig
 from deployments.errors import PolicyError
 from deployments.protocol.act import ADDRESS_SESSION
@@ -64,6 +64,21 @@ def chosen(policies: Sequence[BasePolicy], name: str | None, fits: Callable[[Bas
     raise PolicyError(
         "not_found", f"{'name a policy' if name is None else problem}; this route is answered by: {known}"
     )
+
+
+def acts(policy: BasePolicy) -> bool:
+    """Whether it answers a robot."""
+    return policy.acts
+
+
+def plays(policy: BasePolicy) -> bool:
+    """Whether it answers a MineRL player."""
+    return policy.plays
+
+
+def speaks(policy: BasePolicy) -> bool:
+    """Whether it answers the OpenAI API."""
+    return isinstance(policy, PolicyConfig)
 
 
 def longest_s(policies: Sequence[BasePolicy]) -> float:

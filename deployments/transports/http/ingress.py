@@ -9,6 +9,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import orjson
@@ -19,8 +20,10 @@ from ray import serve
 from configs.policies import AnyPolicy, PolicyConfig
 from configs.serving import ServeConfig
 from deployments.access.keys import Keys
+from deployments.client.handle import failure_of
+from deployments.client.resending import resending
 from deployments.errors import PolicyError
-from deployments.protocol.completion import Completion
+from deployments.protocol.completion import Completion, CompletionAnswer, CompletionRequest
 from deployments.protocol.exchange import HttpCall
 from deployments.transports.acting import acting_of, add_policy
 from deployments.transports.front import Front
@@ -33,13 +36,15 @@ from deployments.transports.http.answers import (
     json_answer,
     model_card,
     request_id_of,
+    translated,
 )
-from deployments.transports.http.asked import parsed
+from deployments.transports.http.asked import acts, parsed, plays, speaks, time_limit_s
 from deployments.transports.http.forward import forwarded
 from deployments.transports.http.game import get_action
 from deployments.transports.http.handles import PolicyHandles
 from deployments.transports.http.health import acting_metrics, health, root, statuses
 from deployments.transports.http.manage import delete_policy, policies, put_policy, switched_on
+from deployments.transports.http.places import Places
 from deployments.transports.http.requests import (
     BODIES,
     CompletionBody,
@@ -85,6 +90,7 @@ class Ingress(RobotPolicyMethods):
         for policy in self.config.policies:
             self._asked.connect(policy, serve.get_deployment_handle(policy.name, context.app_name))
         self.acting = acting_of(self.config, self._asked.handles)
+        self._places = Places(lambda: self.config)
         self._managed: ManagedPolicies | None = None
         if manage is not None:
             serving = manage(context.app_name, context.deployment)
@@ -120,7 +126,7 @@ class Ingress(RobotPolicyMethods):
 
     async def _policy(self, name: str | None) -> PolicyConfig:
         """Who answers the OpenAI API. Raises PolicyError."""
-        found = await self._served.chosen(name, lambda policy: isinstance(policy, PolicyConfig))
+        found = await self._served.chosen(name, speaks)
         assert isinstance(found, PolicyConfig)
         return found
 
@@ -153,7 +159,8 @@ class Ingress(RobotPolicyMethods):
     @api.post("/act/")
     @api.post("/policies/{name}/act")
     async def act(self, request: Request) -> Response:
-        return await act(self.acting, request, self._served)
+        with self._places.of(request, acts):
+            return await act(self.acting, request, self._served)
 
     @api.post("/reset")
     @api.post("/reset/")
@@ -165,7 +172,8 @@ class Ingress(RobotPolicyMethods):
     @api.post("/get_action/")
     @api.post("/policies/{name}/get_action")
     async def get_action(self, request: Request) -> Response:
-        return await get_action(self.acting, request, self._served)
+        with self._places.of(request, plays):
+            return await get_action(self.acting, request, self._served)
 
     @api.get("/healthz")
     async def healthz(self) -> Response:
@@ -209,23 +217,34 @@ class Ingress(RobotPolicyMethods):
     @api.post("/v1/completions")
     async def completions(self, request: Request) -> Response:
         """The short way where a request is plain (batched, without vLLM's HTTP layer), else vLLM's own route."""
+        with self._places.of(request, speaks):
+            return await self._completions(request)
+
+    async def _completions(self, request: Request) -> Response:
         payload = await parsed(await read_body(request, self.config.max_body_bytes), self.config.max_json_values)
         body = typed(CompletionBody, payload)
         policy, request_id = await self._policy(body.model), request_id_of(request)
         within_bound(body, policy.max_new_tokens, policy.engine.max_model_len)
+        limit_s = time_limit_s(request, policy.request_deadline_s)
         plain = body.plain(
             f"cmpl-{request_id}-{uuid.uuid4().hex[:8]}",
             min_weight_version(request),
-            policy.request_deadline_s,
+            limit_s,
             time.time(),
         )
         if plain is None:
             return await self._forward(request, "/v1/completions", payload, body)
         with self._served.under_way(policy):
-            answer = await self._asked.batchers[policy.name](plain, policy.request_deadline_s)
+            answer: CompletionAnswer = await resending()(self._completed, policy.name, plain)
         if not isinstance(answer, Completion):
-            raise PolicyError(answer.kind, answer.message)
+            raise failure_of(answer)
         return completion_answer(answer, policy.name, request_id)
+
+    async def _completed(self, policy: str, plain: CompletionRequest) -> CompletionAnswer:
+        try:
+            return await self._asked.batchers[policy](plain, max(0.0, plain.remaining_s(time.time())))
+        except Exception as error:
+            raise translated(error, plain.request_id) from error
 
     @api.api_route("/{path:path}", methods=["GET", "POST"])
     async def forward(self, path: str, request: Request) -> Response:
@@ -235,11 +254,12 @@ class Ingress(RobotPolicyMethods):
             if any(getattr(route, "path", None) == path for route in api.routes):
                 raise PolicyError("method_not_allowed", f"{path} does not take {request.method}")
             raise PolicyError("not_found", f"no route {path}; GET / lists the routes")
-        content = await read_body(request, self.config.max_body_bytes)
-        if not content:
-            return await self._forward(request, path, None, SampledBody())
-        payload = await parsed(content, self.config.max_json_values)
-        return await self._forward(request, path, payload, typed(BODIES.get(path, SampledBody), payload))
+        with self._places.of(request, speaks) if path in BODIES else nullcontext():
+            content = await read_body(request, self.config.max_body_bytes)
+            if not content:
+                return await self._forward(request, path, None, SampledBody())
+            payload = await parsed(content, self.config.max_json_values)
+            return await self._forward(request, path, payload, typed(BODIES.get(path, SampledBody), payload))
 
     async def _forward(
         self, request: Request, path: str, payload: dict[str, Any] | None, body: SampledBody
@@ -254,7 +274,7 @@ class Ingress(RobotPolicyMethods):
             query=request.url.query,
             headers=tuple(headers),
             body=b"" if payload is None else orjson.dumps(payload | changes),
-            deadline_unix_s=time.time() + policy.request_deadline_s,
+            deadline_unix_s=time.time() + time_limit_s(request, policy.request_deadline_s),
             min_weight_version=min_weight_version(request),
         )
         with self._served.under_way(policy):  # a stream that has begun is drained by its replica

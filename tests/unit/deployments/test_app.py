@@ -80,3 +80,11 @@ def test_only_the_configuration_lets_callers_load_policies(tmp_path: Path) -> No
     managed = plain.model_copy(update={"http": HttpConfig(manage_policies=True)})
     assert app.bind(plain)._bound_deployment.init_args[1] is None
     assert app.bind(managed)._bound_deployment.init_args[1] is not None
+
+
+def test_an_ingress_that_is_full_refuses_with_a_hint_when_to_try_again(tmp_path: Path) -> None:
+    """The answer is Serve's own, and without these it would be a bare 503, or no answer: a queue without end."""
+    bound = app.bind(config(tmp_path, {"model": "tiny:text"}))._bound_deployment
+    refusal = bound.backpressure_config
+    assert bound.max_queued_requests > 0
+    assert (refusal.status_code, refusal.retry_after_s) == (429, 1.0)

@@ -111,3 +111,10 @@ async def test_a_caller_that_leaves_ends_the_call() -> None:
         asking.cancel()
         await handle.cancelled.wait()
     await asyncio.gather(asking, return_exceptions=True)
+
+
+async def test_a_question_that_died_with_its_replica_is_answered_by_another() -> None:
+    answers = [ConnectionError("the replica is gone"), ChatResult("left", 3)]
+    handle = Handle(lambda asked: answers.pop(0))
+    assert (await chat(handle)(request())).text == "left"
+    assert len(handle.calls) == 2

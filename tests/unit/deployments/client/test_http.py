@@ -44,6 +44,7 @@ class Handler(BaseHTTPRequestHandler):
                 "method": self.command,
                 "path": self.path,
                 "request_id": self.headers["x-request-id"],
+                "timeout_s": self.headers["x-timeout-s"],
                 "body": json.loads(self.rfile.read(length) or b"null"),
             }
         )
@@ -165,3 +166,10 @@ def test_a_server_that_says_nothing_is_a_missed_deadline(server: Server) -> None
     with PolicyClient(server.url, timeout_s=0.2, retries=0) as client, pytest.raises(PolicyError) as caught:
         client.health()
     assert caught.value.kind == "deadline_exceeded"
+
+
+def test_the_server_is_told_how_long_the_client_waits(server: Server) -> None:
+    server.answer(200, {"choices": []})
+    with PolicyClient(server.url, timeout_s=2.5) as client:
+        client.complete("You")
+    assert server.asked[0]["timeout_s"] == "2.5"

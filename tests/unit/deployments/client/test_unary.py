@@ -36,10 +36,10 @@ class Response:
 
 
 class Handle:
-    """A Serve handle whose replica gives this answer, or none at all for None."""
+    """A Serve handle whose replicas give these answers, the last one for ever, or none at all for None."""
 
-    def __init__(self, answer: Any) -> None:
-        self.answer = answer
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
         self.received: list[ChunkRequest] = []
         self.arrived, self.cancelled, self.told = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.abandoned: list[str] = []
@@ -51,7 +51,8 @@ class Handle:
     def _act(self, request: ChunkRequest) -> Response:
         self.received.append(request)
         self.arrived.set()
-        return Response(self.answer, self.cancelled)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        return Response(answer, self.cancelled)
 
     def broadcast(self, method: str, ids: list[str]) -> Any:
         assert method == "abandon"
@@ -130,3 +131,18 @@ async def test_a_deployment_that_cannot_be_told_is_only_cancelled() -> None:
         await handle.cancelled.wait()
     await asyncio.gather(asking, return_exceptions=True)
     assert handle.abandoned == []
+
+
+async def test_a_request_that_died_with_its_replica_is_answered_by_another() -> None:
+    chunk = ChunkResult("r", np.ones((4, 2), np.float32), 7)
+    handle = Handle(ConnectionError("the replica is gone"), chunk)
+    assert await chunks(handle)(request()) is chunk
+    assert [asked.request_id for asked in handle.received] == ["r", "r"]
+
+
+async def test_what_a_replica_answers_is_not_asked_again() -> None:
+    """A provider's API that is away has been tried often enough, by the replica."""
+    handle = Handle(GenerateFailure("r", "unavailable", "the API is away"))
+    with pytest.raises(PolicyError, match="the API is away"):
+        await chunks(handle)(request())
+    assert len(handle.received) == 1

@@ -22,9 +22,11 @@ from deployments.engines.chunks.engine import ChunkPolicyEngine
 from deployments.errors import PolicyError
 from deployments.protocol.act import ActRequest, ChunkAnswer, ChunkRequest, ChunkResult, Observation
 from deployments.protocol.generate import GenerateFailure
+from deployments.replicas import chunks
 from deployments.replicas.chunks import ChunkReplica
 from deployments.weights.store import WeightStore
 from tests.unit.deployments.chunks.cases import committed, request
+from tests.unit.deployments.replicas.slow import SlowClock
 
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine 'ChunkReplica.__del__' was never awaited")
 
@@ -219,3 +221,21 @@ async def test_the_status_tells_what_a_health_check_asks(start: Start) -> None:
     assert (status["gpu_memory_used_gb"], status["gpu_memory_total_gb"]) == (0.0, 0.0)
     await replica.check_health()
     assert await replica.served() == replica.config
+
+
+async def test_what_would_wait_in_vain_is_refused_and_asks_no_engine(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One seat, answers of 10 s, one request in the engine: the next one would take 20 s."""
+    clock = SlowClock(chunks, monkeypatch)
+    replica, engine = await start(max_batch=1)
+    await clock.teach(lambda name: replica.act(request(name)), engine.arrived, engine.answering)
+    staying = asyncio.create_task(replica.act(request("stays")))
+    await engine.arrived.wait()
+    refused = await replica.act(request("hurried", deadline_s=20.0))
+    assert isinstance(refused, GenerateFailure)
+    assert (refused.kind, refused.retry_after_s) == ("overloaded", 20.0)
+    assert "hurried" not in engine.asked
+    patient = asyncio.create_task(replica.act(request("patient", deadline_s=60.0)))
+    engine.answering.set()
+    assert all(isinstance(answer, ChunkResult) for answer in await asyncio.gather(staying, patient))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from deployments.engines.base import EngineUnhealthy
 from deployments.protocol.act import ChatRequest, ChatResult, ChatTurn
 from deployments.protocol.exchange import HttpCall, HttpHead
 from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult, Sampling
-from deployments.replicas import hosted
+from deployments.replicas import hosted, text
 from deployments.replicas.text import PolicyReplica
 from deployments.weights.push_steps import FinishPush, StartPush
 from deployments.weights.store import WeightStore
 from tests.unit.deployments.engines.in_memory import InMemoryEngine
+from tests.unit.deployments.replicas.slow import SlowClock
 
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine 'PolicyReplica.__del__' was never awaited")
 
@@ -37,13 +39,14 @@ async def start(store: WeightStore, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(hosted, "RETIRE_AFTER_S", 0.0)
     opened: list[PolicyReplica] = []
 
-    async def started(**changes: Any) -> tuple[PolicyReplica, InMemoryEngine]:
-        engine = InMemoryEngine()
-        config = PolicyConfig(model="in memory", weights_root=str(tmp_path / "store"))
+    async def started(engine: dict[str, Any] | None = None, **changes: Any) -> tuple[PolicyReplica, InMemoryEngine]:
+        settings = {"model": "in memory", "weights_root": str(tmp_path / "store"), "engine": engine or {}}
+        config = PolicyConfig.model_validate(settings)
+        in_memory = InMemoryEngine()
         replica: Any = object.__new__(PolicyReplica)  # as Serve does: its constructor is awaited
-        await replica.__init__(config.model_dump(mode="json"), lambda _: engine, **changes)
+        await replica.__init__(config.model_dump(mode="json"), lambda _: in_memory, **changes)
         opened.append(replica)
-        return replica, engine
+        return replica, in_memory
 
     yield started
     for replica in opened:
@@ -154,3 +157,49 @@ async def test_making_the_openai_application_waits_for_no_update_of_the_weights(
     assert [piece async for piece in replica.openai(call)] == [HttpHead(200, (), weight_version=0), b"0"]
     engine.updating.set()
     assert await updating == 1
+
+
+async def test_what_would_wait_in_vain_is_refused_by_every_way_in(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One seat, answers of 10 s, one request in the engine: the next one would take 20 s."""
+    clock = SlowClock(text, monkeypatch)
+    replica, engine = await start(engine={"max_num_seqs": 1})
+
+    async def ask(name: str) -> None:
+        [_ async for _ in replica.generate_stream([request(name)])]
+
+    await clock.teach(ask, engine.arrived, engine.answering)
+    staying = asyncio.create_task(ask("stays"))
+    await engine.arrived.wait()
+    hurried = replace(request("hurried"), deadline_s=20.0)
+    now = time.time()
+    chat = ChatRequest("hurried", [ChatTurn("user", "?")], now + 20.0)
+    call = HttpCall("hurried", "POST", "/v1/chat/completions", "", (), b"{}", deadline_unix_s=now + 20.0)
+    answers: list[Any] = [answer async for placed in replica.generate_stream([hurried]) for _, answer in placed]
+    answers += [answer async for placed in replica.chat([chat]) for _, answer in placed]
+    answers += [piece async for piece in replica.openai(call)]
+    assert [(answer.kind, answer.retry_after_s) for answer in answers] == [("overloaded", 20.0)] * 3
+    patient = asyncio.create_task(ask("patient"))
+    engine.answering.set()
+    await asyncio.gather(staying, patient)
+
+
+async def test_a_route_that_needs_no_engine_is_answered_under_any_load(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SlowClock(text, monkeypatch)
+    replica, engine = await start(engine={"max_num_seqs": 1})
+
+    async def ask(name: str) -> None:
+        [_ async for _ in replica.generate_stream([request(name)])]
+
+    await clock.teach(ask, engine.arrived, engine.answering)
+    staying = asyncio.create_task(ask("stays"))
+    await engine.arrived.wait()
+    call = HttpCall("t", "POST", "/tokenize", "", (), b"{}", deadline_unix_s=time.time() + 20.0)
+    pieces = replica.openai(call)
+    assert await anext(pieces) == HttpHead(200, (), weight_version=0)
+    engine.answering.set()
+    assert [piece async for piece in pieces] == [b"0"]
+    await staying

@@ -125,3 +125,9 @@ async def test_a_client_that_leaves_a_stream_cancels_the_call() -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert pieces.cancelled
+
+
+async def test_a_refusal_keeps_what_it_says_of_when_to_try_again() -> None:
+    with pytest.raises(PolicyError) as refused:
+        await answer(Pieces(GenerateFailure("r1", "overloaded", "a queue", retry_after_s=7.5)))
+    assert (refused.value.kind, refused.value.retry_after_s) == ("overloaded", 7.5)

@@ -10,11 +10,13 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI, Request
+from ray.exceptions import ActorUnavailableError
 
 from deployments.engines.vllm.openai import OpenAIRoutes
 from deployments.protocol.completion import Completion, CompletionRequest
 from deployments.protocol.exchange import HttpCall
 from deployments.protocol.generate import GenerateFailure
+from deployments.replicas.backlog import Backlog
 from deployments.transports.http import cors, ingress
 
 
@@ -39,6 +41,7 @@ class Replica:
         self.completed: list[CompletionRequest] = []
         self.forwarded: list[tuple[HttpCall, dict[str, Any]]] = []
         self.failure: GenerateFailure | None = None
+        self.dies: list[Exception] = []  # a completion ends so, one each
         self.complete = SimpleNamespace(remote=lambda requests: Stream(self._complete(requests)))
         self.openai = SimpleNamespace(remote=lambda call: Stream(self._openai(call)))
         self.status = SimpleNamespace(remote=self._status)
@@ -52,6 +55,8 @@ class Replica:
 
     async def _complete(self, requests: Sequence[CompletionRequest]) -> AsyncGenerator[Any]:
         self.completed += requests
+        if self.dies:
+            raise self.dies.pop()
         for place, request in enumerate(requests):
             answer = self.failure or Completion(request.request_id, "X", "stop", 3, 1, weight_version=7)
             yield [(place, answer)]
@@ -227,3 +232,50 @@ async def test_a_body_over_the_limit_is_refused(client: httpx.AsyncClient) -> No
     for path in ("/v1/completions", "/v1/chat/completions"):
         answer = await client.post(path, content=chunks())
         assert (answer.status_code, answer.json()["kind"]) == (413, "too_large")
+
+
+async def test_a_client_says_how_long_it_waits_on_the_openai_routes_too(
+    client: httpx.AsyncClient, replica: Replica
+) -> None:
+    headers = {"x-timeout-s": "2.5"}
+    await client.post("/v1/completions", json={"prompt": "You"}, headers=headers)
+    await client.post("/v1/chat/completions", json={"messages": []}, headers=headers)
+    assert replica.completed[0].deadline_s == 2.5
+    assert 0 < replica.forwarded[0][0].remaining_s(time.time()) <= 2.5
+    refused = await client.post("/v1/completions", json={"prompt": "You"}, headers={"x-timeout-s": "soon"})
+    assert (refused.status_code, refused.json()["kind"]) == (400, "invalid_request")
+
+
+async def test_a_refusal_of_a_busy_replica_says_when_to_try_again(client: httpx.AsyncClient, replica: Replica) -> None:
+    replica.failure = GenerateFailure("r", "overloaded", "a queue", retry_after_s=7.2)
+    answer = await client.post("/v1/completions", json={"prompt": "You"})
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "8")
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+async def test_what_would_wait_in_vain_is_refused_before_its_body_is_read(
+    client: httpx.AsyncClient, replica: Replica, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Backlog, "expected_s", lambda self: 20.0)
+    read = []
+
+    async def body() -> AsyncIterator[bytes]:
+        read.append(path)
+        yield b"{}"
+
+    answer = await client.post(path, content=body())
+    assert (answer.status_code, answer.json()["kind"]) == (429, "overloaded")
+    assert answer.headers["retry-after"] == "20"
+    assert not read
+    assert (await client.get("/v1/models")).status_code == 200
+
+
+async def test_a_completion_that_died_with_its_replica_is_answered_by_another(
+    client: httpx.AsyncClient, replica: Replica
+) -> None:
+    replica.dies = [ActorUnavailableError("gone", None)]
+    answer = await client.post("/v1/completions", json={"prompt": "You"}, headers={"x-timeout-s": "9"})
+    assert (answer.status_code, len(replica.completed)) == (200, 2)
+    replica.dies = [ActorUnavailableError("gone", None)] * 5
+    lost = await client.post("/v1/completions", json={"prompt": "You"})
+    assert (lost.status_code, lost.json()["kind"], lost.headers["retry-after"]) == (503, "unavailable", "1")
