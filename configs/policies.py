@@ -215,10 +215,22 @@ class ProviderPolicy(BasePolicy):
     concurrency: int = Field(32, ge=1, description="Calls of one replica at a time; CONCURRENCY_LIMIT wins.")
     timeout_s: float = Field(60.0, gt=0, description="Longest call of the API, in seconds; TIMEOUT wins.")
     retries: int = Field(2, ge=0, description="Further tries of a call that failed for a passing reason.")
+    max_new_tokens: int = Field(
+        4096,
+        ge=1,
+        description="Most tokens that a request of OpenAI's chat route may ask for, all its answers together; also what is "
+        "asked for where it names no bound.",
+    )
     structured: Literal["auto", "on", "off"] = Field(
         "auto",
         description="Ask the API to hold answers to a JSON schema; auto: where litellm says that the model can, and "
         "for any server at `api_base`.",
+    )
+    image_cache_gib: float = Field(
+        0.125,
+        ge=0,
+        description="Memory of a replica for images that are encoded already, in GiB, found again by their content; "
+        "0: none.",
     )
 
 

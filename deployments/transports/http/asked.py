@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import Request
 
-from configs.policies import BasePolicy
+from configs.policies import BasePolicy, PolicyConfig, ProviderPolicy
 from configs.serving import ServeConfig
 from deployments.errors import PolicyError
 from deployments.protocol.act import ADDRESS_SESSION
@@ -64,6 +64,17 @@ def chosen(policies: Sequence[BasePolicy], name: str | None, fits: Callable[[Bas
     raise PolicyError(
         "not_found", f"{'name a policy' if name is None else problem}; this route is answered by: {known}"
     )
+
+
+def chatting(policies: Sequence[BasePolicy], name: str | None) -> PolicyConfig | ProviderPolicy:
+    """Who answers a conversation: a language policy, or a model behind an API, which also goes by the name that its
+    provider has for it. Raises PolicyError("not_found")."""
+    if name not in {policy.name for policy in policies}:
+        by_model = [policy for policy in policies if isinstance(policy, ProviderPolicy) and policy.model == name]
+        name = by_model[0].name if by_model else name
+    found = chosen(policies, name, lambda policy: isinstance(policy, PolicyConfig | ProviderPolicy))
+    assert isinstance(found, PolicyConfig | ProviderPolicy)
+    return found
 
 
 def longest_s(policies: Sequence[BasePolicy]) -> float:

@@ -1,4 +1,4 @@
-"""What vLLM's own routes answer, brought to the client: under a deadline, with one form of failure."""
+"""What OpenAI's routes in a replica answer, brought to the client: under a deadline, with one form of failure."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 from fastapi.responses import Response, StreamingResponse
 
+from deployments.client.handle import failure_of
 from deployments.errors import PolicyError, kind_of_status
 from deployments.protocol.exchange import HttpCall, HttpHead, HttpPiece
 from deployments.protocol.generate import GenerateFailure
@@ -86,7 +87,7 @@ class _Pieces:
         except TimeoutError as error:
             raise PolicyError("deadline_exceeded", "the answer was not complete within the deadline") from error
         if isinstance(piece, GenerateFailure):
-            raise PolicyError(piece.kind, piece.message)
+            raise failure_of(piece)
         return piece
 
 

@@ -34,7 +34,7 @@ from deployments.transports.http.answers import (
     model_card,
     request_id_of,
 )
-from deployments.transports.http.asked import chosen, parsed
+from deployments.transports.http.asked import chatting, chosen, parsed, time_limit_s
 from deployments.transports.http.forward import forwarded
 from deployments.transports.http.game import get_action
 from deployments.transports.http.health import acting_metrics, health, root, statuses
@@ -55,6 +55,7 @@ answer_failures(api)
 api.add_middleware(access.RequireKey)
 api.add_middleware(cors.AllowOrigins)  # outside: a page must be able to read that its key is wrong
 
+CHAT = "/v1/chat/completions"
 FORWARDED = ("/v1/", "/tokenize", "/detokenize")
 NOT_FORWARDED_HEADERS = ("authorization", "content-length", "host", "transfer-encoding")  # the key is for us alone
 
@@ -94,7 +95,7 @@ class Ingress(RobotPolicyMethods):
         return await statuses(self._handles)
 
     def _policy(self, name: str | None) -> PolicyConfig:
-        """Who answers the OpenAI API. Raises PolicyError."""
+        """Who answers the OpenAI API, conversations aside. Raises PolicyError."""
         found = chosen(self.config.policies, name, lambda policy: isinstance(policy, PolicyConfig))
         assert isinstance(found, PolicyConfig)
         return found
@@ -188,7 +189,8 @@ class Ingress(RobotPolicyMethods):
 
     @api.api_route("/{path:path}", methods=["GET", "POST"])
     async def forward(self, path: str, request: Request) -> Response:
-        """Everything else of the OpenAI API goes to vLLM's own routes inside a replica."""
+        """Everything else of the OpenAI API goes to vLLM's own routes inside a replica; a conversation with a model
+        behind an API goes to that one's replica."""
         path = f"/{path}".rstrip("/")
         if not path.startswith(FORWARDED):
             if any(getattr(route, "path", None) == path for route in api.routes):
@@ -203,7 +205,8 @@ class Ingress(RobotPolicyMethods):
     async def _forward(
         self, request: Request, path: str, payload: dict[str, Any] | None, body: SampledBody
     ) -> Response:
-        policy = self._policy(body.model)
+        chat = path == CHAT
+        policy = chatting(self.config.policies, body.model) if chat else self._policy(body.model)
         changes = within_bound(body, policy.max_new_tokens) | {"model": policy.name}
         headers = [(k, v) for k, v in request.headers.items() if k.lower() not in NOT_FORWARDED_HEADERS]
         call = HttpCall(
@@ -213,7 +216,7 @@ class Ingress(RobotPolicyMethods):
             query=request.url.query,
             headers=tuple(headers),
             body=b"" if payload is None else orjson.dumps(payload | changes),
-            deadline_unix_s=time.time() + policy.request_deadline_s,
+            deadline_unix_s=time.time() + time_limit_s(request, policy.request_deadline_s),
             min_weight_version=min_weight_version(request),
         )
         return await forwarded(call, self._streams[policy.name].openai.remote)
