@@ -173,13 +173,37 @@ class PolicyConfig(BasePolicy):
         return self
 
 
+class RuntimeEnvConfig(Strict):
+    """Where the replicas of a policy find their packages, where these cannot live beside the server's own."""
+
+    pip: list[str] = Field(
+        default_factory=list,
+        description="Packages that Ray installs for the replicas alone, on top of a copy of the server's environment, "
+        "e.g. [lerobot==0.4.4].",
+    )
+    py_executable: str | None = Field(
+        None,
+        description="Interpreter of an environment that holds them already, on every node that runs replicas. It needs "
+        "the server's versions of Python, Ray and rayward, and xxhash.",
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if self.pip and self.py_executable:
+            raise ValueError("pip installs into an environment that Ray makes: set pip or py_executable, not both")
+        return self
+
+
 class ChunkPolicy(BasePolicy):
     """A robot policy that answers an observation with a chunk of actions."""
 
     kind: Literal["chunks"] = Field("chunks", description="The engine: chunks, for robot policies.")
     checkpoint: str = Field(
-        description="Folder with train_config.json and model.safetensors; tiny:robot is a small one with random "
-        "weights, made on the spot."
+        description="Folder with train_config.json and model.safetensors, as `python -m training.bc` writes it, or one "
+        "of a LeRobot policy; tiny:robot is a small one with random weights, made on the spot."
+    )
+    runtime_env: RuntimeEnvConfig = Field(
+        default_factory=RuntimeEnvConfig, description="Environment of the replicas, where it is another one."
     )
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="Where the model runs; auto: on a GPU if any.")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="Type of the weights and of the computation.")
@@ -218,8 +242,8 @@ class ProviderPolicy(BasePolicy):
     max_new_tokens: int = Field(
         4096,
         ge=1,
-        description="Most tokens that a request of OpenAI's chat route may ask for, all its answers together; also what is "
-        "asked for where it names no bound.",
+        description="Most tokens that a request of OpenAI's chat route may ask for, all answers together; also what "
+        "is asked for where it names no bound.",
     )
     structured: Literal["auto", "on", "off"] = Field(
         "auto",

@@ -1,6 +1,6 @@
 """LeRobot's policy folders: what config.json says about what a policy takes and gives. No torch, no LeRobot.
 
-The folder is what LeRobot's `save_pretrained` writes (in a training run, checkpoints/last/pretrained_model): config.json
+The folder is what `save_pretrained` writes (of a training run, checkpoints/last/pretrained_model): config.json
 with the policy's `type`, model.safetensors, and the files of its processors. LeRobot puts a train_config.json of its
 own beside them, so that config.json decides whose folder it is.
 """
@@ -20,9 +20,9 @@ WEIGHTS = "model.safetensors"
 PREPROCESSOR = "policy_preprocessor.json"
 POSTPROCESSOR = "policy_postprocessor.json"
 FILES = (WEIGHTS, PREPROCESSOR, POSTPROCESSOR)
-IMAGE_PREFIX = "observation.images."
 STATE = "observation.state"
 ACTION = "action"
+EMPTY_CAMERA = "observation.images.empty_camera"  # of a policy that was made for more cameras than it was trained with
 
 
 class _Feature(BaseModel):
@@ -84,8 +84,9 @@ def read_policy(folder: Path) -> LeRobotPolicy:
 
 
 def _policy(config: _Config, file: Path) -> LeRobotPolicy:
-    cameras = {name: feature.shape for name, feature in config.input_features.items() if feature.type == "VISUAL"}
-    others = [name for name in config.input_features if name not in cameras and name != STATE]
+    inputs = {name: feature for name, feature in config.input_features.items() if not name.startswith(EMPTY_CAMERA)}
+    cameras = {name: feature.shape for name, feature in inputs.items() if feature.type == "VISUAL"}
+    others = [name for name in inputs if name not in cameras and name != STATE]
     if others:
         raise ConfigError(
             f"{file}: the policy wants {', '.join(others)}, which no client can send: only cameras and {STATE}"
@@ -98,7 +99,7 @@ def _policy(config: _Config, file: Path) -> LeRobotPolicy:
         raise ConfigError(f"{file}: the cameras differ in their resolution, which is not supported: {cameras}")
     if ACTION not in config.output_features:
         raise ConfigError(f"{file}: output_features has no {ACTION}")
-    state = config.input_features.get(STATE)
+    state = inputs.get(STATE)
     _, height, width = next(iter(cameras.values()))
     return LeRobotPolicy(
         kind=config.type,

@@ -49,3 +49,18 @@ def test_a_policy_reserves_what_its_configuration_says(tmp_path: Path) -> None:
     options = deployment.ray_actor_options
     assert (deployment.name, options["num_cpus"], options["resources"]) == ("a", 2, {"serve_node": 1})
     assert options["runtime_env"]["env_vars"]["OMP_NUM_THREADS"]
+
+
+def test_replicas_with_packages_of_their_own_run_in_an_environment_of_their_own(tmp_path: Path) -> None:
+    def environment(**own: Any) -> dict[str, Any]:
+        policy = {"name": "a", "kind": "chunks", "checkpoint": "tiny:robot", "device": "cpu", "runtime_env": own}
+        bound = app.bind(config(tmp_path, policy))
+        options = bound._bound_deployment.init_kwargs["policy_0"]._bound_deployment.ray_actor_options
+        return {name: value for name, value in options["runtime_env"].items() if name != "env_vars"}
+
+    assert environment() == {}
+    assert environment(py_executable="/opt/lerobot/bin/python") == {"py_executable": "/opt/lerobot/bin/python"}
+    pip = environment(pip=["lerobot==0.4.4"])
+    assert pip["pip"]["packages"] == ["lerobot==0.4.4"]
+    with pytest.raises(ConfigError, match="set pip or py_executable, not both"):
+        environment(pip=["lerobot"], py_executable="python")
