@@ -56,5 +56,5 @@ def png_uri(frame: Frame) -> str:
 def _digest(frame: Frame) -> bytes:
     """One that nobody can make two frames for: a client must not choose what another one's policy is shown."""
     digest = hashlib.sha256(repr(frame.shape).encode())
-    digest.update(np.ascontiguousarray(frame))
+    digest.update(np.ascontiguousarray(frame).data)
     return digest.digest()

@@ -60,7 +60,6 @@ def test_replicas_with_packages_of_their_own_run_in_an_environment_of_their_own(
 
     assert environment() == {}
     assert environment(py_executable="/opt/lerobot/bin/python") == {"py_executable": "/opt/lerobot/bin/python"}
-    pip = environment(pip=["lerobot==0.4.4"])
-    assert pip["pip"]["packages"] == ["lerobot==0.4.4"]
+    assert environment(pip=["lerobot==0.4.4"]) == {"pip": ["lerobot==0.4.4"]}
     with pytest.raises(ConfigError, match="set pip or py_executable, not both"):
         environment(pip=["lerobot"], py_executable="python")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from configs.policies import EngineConfig, PolicyConfig
+from configs.policies import ChunkPolicy, EngineConfig, PolicyConfig
+from tests.unit.deployments.engines.lerobot.cases import lerobot_folder
 from training.cluster import application
 from training.cluster.application import check_servable
 from training.cluster.errors import ClusterError
@@ -69,3 +70,14 @@ def test_the_gpus_of_a_cluster_are_not_judged_by_this_machine(model: Path, monke
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
     monkeypatch.setattr(application, "gpus_here", lambda: 0)
     check_servable(policy(model, device="gpu"))
+
+
+def test_a_folder_of_lerobot_can_be_served_and_what_it_lacks_is_named(tmp_path: Path) -> None:
+    folder = lerobot_folder(tmp_path)
+    robot = ChunkPolicy(kind="chunks", checkpoint=str(folder), device="cpu")
+
+    check_servable(robot)
+    (folder / "policy_preprocessor.json").unlink()
+
+    with pytest.raises(ClusterError, match=r"LeRobot policy folder .* has no policy_preprocessor\.json"):
+        check_servable(robot)
