@@ -147,9 +147,8 @@ def _loaded(folder: Path, device: str) -> tuple[Any, Any, Any]:
         config.device = device
         if hasattr(config, "pretrained_backbone_weights"):
             config.pretrained_backbone_weights = None  # would be fetched, and then overwritten by the checkpoint's
-        model = get_policy_class(config.type).from_pretrained(
-            folder, config=config, strict=True
-        )  # else a missing tensor stays random
+        # Not strict, which is LeRobot's default, leaves a tensor random that is missing.
+        model = get_policy_class(config.type).from_pretrained(folder, config=config, strict=True)
         on_device = {"device_processor": {"device": device}}
         before, after = make_pre_post_processors(config, str(folder), preprocessor_overrides=on_device)
     except Exception as error:  # LeRobot's, draccus's, safetensors', and of the packages that a policy wants besides
