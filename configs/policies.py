@@ -163,6 +163,11 @@ class PolicyConfig(BasePolicy):
     engine: EngineConfig = Field(default_factory=EngineConfig, description="The vLLM engine of each replica.")
     max_new_tokens: int = Field(1024, ge=1, description="Most tokens that a request may ask for (`max_tokens`).")
 
+    @property
+    def context_tokens(self) -> int:
+        """Prompt and answer together."""
+        return self.engine.max_model_len
+
     @model_validator(mode="after")
     def _images_fit(self) -> Self:
         if self.act.speaks and self.act.max_images > self.engine.max_images:
@@ -173,13 +178,37 @@ class PolicyConfig(BasePolicy):
         return self
 
 
+class RuntimeEnvConfig(Strict):
+    """Where the replicas of a policy find their packages, where these cannot live beside the server's own."""
+
+    pip: list[str] = Field(
+        default_factory=list,
+        description="Packages that Ray installs for the replicas alone, on top of a copy of the server's environment, "
+        "e.g. [lerobot==0.4.4].",
+    )
+    py_executable: str | None = Field(
+        None,
+        description="Interpreter of an environment that holds them already, on every node that runs replicas. It needs "
+        "the server's versions of Python, Ray and rayward, and xxhash.",
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if self.pip and self.py_executable:
+            raise ValueError("pip installs into an environment that Ray makes: set pip or py_executable, not both")
+        return self
+
+
 class ChunkPolicy(BasePolicy):
     """A robot policy that answers an observation with a chunk of actions."""
 
     kind: Literal["chunks"] = Field("chunks", description="The engine: chunks, for robot policies.")
     checkpoint: str = Field(
-        description="Folder with train_config.json and model.safetensors; tiny:robot is a small one with random "
-        "weights, made on the spot."
+        description="Folder with train_config.json and model.safetensors, as `python -m training.bc` writes it, or one "
+        "of a LeRobot policy; tiny:robot is a small one with random weights, made on the spot."
+    )
+    runtime_env: RuntimeEnvConfig = Field(
+        default_factory=RuntimeEnvConfig, description="Environment of the replicas, where it is another one."
     )
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="Where the model runs; auto: on a GPU if any.")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="Type of the weights and of the computation.")
@@ -215,11 +244,28 @@ class ProviderPolicy(BasePolicy):
     concurrency: int = Field(32, ge=1, description="Calls of one replica at a time; CONCURRENCY_LIMIT wins.")
     timeout_s: float = Field(60.0, gt=0, description="Longest call of the API, in seconds; TIMEOUT wins.")
     retries: int = Field(2, ge=0, description="Further tries of a call that failed for a passing reason.")
+    max_new_tokens: int = Field(
+        4096,
+        ge=1,
+        description="Most tokens that a request of OpenAI's chat route may ask for, all answers together; also what "
+        "is asked for where it names no bound.",
+    )
     structured: Literal["auto", "on", "off"] = Field(
         "auto",
         description="Ask the API to hold answers to a JSON schema; auto: where litellm says that the model can, and "
         "for any server at `api_base`.",
     )
+    image_cache_gib: float = Field(
+        0.125,
+        ge=0,
+        description="Memory of a replica for images that are encoded already, in GiB, found again by their content; "
+        "0: none.",
+    )
+
+    @property
+    def context_tokens(self) -> int:
+        """Prompt and answer together; the provider knows its own, so nothing is left out for the prompt."""
+        return 2 * self.max_new_tokens
 
 
 AnyPolicy = Annotated[

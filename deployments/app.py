@@ -39,7 +39,7 @@ THROUGHPUT_SWITCHES = {
 # bound: each needs libraries of its own.
 REPLICAS: dict[str, tuple[str, ...]] = {
     "vllm": ("deployments.replicas.text:PolicyReplica", "deployments.engines.vllm.engine:VllmEngine"),
-    "chunks": ("deployments.replicas.chunks:ChunkReplica", "deployments.engines.chunks.engine:ChunkPolicyEngine"),
+    "chunks": ("deployments.replicas.chunks:ChunkReplica", "deployments.engines.chunks.choice:chunk_engine"),
     "provider": ("deployments.replicas.provider:ProviderReplica",),
 }
 TINY_ROBOT = "tiny:robot"
@@ -169,7 +169,7 @@ def _resources(policy: AnyPolicy, beside: Mapping[str, str]) -> dict[str, Any]:
     actor: dict[str, Any] = {
         "num_cpus": replicas.num_cpus,
         "resources": replicas.resources,
-        "runtime_env": {"env_vars": environment},
+        "runtime_env": {"env_vars": environment, **_own_environment(policy)},
     }
     if gpus <= 1:
         return {"ray_actor_options": actor | ({"num_gpus": 1} if gpus else {})}
@@ -183,6 +183,11 @@ def _resources(policy: AnyPolicy, beside: Mapping[str, str]) -> dict[str, Any]:
         ],
         "placement_group_strategy": "STRICT_PACK" if one_node else "PACK",
     }
+
+
+def _own_environment(policy: AnyPolicy) -> dict[str, Any]:
+    """Packages or the interpreter of the replicas alone, in the terms of Ray's runtime environments."""
+    return policy.runtime_env.model_dump(exclude_defaults=True) if isinstance(policy, ChunkPolicy) else {}
 
 
 def _gpus(policy: AnyPolicy) -> int:

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from configs.policies import ChunkPolicy, PolicyConfig
-from deployments.chunks.description import ChunkDescription
-from deployments.protocol.act import ChatAnswer, ChatRequest, ChunkAnswer, ChunkRequest
+from deployments.protocol.act import ChatAnswer, ChatRequest, ChunkAnswer, ChunkRequest, ChunkShape
 from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult
 from deployments.weights.push_steps import PushStep
 
@@ -107,6 +106,16 @@ class DeviceStatus:
     memory_total_gb: float = 0.0
 
 
+class ChunkDescribed(Protocol):
+    """What is known of a chunk policy, whoever made it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def shape(self) -> ChunkShape: ...
+
+
 class ChunkEngine(Engine, Protocol):
     """An engine of a robot policy that answers with chunks of actions."""
 
@@ -115,7 +124,7 @@ class ChunkEngine(Engine, Protocol):
         the call takes the request out of the next pass."""
 
     @property
-    def description(self) -> ChunkDescription:
+    def description(self) -> ChunkDescribed:
         """What the policy takes and gives."""
 
     def device(self) -> DeviceStatus:

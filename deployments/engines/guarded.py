@@ -9,8 +9,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from deployments.chunks.description import ChunkDescription
-from deployments.engines.base import AsgiApp, Breaker, ChunkEngine, DeviceStatus, Engine, EngineUnhealthy, TokenEngine
+from deployments.engines.base import (
+    AsgiApp,
+    Breaker,
+    ChunkDescribed,
+    ChunkEngine,
+    DeviceStatus,
+    Engine,
+    EngineUnhealthy,
+    TokenEngine,
+)
 from deployments.errors import PolicyError
 from deployments.protocol.act import ChatAnswer, ChatRequest, ChunkAnswer, ChunkRequest
 from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult
@@ -179,7 +187,7 @@ class GuardedChunkEngine(GuardedEngine[ChunkEngine]):
             return GenerateFailure(request.request_id, error.kind, error.message)
 
     @property
-    def description(self) -> ChunkDescription:
+    def description(self) -> ChunkDescribed:
         return self._engine.description
 
     def device(self) -> DeviceStatus:

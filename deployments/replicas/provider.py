@@ -17,10 +17,12 @@ from configs.providers import ModelLimits, check_keys, limits_for, load_rate_lim
 from deployments.access.limiter import CallLimits
 from deployments.access.provider_limits import ProviderLimits
 from deployments.engines.provider import library
-from deployments.engines.provider.engine import ProviderEngine, model_of
+from deployments.engines.provider.calls import model_of
+from deployments.engines.provider.engine import ProviderEngine
 from deployments.engines.provider.redaction import Redaction, redact_logs, secrets_of
 from deployments.errors import PolicyError
 from deployments.protocol.act import ChatAnswer, ChatRequest
+from deployments.protocol.exchange import HttpCall, HttpPiece
 from deployments.protocol.generate import GenerateFailure
 from deployments.replicas.failures import failure
 from deployments.replicas.node_port import listen_at_node
@@ -47,6 +49,7 @@ class ProviderReplica:
         self.policy = ProviderPolicy.model_validate(config)
         self._started = time.time()
         self._running = Running()
+        self._exchanges = 0  # through OpenAI's route
         redaction = Redaction(secrets_of(environment))
         redact_logs(redaction)
         litellm = await asyncio.to_thread(library.load)
@@ -87,6 +90,19 @@ class ProviderReplica:
         except PolicyError as error:  # as a value: an exception loses its fields on the way through Serve
             return failure(request.request_id, error)
 
+    async def openai(self, call: HttpCall) -> AsyncIterator[HttpPiece]:
+        """One exchange with the model on OpenAI's chat route: see `OpenAIChat.call`."""
+        self._requests.inc(1)
+        self._exchanges += 1
+        try:
+            async with contextlib.aclosing(self.engine.openai.call(call)) as pieces:
+                async for piece in pieces:
+                    if isinstance(piece, GenerateFailure):
+                        self._failures.inc(1, {"kind": piece.kind})
+                    yield piece
+        finally:
+            self._exchanges -= 1
+
     def _count(self, answers: Sequence[ChatAnswer]) -> None:
         self._requests.inc(len(answers))
         for answer in answers:
@@ -104,7 +120,7 @@ class ProviderReplica:
             "provider": self.engine.model.provider,
             "ready": True,
             "weight_version": 0,
-            "unfinished_requests": len(self._running),
+            "unfinished_requests": len(self._running) + self._exchanges,
             "rate_limits_configured": self._limited,
             "concurrency_limit": self.policy.concurrency,
             "timeout": self.policy.timeout_s,

@@ -12,9 +12,14 @@ HEAVY = {"ray", "vllm", "torch", "transformers", "trl"}
 
 # Module -> the test below tests/ that covers it.
 ELSEWHERE = {
+    "deployments/client/policies.py": "unit/training/commands/test_load.py",
     "deployments/engines/base.py": "integration/test_serving.py",
+    "deployments/engines/chunks/batched.py": "unit/deployments/engines/chunks/test_engine.py",
+    "deployments/engines/provider/calls.py": "unit/deployments/engines/provider/test_engine.py",
     "deployments/protocol/policy_pb2.py": "unit/deployments/protocol/test_policy.py",
     "deployments/protocol/policy_pb2_grpc.py": "unit/deployments/protocol/test_policy.py",
+    "deployments/transports/http/handles.py": "integration/test_serving.py",
+    "deployments/transports/loaded.py": "unit/deployments/transports/test_managed.py",
     "deployments/storage/tensors.py": "unit/deployments/storage/test_models.py",
     "deployments/weights/push_steps.py": "gpu/test_transfer_gpu.py",
     "training/cluster/errors.py": "unit/training/cluster/test_ports.py",

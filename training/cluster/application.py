@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from configs.base import ConfigError
 from configs.policies import AnyPolicy, ChunkPolicy, PolicyConfig, ProviderPolicy
 from configs.providers import provider_error
 from configs.serving import HttpConfig, ServeConfig
 from configs.training import TrainConfig
+from deployments.chunks.lerobot import is_lerobot, read_policy
 from deployments.storage.models import context_error, model_folder_error
 from training.cluster import ray_session
 from training.cluster.errors import ClusterError
@@ -70,10 +72,23 @@ def check_servable(policy: AnyPolicy) -> None:
 def checkpoint_error(checkpoint: str) -> str | None:
     """Why a checkpoint of a chunk policy cannot be loaded, as far as its files tell; None where none is missing."""
     folder = Path(checkpoint).expanduser()
+    if is_lerobot(folder):
+        return _lerobot_error(folder)
     missing = [name for name in ("train_config.json", "model.safetensors") if not (folder / name).is_file()]
     if not missing:
         return None
-    return f"checkpoint {checkpoint!r} has no {' and no '.join(missing)}: name a folder that training.bc has written"
+    return (
+        f"checkpoint {checkpoint!r} has no {' and no '.join(missing)}: name a folder that training.bc or LeRobot has "
+        "written"
+    )
+
+
+def _lerobot_error(folder: Path) -> str | None:
+    try:
+        read_policy(folder)
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
 def _device_error(device: str, setting: str) -> str | None:

@@ -85,6 +85,7 @@ def _same_settings() -> dict[str, str]:
         **THROUGHPUT_SWITCHES,
         # For load balancers outside, which there are none of: every orderly end would take half a minute.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        "RAY_worker_niceness": "0",  # by default 15: whatever else runs here would be served before the robots
         "RAY_DEDUP_LOGS": "1",
         "RAY_TRAIN_V2_ENABLED": "1",
         "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # an actor of 0.12 GiB: nobody announces the end of one machine

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,39 +15,23 @@ from deployments.chunks.checkpoint import load, read_weights
 from deployments.chunks.description import TRAIN_CONFIG, ChunkDescription, read_description
 from deployments.chunks.predict import Predictor
 from deployments.chunks.transforms import units_of
-from deployments.engines.base import Breaker, DeviceStatus
-from deployments.engines.chunks.batching import DynamicBatches
+from deployments.engines.base import DeviceStatus
+from deployments.engines.chunks.batched import BatchedEngine
 from deployments.errors import PolicyError
-from deployments.protocol.act import Actions, ChunkAnswer, ChunkRequest, ChunkResult
-from deployments.protocol.generate import GenerateFailure
-from deployments.weights.push_steps import PushStep
+from deployments.protocol.act import Actions, ChunkRequest
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-CLOSE_LIMIT_S = 10.0
 # What clients and the model's tensors rely on: another value is another policy.
 SAME_IN_ALL_VERSIONS = ("resolution", "num_cams", "max_state_dim", "max_action_dim", "action_dim", "chunk_len", "model")
 
 
-class ChunkPolicyEngine:
-    """A `ChunkEngine`. Owner: a replica. `act` may be called from many tasks at once; an update of the weights waits
-    for the pass that runs, and the next one has the new weights: an answer never mixes two versions."""
+class ChunkPolicyEngine(BatchedEngine):
+    """A `ChunkEngine`. Owner: a replica. An update of the weights waits for the pass that runs, and the next one has
+    the new weights: an answer never mixes two versions."""
 
     def __init__(self, config: ChunkPolicy) -> None:
-        self._config = config
-        self._breaker = Breaker()
-        self._version = 0
+        super().__init__(config)
         self._updating = asyncio.Lock()
-        self._batches = DynamicBatches[ChunkRequest, tuple[Actions, int]](
-            self._answer, config.max_batch, config.batch_window_ms / 1e3, self._failed
-        )
-
-    @property
-    def version(self) -> int:
-        return self._version
-
-    @property
-    def breaker(self) -> Breaker:
-        return self._breaker
 
     @property
     def description(self) -> ChunkDescription:
@@ -73,20 +57,11 @@ class ChunkPolicyEngine:
                 predictor([request] * size)
         return predictor
 
-    async def act(self, request: ChunkRequest) -> ChunkAnswer:
-        """See `ChunkEngine.act`; a request that the policy cannot answer joins no batch."""
-        try:
-            self._predictor.check(request)
-            answered = await self._batches.submit(request, request.deadline_s)
-        except PolicyError as error:
-            return GenerateFailure(request.request_id, error.kind, error.message)
-        actions, version = answered.answer
-        return ChunkResult(request.request_id, actions, version, answered.queue_ms, answered.infer_ms)
+    def _check(self, request: ChunkRequest) -> None:
+        self._predictor.check(request)
 
-    def _answer(self, requests: Sequence[ChunkRequest]) -> list[tuple[Actions, int]]:
-        """In the thread."""
-        version = self._version
-        return [(actions, version) for actions in self._predictor(requests)]
+    def _predicted(self, requests: Sequence[ChunkRequest]) -> list[Actions]:
+        return self._predictor(requests)
 
     def _failed(self, error: BaseException) -> None:
         """After an error on the device no later pass can be trusted, and most fail."""
@@ -122,28 +97,11 @@ class ChunkPolicyEngine:
             self._breaker.trip(f"a weight update broke off half-way: {error!r}")
             raise PolicyError("engine_failed", str(self._breaker.reason)) from error
 
-    async def push(self, step: PushStep) -> None:
-        raise PolicyError("invalid_request", "a chunk policy takes no pushes: publish to its weights_root")
-
-    def held(self) -> Mapping[str, int]:
-        """Requests advance by being answered, so the number is always 0."""
-        return {f"{request.request_id}#{id(request)}": 0 for request in self._batches.held()}
-
-    def unfinished(self) -> int:
-        return len(self._batches.held())
-
-    async def health(self) -> None:
-        """The thread ends with the process; that it stands still is seen in `held`."""
-
     def device(self) -> DeviceStatus:
         if self._predictor.device == "cpu":
             return DeviceStatus("cpu")
         free, total = torch.cuda.mem_get_info()
         return DeviceStatus(torch.cuda.get_device_name(), (total - free) / 1e9, total / 1e9)
-
-    async def close(self) -> None:
-        async with asyncio.timeout(CLOSE_LIMIT_S):
-            await self._batches.close()
 
 
 def blank_request(description: ChunkDescription) -> ChunkRequest:

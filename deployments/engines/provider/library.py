@@ -20,6 +20,5 @@ def load() -> Any:
     import litellm
 
     litellm.suppress_debug_info = True  # it prints advice at every failure
-    litellm.drop_params = True  # a seed, where a provider takes none
     litellm.disable_aiohttp_transport = True  # httpx ends the connection when the caller leaves
     return litellm

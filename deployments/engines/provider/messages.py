@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
-
-from PIL import Image
 
 from deployments.protocol.act import ChatRequest, ChatTurn, Frame
 
@@ -20,15 +16,25 @@ PIXELS_PER_TOKEN = 750  # of an image: Anthropic's rule; OpenAI's tiles come to 
 TOKENS_PER_IMAGE = 85
 
 
-def messages_of(turns: Sequence[ChatTurn]) -> list[Message]:
-    """OpenAI's messages; images are PNG in data URIs, so that the provider sees every pixel as it was."""
-    return [_message(turn) for turn in turns]
+def messages_of(turns: Sequence[ChatTurn], uri: Callable[[Frame], str]) -> list[Message]:
+    """OpenAI's messages; `uri` gives a frame as a data URI."""
+    return [_message(turn, uri) for turn in turns]
 
 
 def estimated_tokens(request: ChatRequest) -> int:
     """Tokens of prompt and longest answer, rather too many than too few."""
-    text = sum(math.ceil(len(turn.text.encode()) / BYTES_PER_TOKEN) + TOKENS_PER_TURN for turn in request.turns)
-    return text + sum(_image_tokens(image) for turn in request.turns for image in turn.images) + request.max_tokens
+    text = sum(text_tokens(turn.text) for turn in request.turns)
+    images = sum(image_tokens(*image.shape[:2]) for turn in request.turns for image in turn.images)
+    return text + images + request.max_tokens
+
+
+def text_tokens(text: str) -> int:
+    """Of one message."""
+    return math.ceil(len(text.encode()) / BYTES_PER_TOKEN) + TOKENS_PER_TURN
+
+
+def image_tokens(height: int, width: int) -> int:
+    return TOKENS_PER_IMAGE + math.ceil(height * width / PIXELS_PER_TOKEN)
 
 
 def response_format(schema: dict[str, object]) -> dict[str, Any]:
@@ -36,21 +42,11 @@ def response_format(schema: dict[str, object]) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": _is_strict(schema)}}
 
 
-def _message(turn: ChatTurn) -> Message:
+def _message(turn: ChatTurn, uri: Callable[[Frame], str]) -> Message:
     if not turn.images:
         return {"role": turn.role, "content": turn.text}
-    images = [{"type": "image_url", "image_url": {"url": _data_uri(image)}} for image in turn.images]
+    images = [{"type": "image_url", "image_url": {"url": uri(image)}} for image in turn.images]
     return {"role": turn.role, "content": [*images, {"type": "text", "text": turn.text}]}
-
-
-def _data_uri(image: Frame) -> str:
-    png = io.BytesIO()
-    Image.fromarray(image).save(png, format="PNG", compress_level=1)
-    return f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
-
-
-def _image_tokens(image: Frame) -> int:
-    return TOKENS_PER_IMAGE + math.ceil(image.shape[0] * image.shape[1] / PIXELS_PER_TOKEN)
 
 
 def _is_strict(schema: object) -> bool:

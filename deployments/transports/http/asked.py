@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import Request
 
-from configs.policies import BasePolicy, PolicyConfig
+from configs.policies import BasePolicy, PolicyConfig, ProviderPolicy
 from configs.serving import ServeConfig
 from deployments.errors import PolicyError
 from deployments.protocol.act import ADDRESS_SESSION
@@ -79,6 +79,19 @@ def plays(policy: BasePolicy) -> bool:
 def speaks(policy: BasePolicy) -> bool:
     """Whether it answers the OpenAI API."""
     return isinstance(policy, PolicyConfig)
+
+
+def chats(policy: BasePolicy) -> bool:
+    """Whether it answers a conversation: a language policy, or a model behind an API."""
+    return isinstance(policy, PolicyConfig | ProviderPolicy)
+
+
+def named_by_model(policies: Sequence[BasePolicy], name: str | None) -> str | None:
+    """The name of the policy that a conversation asks: a model behind an API also goes by the name that its provider
+    has for it."""
+    if any(policy.name == name for policy in policies):
+        return name
+    return next((p.name for p in policies if isinstance(p, ProviderPolicy) and p.model == name), name)
 
 
 def longest_s(policies: Sequence[BasePolicy]) -> float:

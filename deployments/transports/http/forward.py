@@ -1,4 +1,4 @@
-"""What vLLM's own routes answer, brought to the client: under a deadline, with one form of failure."""
+"""What OpenAI's routes in a replica answer, brought to the client: under a deadline, with one form of failure."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from fastapi import FastAPI, Request, WebSocket
 from fastapi.responses import Response
 from ray import serve
 
-from configs.policies import AnyPolicy, PolicyConfig
+from configs.policies import AnyPolicy, PolicyConfig, ProviderPolicy
 from configs.serving import ServeConfig
 from deployments.access.keys import Keys
 from deployments.client.handle import failure_of
@@ -38,7 +38,7 @@ from deployments.transports.http.answers import (
     request_id_of,
     translated,
 )
-from deployments.transports.http.asked import acts, parsed, plays, speaks, time_limit_s
+from deployments.transports.http.asked import acts, chats, named_by_model, parsed, plays, speaks, time_limit_s
 from deployments.transports.http.forward import forwarded
 from deployments.transports.http.game import get_action
 from deployments.transports.http.handles import PolicyHandles
@@ -65,6 +65,7 @@ answer_failures(api)
 api.add_middleware(access.RequireKey)
 api.add_middleware(cors.AllowOrigins)  # outside: a page must be able to read that its key is wrong
 
+CHAT = "/v1/chat/completions"
 FORWARDED = ("/v1/", "/tokenize", "/detokenize")
 NOT_FORWARDED_HEADERS = ("authorization", "content-length", "host", "transfer-encoding")  # the key is for us alone
 
@@ -125,9 +126,15 @@ class Ingress(RobotPolicyMethods):
         self._asked.disconnect(name)
 
     async def _policy(self, name: str | None) -> PolicyConfig:
-        """Who answers the OpenAI API. Raises PolicyError."""
+        """Who answers the OpenAI API, conversations aside. Raises PolicyError."""
         found = await self._served.chosen(name, speaks)
         assert isinstance(found, PolicyConfig)
+        return found
+
+    async def _chatting(self, name: str | None) -> PolicyConfig | ProviderPolicy:
+        """Who answers a conversation. Raises PolicyError."""
+        found = await self._served.chosen(named_by_model(self.config.policies, name), chats)
+        assert isinstance(found, PolicyConfig | ProviderPolicy)
         return found
 
     @api.api_route("/health", methods=["GET", "HEAD"])
@@ -224,7 +231,7 @@ class Ingress(RobotPolicyMethods):
         payload = await parsed(await read_body(request, self.config.max_body_bytes), self.config.max_json_values)
         body = typed(CompletionBody, payload)
         policy, request_id = await self._policy(body.model), request_id_of(request)
-        within_bound(body, policy.max_new_tokens, policy.engine.max_model_len)
+        within_bound(body, policy.max_new_tokens, policy.context_tokens)
         limit_s = time_limit_s(request, policy.request_deadline_s)
         plain = body.plain(
             f"cmpl-{request_id}-{uuid.uuid4().hex[:8]}",
@@ -248,13 +255,14 @@ class Ingress(RobotPolicyMethods):
 
     @api.api_route("/{path:path}", methods=["GET", "POST"])
     async def forward(self, path: str, request: Request) -> Response:
-        """Everything else of the OpenAI API goes to vLLM's own routes inside a replica."""
+        """Everything else of the OpenAI API goes to vLLM's own routes inside a replica; a conversation with a model
+        behind an API goes to that one's replica."""
         path = f"/{path}".rstrip("/")
         if not path.startswith(FORWARDED):
             if any(getattr(route, "path", None) == path for route in api.routes):
                 raise PolicyError("method_not_allowed", f"{path} does not take {request.method}")
             raise PolicyError("not_found", f"no route {path}; GET / lists the routes")
-        with self._places.of(request, speaks) if path in BODIES else nullcontext():
+        with self._places.of(request, chats if path == CHAT else speaks) if path in BODIES else nullcontext():
             content = await read_body(request, self.config.max_body_bytes)
             if not content:
                 return await self._forward(request, path, None, SampledBody())
@@ -264,8 +272,8 @@ class Ingress(RobotPolicyMethods):
     async def _forward(
         self, request: Request, path: str, payload: dict[str, Any] | None, body: SampledBody
     ) -> Response:
-        policy = await self._policy(body.model)
-        changes = within_bound(body, policy.max_new_tokens, policy.engine.max_model_len) | {"model": policy.name}
+        policy = await (self._chatting(body.model) if path == CHAT else self._policy(body.model))
+        changes = within_bound(body, policy.max_new_tokens, policy.context_tokens) | {"model": policy.name}
         headers = [(k, v) for k, v in request.headers.items() if k.lower() not in NOT_FORWARDED_HEADERS]
         call = HttpCall(
             request_id=request_id_of(request),

@@ -88,3 +88,17 @@ def test_an_ingress_that_is_full_refuses_with_a_hint_when_to_try_again(tmp_path:
     refusal = bound.backpressure_config
     assert bound.max_queued_requests > 0
     assert (refusal.status_code, refusal.retry_after_s) == (429, 1.0)
+
+
+def test_replicas_with_packages_of_their_own_run_in_an_environment_of_their_own(tmp_path: Path) -> None:
+    def environment(**own: Any) -> dict[str, Any]:
+        policy = {"name": "a", "kind": "chunks", "checkpoint": "tiny:robot", "device": "cpu", "runtime_env": own}
+        bound = app.bind(config(tmp_path, policy))
+        options = bound._bound_deployment.init_kwargs["policy_0"]._bound_deployment.ray_actor_options
+        return {name: value for name, value in options["runtime_env"].items() if name != "env_vars"}
+
+    assert environment() == {}
+    assert environment(py_executable="/opt/lerobot/bin/python") == {"py_executable": "/opt/lerobot/bin/python"}
+    assert environment(pip=["lerobot==0.4.4"]) == {"pip": ["lerobot==0.4.4"]}
+    with pytest.raises(ConfigError, match="set pip or py_executable, not both"):
+        environment(pip=["lerobot"], py_executable="python")

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from configs.policies import EngineConfig, PolicyConfig
+from configs.policies import ChunkPolicy, EngineConfig, PolicyConfig
 from configs.serving import ServeConfig
+from tests.unit.deployments.engines.lerobot.cases import lerobot_folder
 from training.cluster import application
 from training.cluster.application import check_servable
 from training.cluster.errors import ClusterError
@@ -87,3 +88,14 @@ def test_policies_that_were_loaded_end_with_their_application(monkeypatch: pytes
             deleted.append("-")
 
     assert deleted == ["-", "managed", "managed+arm", "-", "managed"]
+
+
+def test_a_folder_of_lerobot_can_be_served_and_what_it_lacks_is_named(tmp_path: Path) -> None:
+    folder = lerobot_folder(tmp_path)
+    robot = ChunkPolicy(kind="chunks", checkpoint=str(folder), device="cpu")
+
+    check_servable(robot)
+    (folder / "policy_preprocessor.json").unlink()
+
+    with pytest.raises(ClusterError, match=r"LeRobot policy folder .* has no policy_preprocessor\.json"):
+        check_servable(robot)

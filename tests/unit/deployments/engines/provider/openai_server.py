@@ -13,18 +13,21 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer. `waits_for`: it comes only then."""
+    """One answer. `waits_for`: it comes only then; of a stream (`events`) only what comes after its
+    first text. `breaks_off`: the connection ends there."""
 
     status: int = 200
     body: Any = None
     headers: dict[str, str] = field(default_factory=dict)
     waits_for: asyncio.Event | None = None
+    events: tuple[Any, ...] = ()
+    breaks_off: bool = False
 
 
 def said(
@@ -37,6 +40,17 @@ def said(
         "id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage,
     }  # fmt: skip
     return Reply(body=body, **reply)
+
+
+def streamed(*texts: str, tokens: int = 12, **reply: Any) -> Reply:
+    """A stream of these texts, and then what was used."""
+    deltas = [{"role": "assistant", "content": ""}, *({"content": text} for text in texts)]
+    choices = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+    choices.append({"index": 0, "delta": {}, "finish_reason": "stop"})
+    shared = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    usage = {"prompt_tokens": tokens - 2, "completion_tokens": 2, "total_tokens": tokens}
+    events = [*({**shared, "choices": [choice]} for choice in choices), {**shared, "choices": [], "usage": usage}]
+    return Reply(events=tuple(events), **reply)
 
 
 def failed(status: int, message: str, headers: dict[str, str] | None = None, code: str | None = None) -> Reply:
@@ -62,9 +76,27 @@ class OpenAIServer:
         self.keys.append(request.headers.get("authorization", ""))
         reply = self.replies.popleft() if len(self.replies) > 1 else self.replies[0]
         self.arrived.set()
+        if reply.events:
+            return StreamingResponse(self._events(reply), media_type="text/event-stream")
         if reply.waits_for is not None:
             await self._wait(request, reply.waits_for)
         return JSONResponse(reply.body, reply.status, reply.headers)
+
+    async def _events(self, reply: Reply) -> AsyncIterator[bytes]:
+        for place, event in enumerate(reply.events):
+            if place == 2 and reply.breaks_off:
+                raise ConnectionError("the provider's server died")
+            yield b"data: " + json.dumps(event).encode() + b"\n\n"
+            if place == 1 and reply.waits_for is not None:
+                await self._wait_in_stream(reply.waits_for)
+        yield b"data: [DONE]\n\n"
+
+    async def _wait_in_stream(self, event: asyncio.Event) -> None:
+        try:
+            await event.wait()
+        except asyncio.CancelledError:  # Starlette ends a stream whose client left
+            self.left.set()
+            raise
 
     async def _wait(self, request: Request, event: asyncio.Event) -> None:
         waits = asyncio.create_task(event.wait())

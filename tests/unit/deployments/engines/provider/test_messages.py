@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from deployments.engines.provider.images import png_uri
 from deployments.engines.provider.messages import estimated_tokens, messages_of, response_format
 from deployments.protocol.act import ChatRequest, ChatTurn
 
@@ -19,11 +20,11 @@ def request(*turns: ChatTurn, max_tokens: int = 100) -> ChatRequest:
 
 def test_a_turn_without_images_is_plain_text() -> None:
     turns = [ChatTurn("system", "s"), ChatTurn("user", "u"), ChatTurn("assistant", "a")]
-    assert messages_of(turns) == [{"role": turn.role, "content": turn.text} for turn in turns]
+    assert messages_of(turns, png_uri) == [{"role": turn.role, "content": turn.text} for turn in turns]
 
 
 def test_images_stand_before_the_text() -> None:
-    [message] = messages_of([ChatTurn("user", "u", (FRAME, FRAME))])
+    [message] = messages_of([ChatTurn("user", "u", (FRAME, FRAME))], png_uri)
     assert [part["type"] for part in message["content"]] == ["image_url", "image_url", "text"]
 
 

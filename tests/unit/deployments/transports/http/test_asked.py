@@ -12,7 +12,15 @@ from fastapi import Request
 
 from configs.serving import ServeConfig
 from deployments.errors import PolicyError
-from deployments.transports.http.asked import json_object, policy_name, session_id, time_limit_s
+from deployments.transports.http.asked import (
+    chats,
+    chosen,
+    json_object,
+    named_by_model,
+    policy_name,
+    session_id,
+    time_limit_s,
+)
 
 CONFIG = ServeConfig.parse({"policies": [{"model": "m"}], "max_body_bytes": 1 << 20})
 
@@ -88,3 +96,32 @@ async def test_a_client_that_does_not_finish_its_body_is_let_go() -> None:
 async def test_nesting_without_end_is_no_json_object() -> None:
     with pytest.raises(PolicyError, match="invalid_request"):
         await json_object(with_body(b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"), CONFIG, 10.0)
+
+
+LOCAL: dict[str, object] = {"name": "local", "model": "m"}
+GPT: dict[str, object] = {"name": "gpt", "kind": "provider", "model": "openai/gpt-4o"}
+ARM: dict[str, object] = {"name": "arm", "kind": "chunks", "checkpoint": "c"}
+
+
+@pytest.mark.parametrize(
+    ("policies", "named", "answers"),
+    [
+        ([LOCAL, GPT, ARM], "gpt", "gpt"),
+        ([LOCAL, GPT, ARM], "openai/gpt-4o", "gpt"),
+        ([LOCAL, GPT, ARM], "local", "local"),
+        ([GPT, ARM], "whatever", "gpt"),
+        ([LOCAL, ARM], None, "local"),
+        ([LOCAL, GPT], "whatever", None),
+        ([GPT, ARM], "arm", None),
+        ([GPT, {**GPT, "name": "openai-gpt"}], "openai/gpt-4o", "gpt"),
+    ],
+)
+def test_a_conversation_is_answered_by_whoever_is_named_or_the_only_one_that_speaks(
+    policies: list[dict[str, object]], named: str | None, answers: str | None
+) -> None:
+    config = ServeConfig.parse({"policies": policies})
+    if answers is None:
+        with pytest.raises(PolicyError, match="this route is answered by"):
+            chosen(config.policies, named_by_model(config.policies, named), chats)
+    else:
+        assert chosen(config.policies, named_by_model(config.policies, named), chats).name == answers

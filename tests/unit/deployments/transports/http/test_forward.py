@@ -94,6 +94,13 @@ async def test_a_stream_that_fails_in_the_middle_ends_in_an_error_event(failure:
     assert pieces.cancelled
 
 
+async def test_a_refusal_of_a_replica_keeps_when_to_come_back() -> None:
+    refusal = GenerateFailure("r1", "overloaded", "full", 7.0, (("x-ratelimit-limit-requests", "1"),))
+    with pytest.raises(PolicyError) as refused:
+        await answer(Pieces(refusal))
+    assert refused.value.headers() == {"x-ratelimit-limit-requests": "1", "Retry-After": "7"}
+
+
 async def test_the_deadline_holds_for_the_whole_answer_and_cancels_the_call() -> None:
     pieces = Pieces(JSON, b"{", hangs=True)
     with pytest.raises(PolicyError) as refused:

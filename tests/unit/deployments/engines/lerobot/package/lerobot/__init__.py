@@ -1,0 +1,1 @@
+"""Stands in for LeRobot: the few names that the adapter uses, with the same shapes, around one linear layer."""
