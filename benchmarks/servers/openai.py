@@ -28,8 +28,8 @@ def vllm_server(model: Path, load: Load) -> Iterator[str]:
     command = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--port", str(port)]
     command += ["--dtype", "float32", "--max-model-len", str(config.max_model_len), "--enforce-eager"]
     command += ["--max-num-seqs", str(config.max_num_seqs), "--no-enable-chunked-prefill", "--host", "127.0.0.1"]
-    # Its default, 0.92, refuses to start on a CPU machine on which anything else holds memory.
-    command += ["--gpu-memory-utilization", "0.5"]
+    # Ours, too; by default its cache takes most of the machine, which two other engines share here.
+    command += ["--kv-cache-memory-bytes", str(int(config.cpu_kv_cache_gib * 2**30)), "--gpu-memory-utilization", "0.1"]
     command += ["--max-num-batched-tokens", str(config.max_num_batched_tokens), "--disable-uvicorn-access-log"]
     command += ["--generation-config", "vllm", "--served-model-name", "policy", "--disable-log-stats"]
     with _process("vLLM's server", command, port, {"VLLM_LOGGING_LEVEL": "ERROR"}) as address:

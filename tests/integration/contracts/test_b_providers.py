@@ -71,8 +71,10 @@ class Served:
     def __init__(self, config: Path, environment: dict[str, str]) -> None:
         self.said: list[str] = []
         self._lines: Queue[str] = Queue()
+        serve = "from training.commands.app import main; main()"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", "from training.commands.app import main; main()", "serve", "--config", str(config)],
+            # A shell's background job ignores SIGINT, and so would all that it starts.
+            ["env", "--default-signal=INT", sys.executable, "-c", serve, "serve", "--config", str(config)],
             cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         self._reader = threading.Thread(target=self._read, daemon=True)
