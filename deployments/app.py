@@ -13,6 +13,7 @@ from typing import Any
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, BackpressureConfig, RequestRouterConfig, gRPCOptions
+from ray.serve.schema import LoggingConfig
 
 from configs.base import ConfigError
 from configs.policies import AnyPolicy, ChunkPolicy, PolicyConfig, ProviderPolicy
@@ -43,6 +44,7 @@ REPLICAS: dict[str, tuple[str, ...]] = {
     "provider": ("deployments.replicas.provider:ProviderReplica",),
 }
 TINY_ROBOT = "tiny:robot"
+LOGGING = LoggingConfig(enable_access_log=False)  # a record per request would cost every robot's every step
 INGRESS_CALLS = 1024  # that an ingress works on at a time; as many may wait, what comes then is refused
 STICKY_ROUTER = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"
 
@@ -66,6 +68,7 @@ def bind(config: ServeConfig) -> Application:
     ingress = serve.deployment(
         Ingress,
         name="ingress",
+        logging_config=LOGGING,
         num_replicas=config.ingress_replicas,
         max_ongoing_requests=INGRESS_CALLS,
         max_queued_requests=INGRESS_CALLS,
@@ -136,6 +139,7 @@ def _policy(policy: AnyPolicy, environment: Mapping[str, str] = MappingProxyType
     deployment = serve.deployment(
         replica_class,
         name=policy.name,
+        logging_config=LOGGING,
         max_ongoing_requests=replicas.max_ongoing_requests,
         max_queued_requests=replicas.max_queued_requests,
         autoscaling_config=AutoscalingConfig(
