@@ -1,5 +1,6 @@
-"""HAProxy as we want it: Ray Serve has its statistics and metrics listen on all interfaces, and does not tell the
-application the address of a client; there is no setting for either."""
+"""HAProxy as we want it: Ray Serve has its statistics and metrics listen on all interfaces, does not tell the
+application the address of a client, and has it splice, with which HAProxy 2.8 often does not notice that a client has
+left while its answer is made; there is no setting for any of them."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ for argument in "$@"; do
         *.cfg)
             sed -e 's/^\\( *bind \\):{metrics}$/\\1127.0.0.1:{metrics}/' \\
                 -e 's/^\\( *bind \\)\\*:{stats}$/\\1127.0.0.1:{stats}/' \\
+                -e '/^ *option splice-re[a-z]*$/d' \\
                 -e '/^frontend http_frontend$/a \\    option forwardfor' "$argument" > "$argument.loopback" &&
                 mv "$argument.loopback" "$argument" || exit 1
             ;;

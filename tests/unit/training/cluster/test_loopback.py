@@ -42,10 +42,19 @@ def test_the_application_is_told_the_address_of_its_clients(tmp_path: Path) -> N
     assert ["option forwardfor" in frontend for frontend in frontends] == [False, False, True]
 
 
+def test_haproxy_does_not_splice_so_that_it_notices_when_a_client_leaves(tmp_path: Path) -> None:
+    config = tmp_path / "haproxy.cfg"
+    config.write_text("defaults\n    option splice-request\n    option splice-response\n    option abortonclose\n")
+    program = haproxy_on_loopback(tmp_path, metrics_port=9101, stats_port=8404)
+    subprocess.run([program, "-v", "-f", config], check=True, capture_output=True, timeout=30)
+    assert config.read_text() == "defaults\n    option abortonclose\n"
+
+
 def test_rays_template_still_writes_the_lines_that_are_rewritten() -> None:
     lines = [line.strip() for line in HAPROXY_CONFIG_TEMPLATE.splitlines()]
     assert "bind :{{ config.metrics_port }}" in lines
     assert "bind *:{{ config.stats_port }}" in lines
+    assert {"option splice-request", "option splice-response", "option abortonclose"} <= set(lines)
     assert "frontend http_frontend" in HAPROXY_CONFIG_TEMPLATE.splitlines()
 
 
