@@ -157,8 +157,8 @@ def status_of(stack: Any) -> dict[str, Any]:
 
 
 async def until_unfinished(stack: Any, count: int) -> None:
-    """Waits until the engine has so many requests that are neither answered nor aborted: not until their deadline, which
-    ends them, too."""
+    """Waits until the engine has so many requests that are neither answered nor aborted; less long than their deadline,
+    which ends them, too."""
     async with asyncio.timeout(12):
         while (await asyncio.to_thread(status_of, stack))["unfinished_requests"] != count:  # noqa: ASYNC110  # there is no event across processes
             await asyncio.sleep(0.05)
