@@ -46,20 +46,26 @@ class PolicyClient:
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         request_id = uuid.uuid4().hex
-        answer: dict[str, Any] = retrying(self._retries, self._deadline_s)(self._once, method, path, body, request_id)
+        again = retrying(self._retries, self._deadline_s)
+        answer: dict[str, Any] = again(answered, self._http, method, path, body, request_id)
         return answer
 
-    def _once(self, method: str, path: str, body: dict[str, Any] | None, request_id: str) -> dict[str, Any]:
-        try:
-            answer = self._http.request(method, path, json=body, headers={"x-request-id": request_id})
-        except httpx.TimeoutException as error:
-            raise PolicyError("deadline_exceeded", f"no answer from {self._http.base_url}{path}", request_id) from error
-        except httpx.TransportError as error:
-            raise PolicyError("unavailable", f"{self._http.base_url} cannot be reached: {error}", request_id) from error
-        if answer.is_success:
-            parsed: dict[str, Any] = answer.json()
-            return parsed
-        raise failure_of(answer, request_id)
+
+def answered(
+    http: httpx.Client, method: str, path: str, body: dict[str, Any] | None, request_id: str
+) -> dict[str, Any]:
+    """The JSON of one try. Raises PolicyError with the server's kind, "deadline_exceeded", or "unavailable" when it
+    cannot be reached."""
+    try:
+        answer = http.request(method, path, json=body, headers={"x-request-id": request_id})
+    except httpx.TimeoutException as error:
+        raise PolicyError("deadline_exceeded", f"no answer from {http.base_url}{path}", request_id) from error
+    except httpx.TransportError as error:
+        raise PolicyError("unavailable", f"{http.base_url} cannot be reached: {error}", request_id) from error
+    if answer.is_success:
+        parsed: dict[str, Any] = answer.json()
+        return parsed
+    raise failure_of(answer, request_id)
 
 
 def failure_of(answer: httpx.Response, request_id: str) -> PolicyError:

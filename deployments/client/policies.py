@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import httpx
 
-from deployments.client.http import failure_of
+from deployments.client.http import answered
 from deployments.client.retrying import retrying
 from deployments.errors import PolicyError
 
@@ -78,21 +78,9 @@ class PoliciesClient:
         time.sleep(min(PERIOD_S, remaining_s))
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        answer: dict[str, Any] = retrying(self._retries, self._timeout_s)(self._once, method, path, body)
+        again = retrying(self._retries, self._timeout_s)
+        answer: dict[str, Any] = again(answered, self._http, method, path, body, uuid.uuid4().hex)
         return answer
-
-    def _once(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        request_id = uuid.uuid4().hex
-        try:
-            answer = self._http.request(method, path, json=body, headers={"x-request-id": request_id})
-        except httpx.TimeoutException as error:
-            raise PolicyError("deadline_exceeded", f"no answer from {self._http.base_url}", request_id) from error
-        except httpx.TransportError as error:
-            raise PolicyError("unavailable", f"{self._http.base_url} cannot be reached: {error}", request_id) from error
-        if not answer.is_success:
-            raise failure_of(answer, request_id)
-        found: dict[str, Any] = answer.json()
-        return found
 
 
 def _state(told: Mapping[str, Any]) -> PolicyState:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 from configs.policies import ChunkPolicy
-from deployments.engines.base import Breaker
+from deployments.engines.base import Breaker, DeviceStatus
 from deployments.engines.chunks.batching import DynamicBatches
 from deployments.errors import PolicyError
 from deployments.protocol.act import Actions, ChunkAnswer, ChunkRequest, ChunkResult
@@ -79,3 +79,13 @@ class BatchedEngine(ABC):
     async def close(self) -> None:
         async with asyncio.timeout(CLOSE_LIMIT_S):
             await self._batches.close()
+
+
+def torch_device(device: str) -> DeviceStatus:
+    """What this process's torch says of "cpu" or "cuda"."""
+    import torch
+
+    if device == "cpu":
+        return DeviceStatus("cpu")
+    free, total = torch.cuda.mem_get_info()
+    return DeviceStatus(torch.cuda.get_device_name(), (total - free) / 1e9, total / 1e9)

@@ -16,7 +16,7 @@ from deployments.chunks.description import TRAIN_CONFIG, ChunkDescription, read_
 from deployments.chunks.predict import Predictor
 from deployments.chunks.transforms import units_of
 from deployments.engines.base import DeviceStatus
-from deployments.engines.chunks.batched import BatchedEngine
+from deployments.engines.chunks.batched import BatchedEngine, torch_device
 from deployments.errors import PolicyError
 from deployments.protocol.act import Actions, ChunkRequest
 
@@ -98,10 +98,7 @@ class ChunkPolicyEngine(BatchedEngine):
             raise PolicyError("engine_failed", str(self._breaker.reason)) from error
 
     def device(self) -> DeviceStatus:
-        if self._predictor.device == "cpu":
-            return DeviceStatus("cpu")
-        free, total = torch.cuda.mem_get_info()
-        return DeviceStatus(torch.cuda.get_device_name(), (total - free) / 1e9, total / 1e9)
+        return torch_device(self._predictor.device)
 
 
 def blank_request(description: ChunkDescription) -> ChunkRequest:

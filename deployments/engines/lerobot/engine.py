@@ -10,7 +10,7 @@ from pathlib import Path
 from configs.base import ConfigError
 from configs.policies import ChunkPolicy
 from deployments.engines.base import DeviceStatus
-from deployments.engines.chunks.batched import BatchedEngine
+from deployments.engines.chunks.batched import BatchedEngine, torch_device
 from deployments.engines.lerobot.policy import LeRobotPredictor
 from deployments.errors import PolicyError
 from deployments.protocol.act import Actions, ChunkRequest, ChunkShape
@@ -77,12 +77,7 @@ class LeRobotEngine(BatchedEngine):
         raise PolicyError("stale_weights", "a LeRobot policy takes up no versions: start it again with the new folder")
 
     def device(self) -> DeviceStatus:
-        import torch
-
-        if self._predictor.device == "cpu":
-            return DeviceStatus("cpu")
-        free, total = torch.cuda.mem_get_info()
-        return DeviceStatus(torch.cuda.get_device_name(), (total - free) / 1e9, total / 1e9)
+        return torch_device(self._predictor.device)
 
 
 def _check_settings(config: ChunkPolicy) -> None:
