@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from configs.policies import ChunkPolicy, PolicyConfig
-from deployments.protocol.act import ChatAnswer, ChatRequest, ChunkAnswer, ChunkRequest, ChunkShape
-from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult
+from deployments.protocol.act import ChatAnswer, ChatRequest, ChatTurn, ChunkAnswer, ChunkRequest, ChunkShape
+from deployments.protocol.generate import GenerateFailure, GeneratePiece, GenerateRequest, GenerateResult
 from deployments.weights.push_steps import PushStep
 
 # An ASGI 3 application: `await app(scope, receive, send)` is one HTTP exchange.
@@ -89,6 +89,16 @@ class TokenEngine(Engine, Protocol):
 
     async def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult | GenerateFailure]:
         """Answers in the order of the requests, each within its deadline; one that fails does not touch the others."""
+
+    async def stream(
+        self, request: GenerateRequest, emit: Callable[[GeneratePiece], None]
+    ) -> GenerateResult | GenerateFailure:
+        """As `generate` of one request with `Sampling.text`. Calls `emit` with each piece of the text as it comes: all
+        pieces together are the text of the result."""
+
+    async def conversation(self, turns: Sequence[ChatTurn]) -> list[int]:
+        """The prompt's token ids [T] for the next turn of a conversation without images. Raises PolicyError for what
+        the model's chat template cannot take."""
 
     async def chat(self, request: ChatRequest) -> ChatAnswer:
         """The next turn of a conversation, which may hold images; a failure is an answer, too."""

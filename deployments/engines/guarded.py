@@ -20,8 +20,8 @@ from deployments.engines.base import (
     TokenEngine,
 )
 from deployments.errors import PolicyError
-from deployments.protocol.act import ChatAnswer, ChatRequest, ChunkAnswer, ChunkRequest
-from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult
+from deployments.protocol.act import ChatAnswer, ChatRequest, ChatTurn, ChunkAnswer, ChunkRequest
+from deployments.protocol.generate import GenerateFailure, GeneratePiece, GenerateRequest, GenerateResult
 from deployments.weights.push_steps import PushStep
 
 EngineT = TypeVar("EngineT", bound=Engine)
@@ -156,6 +156,19 @@ class GuardedTokenEngine(GuardedEngine[TokenEngine]):
                 return await self._engine.generate(requests)
         except PolicyError as error:
             return [GenerateFailure(request.request_id, error.kind, error.message) for request in requests]
+
+    async def stream(
+        self, request: GenerateRequest, emit: Callable[[GeneratePiece], None]
+    ) -> GenerateResult | GenerateFailure:
+        try:
+            async with self._admission.call():
+                return await self._engine.stream(request, emit)
+        except PolicyError as error:
+            return GenerateFailure(request.request_id, error.kind, error.message)
+
+    async def conversation(self, turns: Sequence[ChatTurn]) -> list[int]:
+        async with self._admission.call():
+            return await self._engine.conversation(turns)
 
     async def chat(self, request: ChatRequest) -> ChatAnswer:
         try:

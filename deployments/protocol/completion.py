@@ -1,19 +1,22 @@
-"""Wire types of a plain text completion between the HTTP ingress and a policy replica. No ray, torch or vllm."""
+"""Wire types of a plain text answer between the HTTP ingress and a policy replica. No ray, torch or vllm."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from deployments.protocol.generate import FinishReason, GenerateFailure, Sampling, remaining_s
+from deployments.protocol.act import ChatTurn
+from deployments.protocol.generate import FinishReason, GenerateFailure, GeneratePiece, Sampling, remaining_s
 
 
 @dataclass(frozen=True, slots=True)
 class CompletionRequest:
-    """One prompt: text, or token ids [T]. See `GenerateRequest` for the two deadlines."""
+    """One prompt: text, token ids [T], or a conversation without images that is to be continued. `stream`: the text is
+    wanted in pieces, as it comes. See `GenerateRequest` for the two deadlines."""
 
     request_id: str
-    prompt: str | list[int]
+    prompt: str | list[int] | tuple[ChatTurn, ...]
     sampling: Sampling = field(default_factory=Sampling)
+    stream: bool = False
     min_weight_version: int = 0
     deadline_s: float = 60.0
     deadline_unix_s: float | None = None
@@ -27,12 +30,18 @@ class CompletionRequest:
     @property
     def size_bytes(self) -> int:
         """About what the prompt takes on the wire: at most 4 bytes per character, 5 per token."""
-        return len(self.prompt) * (4 if isinstance(self.prompt, str) else 5)
+        match self.prompt:
+            case str():
+                return 4 * len(self.prompt)
+            case list():
+                return 5 * len(self.prompt)
+        return sum(4 * len(turn.text) for turn in self.prompt)
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """The answer as text. `weight_version` is the oldest that produced a token."""
+    """The whole answer as text, also where it was sent in pieces before. `weight_version` is the oldest that produced a
+    token."""
 
     request_id: str
     text: str
@@ -43,3 +52,4 @@ class Completion:
 
 
 CompletionAnswer = Completion | GenerateFailure
+CompletionPart = GeneratePiece | CompletionAnswer  # any number of pieces, and then the answer

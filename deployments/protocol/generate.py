@@ -37,6 +37,7 @@ class Sampling:
     json_schema: dict[str, Any] | None = None
     ignore_eos: bool = False
     logprobs: bool = True  # False: the answer's `logprobs` are empty, which saves the engine some work
+    text: bool = False  # True: the answer holds its text, too
 
     def __post_init__(self) -> None:
         """Raises ValueError. Types are checked, too: the engine decodes them in a thread that one wrong type ends."""
@@ -51,7 +52,7 @@ class Sampling:
             raise ValueError(f"top_k must be an integer, got {self.top_k!r}")
         if self.seed is not None and not (_integer(self.seed) and -SEED_BOUND <= self.seed < SEED_BOUND):
             raise ValueError(f"seed must be None or a 64-bit integer, got {self.seed!r}")
-        for name in ("ignore_eos", "logprobs"):
+        for name in ("ignore_eos", "logprobs", "text"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
         if not (self.regex is None or isinstance(self.regex, str)):
@@ -93,7 +94,8 @@ class GenerateRequest:
 @dataclass(frozen=True, slots=True)
 class GenerateResult:
     """Tokens out: `token_ids` [T] as sampled (the stop token included), `logprobs` [T] of these tokens under the
-    sampling distribution, and the weight versions that produced them (equal unless an update fell in between)."""
+    sampling distribution, and the weight versions that produced them (equal unless an update fell in between). `text`
+    without special tokens, where `Sampling.text` asked for it."""
 
     request_id: str
     token_ids: list[int]
@@ -103,6 +105,15 @@ class GenerateResult:
     weight_version_last: int = 0
     queue_ms: float = 0.0
     infer_ms: float = 0.0
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratePiece:
+    """Some text of an answer that is not complete yet. `weight_version`: the engine's when the answer began."""
+
+    text: str
+    weight_version: int
 
 
 @dataclass(frozen=True, slots=True)

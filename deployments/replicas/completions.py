@@ -1,12 +1,15 @@
-"""Text in, text out around a token engine: the replica's side of a plain `/v1/completions`."""
+"""Text in, text out around a token engine: the replica's side of plain completions and chats."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
+from deployments.protocol.act import ChatTurn
 from deployments.protocol.completion import Completion, CompletionRequest
 from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult
 
@@ -14,11 +17,15 @@ ENCODED_INLINE = 4096  # characters; encoding these takes less than a millisecon
 
 
 class TextCompletions:
-    """Encodes prompts and decodes answers. A long prompt is encoded in a thread, so that the replica's other requests
-    go on, and a hopeless one is refused by its length before it is encoded at all."""
+    """Encodes prompts. A long one is encoded in a thread, so that the replica's other requests go on, and a hopeless
+    one is refused by its length before it is encoded at all."""
 
-    def __init__(self, tokenizer: Any, max_model_len: int) -> None:
+    def __init__(
+        self, tokenizer: Any, max_model_len: int, conversation: Callable[[Sequence[ChatTurn]], Awaitable[list[int]]]
+    ) -> None:
+        """`conversation`: the engine's."""
         self._tokenizer = tokenizer
+        self._conversation = conversation
         # Fast tokenizers must not be used by two threads at once («Already borrowed»): the thread has its own.
         self._tokenizer_of_thread = copy.deepcopy(tokenizer)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encode")
@@ -26,20 +33,26 @@ class TextCompletions:
         self._max_model_len = max_model_len
 
     async def tokens_of(self, request: CompletionRequest) -> GenerateRequest | GenerateFailure:
-        """The request as token ids [T]; a failure of kind `too_large` for text that cannot fit into the model."""
-        prompt = request.prompt
-        if isinstance(prompt, str):
-            if len(prompt) > self._max_characters:
-                message = (
-                    f"a prompt of {len(prompt)} characters cannot fit into max_model_len {self._max_model_len} tokens: "
-                    "shorten it"
-                )
-                return GenerateFailure(request.request_id, "too_large", message)
-            prompt = await self._encode(prompt)
+        """The request as token ids [T]; a failure of kind `too_large` for text that cannot fit into the model. Raises
+        PolicyError for a conversation that the model cannot take."""
+        characters = _characters(request.prompt)
+        if characters > self._max_characters:
+            message = (
+                f"a prompt of {characters} characters cannot fit into max_model_len {self._max_model_len} tokens: "
+                "shorten it"
+            )
+            return GenerateFailure(request.request_id, "too_large", message)
+        match request.prompt:
+            case str():
+                prompt = await self._encode(request.prompt)
+            case list():
+                prompt = request.prompt
+            case turns:
+                prompt = await self._conversation(turns)
         return GenerateRequest(
             request.request_id,
             prompt,
-            request.sampling,
+            replace(request.sampling, text=True),
             min_weight_version=request.min_weight_version,
             deadline_s=request.deadline_s,
             deadline_unix_s=request.deadline_unix_s,
@@ -51,12 +64,23 @@ class TextCompletions:
         loop = asyncio.get_running_loop()
         return list(await loop.run_in_executor(self._thread, self._tokenizer_of_thread.encode, text))
 
-    def text_of(self, request: GenerateRequest, result: GenerateResult) -> Completion:
-        return Completion(
-            request_id=request.request_id,
-            text=self._tokenizer.decode(result.token_ids, skip_special_tokens=True),
-            finish_reason=result.finish_reason,
-            prompt_tokens=len(request.token_ids),
-            completion_tokens=len(result.token_ids),
-            weight_version=result.weight_version,
-        )
+
+def completion_of(request: GenerateRequest, result: GenerateResult) -> Completion:
+    return Completion(
+        request_id=request.request_id,
+        text=result.text,
+        finish_reason=result.finish_reason,
+        prompt_tokens=len(request.token_ids),
+        completion_tokens=len(result.token_ids),
+        weight_version=result.weight_version,
+    )
+
+
+def _characters(prompt: str | list[int] | tuple[ChatTurn, ...]) -> int:
+    """Characters that are to be encoded."""
+    match prompt:
+        case str():
+            return len(prompt)
+        case list():
+            return 0
+    return sum(len(turn.text) for turn in prompt)

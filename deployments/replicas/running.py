@@ -18,6 +18,7 @@ logger = logging.getLogger("ray.serve")
 
 RequestT = TypeVar("RequestT", GenerateRequest, CompletionRequest, ChatRequest)
 ResultT = TypeVar("ResultT")
+Emit = Callable[[ResultT], None]  # takes what comes before the answer
 
 REMEMBERED = 8192  # ids of callers who left before their request arrived here, or whose request another replica has
 
@@ -33,25 +34,39 @@ class Running:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    async def as_ready(
+    def as_ready(
         self, requests: Sequence[RequestT], work: Callable[[RequestT], Awaitable[ResultT | GenerateFailure]]
     ) -> AsyncGenerator[list[tuple[int, ResultT | GenerateFailure]]]:
         """(place in `requests`, answer), as they get ready: no short answer waits for a long one, and no request is
         touched by what happens to another. Closing this iterator ends the work on all of them."""
+        return self.pieces_as_ready(requests, lambda request, emit: work(request))
+
+    async def pieces_as_ready(
+        self,
+        requests: Sequence[RequestT],
+        work: Callable[[RequestT, Emit[ResultT]], Awaitable[ResultT | GenerateFailure]],
+    ) -> AsyncGenerator[list[tuple[int, ResultT | GenerateFailure]]]:
+        """As `as_ready`, and before its answer each request gets the pieces that its work emits."""
         ready: asyncio.Queue[tuple[int, ResultT | GenerateFailure]] = asyncio.Queue()
+        missing = len(requests)
 
         async def one(place: int, request: RequestT) -> None:
-            ready.put_nowait((place, await self.answer(request, work)))
+            nonlocal missing
+
+            def emit(piece: ResultT) -> None:
+                ready.put_nowait((place, piece))
+
+            answer = await self.answer(request, lambda request: work(request, emit))
+            missing -= 1
+            ready.put_nowait((place, answer))
 
         tasks = [asyncio.create_task(one(place, request)) for place, request in enumerate(requests)]
         try:
-            missing = len(requests)
-            while missing:
+            while missing or not ready.empty():
                 placed = [await ready.get()]
-                await asyncio.sleep(0)  # what ends in the same engine step travels together
+                await asyncio.sleep(0)  # what gets ready in the same engine step travels together
                 while not ready.empty():
                     placed.append(ready.get_nowait())
-                missing -= len(placed)
                 yield placed
         finally:
             for task in tasks:

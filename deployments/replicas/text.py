@@ -21,11 +21,11 @@ from deployments.engines.guarded import GuardedTokenEngine
 from deployments.engines.vllm.settings import on_gpu
 from deployments.errors import PolicyError
 from deployments.protocol.act import ChatAnswer, ChatRequest, ChatTurn
-from deployments.protocol.completion import Completion, CompletionAnswer, CompletionRequest
+from deployments.protocol.completion import Completion, CompletionAnswer, CompletionPart, CompletionRequest
 from deployments.protocol.exchange import HttpCall, HttpPiece
-from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult, Sampling
+from deployments.protocol.generate import GenerateFailure, GeneratePiece, GenerateRequest, GenerateResult, Sampling
 from deployments.replicas.backlog import Backlog
-from deployments.replicas.completions import TextCompletions
+from deployments.replicas.completions import TextCompletions, completion_of
 from deployments.replicas.failures import failure
 from deployments.replicas.hosted import HostedEngine
 from deployments.replicas.node_port import listen_at_node
@@ -111,12 +111,16 @@ class PolicyReplica:
         """The callers of these requests left: their generation ends within an engine step. Unknown ids are allowed."""
         self._running.abandon(request_ids)
 
-    async def _generate_one(self, request: GenerateRequest) -> Answer:
+    async def _generate_one(
+        self, request: GenerateRequest, emit: Callable[[GeneratePiece], None] | None = None
+    ) -> Answer:
         refused = await self._gate_batch([request])
         if refused:
             return refused[0]
         try:
             with self._backlog.place(request.remaining_s(time.time())):
+                if emit is not None:
+                    return await self.engine.stream(request, emit)
                 return (await self.engine.generate([request]))[0]
         except PolicyError as error:
             return failure(request.request_id, error)
@@ -174,23 +178,26 @@ class PolicyReplica:
         """Serve replaces the replica when this raises."""
         await self.engine.health()
 
-    async def complete(
-        self, requests: Sequence[CompletionRequest]
-    ) -> AsyncIterator[list[tuple[int, CompletionAnswer]]]:
-        """Plain text completions, many in one call, as they get ready (with their place in `requests`): the common case
-        of `/v1/completions` without vLLM's server."""
-        async with contextlib.aclosing(self._running.as_ready(requests, self._complete_one)) as answers:
-            async for placed in answers:
-                self._count([answer for _, answer in placed])
+    async def complete(self, requests: Sequence[CompletionRequest]) -> AsyncIterator[list[tuple[int, CompletionPart]]]:
+        """Plain text answers, many in one call, as they get ready (with their place in `requests`): the common cases of
+        `/v1/completions` and `/v1/chat/completions` without vLLM's server."""
+        async with contextlib.aclosing(self._running.pieces_as_ready(requests, self._complete_one)) as parts:
+            async for placed in parts:
+                if answers := [part for _, part in placed if not isinstance(part, GeneratePiece)]:
+                    self._count(answers)
                 yield placed
 
-    async def _complete_one(self, request: CompletionRequest) -> CompletionAnswer:
-        texts = await self._texts()
-        tokens = await texts.tokens_of(request)
+    async def _complete_one(
+        self, request: CompletionRequest, emit: Callable[[CompletionPart], None]
+    ) -> CompletionAnswer:
+        try:
+            tokens = await (await self._texts()).tokens_of(request)
+        except PolicyError as error:
+            return failure(request.request_id, error)
         if isinstance(tokens, GenerateFailure):
             return tokens
-        answer = await self._generate_one(tokens)
-        return answer if isinstance(answer, GenerateFailure) else texts.text_of(tokens, answer)
+        answer = await self._generate_one(tokens, emit if request.stream else None)
+        return answer if isinstance(answer, GenerateFailure) else completion_of(tokens, answer)
 
     async def chat(self, requests: Sequence[ChatRequest]) -> AsyncIterator[list[tuple[int, ChatAnswer]]]:
         """Conversations, which may hold images, as they get ready (with their place in `requests`)."""
@@ -214,7 +221,7 @@ class PolicyReplica:
             from transformers import AutoTokenizer
 
             tokenizer = await asyncio.to_thread(AutoTokenizer.from_pretrained, self.config.model)
-            self._completions = TextCompletions(tokenizer, self.config.engine.max_model_len)
+            self._completions = TextCompletions(tokenizer, self.config.engine.max_model_len, self.engine.conversation)
         return self._completions
 
     async def openai(self, call: HttpCall) -> AsyncIterator[HttpPiece]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -19,8 +19,8 @@ from deployments.engines.vllm.openai import openai_application
 from deployments.engines.vllm.settings import engine_arguments, process_environment
 from deployments.engines.vllm.weights import EngineWeights, VllmWeightCalls
 from deployments.errors import PolicyError
-from deployments.protocol.act import ChatAnswer, ChatRequest, ChatResult
-from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult, Sampling
+from deployments.protocol.act import ChatAnswer, ChatRequest, ChatResult, ChatTurn
+from deployments.protocol.generate import GenerateFailure, GeneratePiece, GenerateRequest, GenerateResult, Sampling
 from deployments.weights.push_steps import PushStep
 
 if TYPE_CHECKING:
@@ -84,24 +84,48 @@ class VllmEngine:
             return [await self._answer(requests[0])]
         return list(await asyncio.gather(*map(self._answer, requests)))
 
-    async def _answer(self, request: GenerateRequest) -> GenerateResult | GenerateFailure:
+    async def stream(
+        self, request: GenerateRequest, emit: Callable[[GeneratePiece], None]
+    ) -> GenerateResult | GenerateFailure:
+        return await self._answer(request, emit)
+
+    async def conversation(self, turns: Sequence[ChatTurn]) -> list[int]:
+        with self._failures_translated():
+            prompt = await chat.rendered(self._llm, turns)
+        return list(prompt["prompt_token_ids"])
+
+    async def _answer(
+        self, request: GenerateRequest, emit: Callable[[GeneratePiece], None] | None = None
+    ) -> GenerateResult | GenerateFailure:
         try:
             async with asyncio.timeout(request.deadline_s):
-                return await self._generate_one(request)
+                return await self._generate_one(request, emit)
         except TimeoutError:
             message = f"no answer within {request.deadline_s:g} s; raise the deadline, or add replicas"
             return GenerateFailure(request.request_id, "deadline_exceeded", message)
         except PolicyError as error:
             return GenerateFailure(request.request_id, error.kind, error.message)
 
-    async def _generate_one(self, request: GenerateRequest) -> GenerateResult:
+    async def _generate_one(
+        self, request: GenerateRequest, emit: Callable[[GeneratePiece], None] | None
+    ) -> GenerateResult:
         self._check(request)
         arrival = time.perf_counter()
         first_version = self.version
         prompt = {"type": "token", "prompt_token_ids": list(request.token_ids)}
+        ids: list[int] = []
+        texts: list[str] = []
+
+        def collect(part: Any) -> None:
+            ids.extend(part.token_ids)
+            if part.text:
+                texts.append(part.text)
+                if emit is not None:
+                    emit(GeneratePiece(part.text, first_version))
+
         with self._failures_translated():
-            answer = await self._final(prompt, self._sampling(request.sampling), request.request_id)
-        ids = list(answer.token_ids)
+            sampling = self._sampling(request.sampling, emit is not None)
+            answer = await self._final(prompt, sampling, request.request_id, collect)
         return GenerateResult(
             request_id=request.request_id,
             token_ids=ids,
@@ -110,6 +134,7 @@ class VllmEngine:
             finish_reason=answer.finish_reason,
             weight_version_last=self.version,
             infer_ms=(time.perf_counter() - arrival) * 1e3,
+            text="".join(texts),
         )
 
     async def chat(self, request: ChatRequest) -> ChatAnswer:
@@ -129,12 +154,15 @@ class VllmEngine:
         queue_ms, infer_ms = (ready - arrival) * 1e3, (time.perf_counter() - ready) * 1e3
         return ChatResult(answer.text, version, queue_ms, infer_ms)
 
-    async def _final(self, prompt: Any, sampling: Any, request_id: str) -> Any:
-        """vLLM's whole answer. Raises vLLM's errors, and PolicyError for an answer that was ended early."""
-        final: Any = None
+    async def _final(
+        self, prompt: Any, sampling: Any, request_id: str, collect: Callable[[Any], None] = lambda part: None
+    ) -> Any:
+        """The last part of vLLM's answer (the only one, if `sampling` does not ask for parts), after `collect` got it
+        as all others. Raises vLLM's errors, and PolicyError for an answer that was ended early."""
+        answer: Any = None
         async for output in self._llm.generate(prompt, sampling, request_id):
-            final = output
-        answer = final.outputs[0]
+            answer = output.outputs[0]
+            collect(answer)
         if answer.finish_reason not in ("stop", "length"):
             raise PolicyError("engine_failed", f"vLLM ended the request as {answer.finish_reason!r}")
         return answer
@@ -170,12 +198,13 @@ class VllmEngine:
         if min(request.token_ids) < 0 or max(request.token_ids) >= self._vocab_size:
             raise PolicyError("invalid_request", f"token ids must lie in 0..{self._vocab_size - 1}")
 
-    def _sampling(self, sampling: Sampling) -> Any:
+    def _sampling(self, sampling: Sampling, in_parts: bool) -> Any:
         if sampling.seed is not None or sampling.json_schema is not None:
-            return self._build_sampling(sampling)  # never the same twice, and not hashable
-        return self._parameters_with_bans(sampling) if sampling.banned_token_ids else self._parameters(sampling)
+            return self._build_sampling(sampling, in_parts)  # never the same twice, and not hashable
+        cached = self._parameters_with_bans if sampling.banned_token_ids else self._parameters
+        return cached(sampling, in_parts)
 
-    def _build_sampling(self, sampling: Sampling) -> Any:
+    def _build_sampling(self, sampling: Sampling, in_parts: bool) -> Any:
         from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
         constraint = None
@@ -198,8 +227,8 @@ class VllmEngine:
             logprobs=0 if sampling.logprobs else None,  # 0: the chosen token's own
             flat_logprobs=True,
             ignore_eos=sampling.ignore_eos,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
+            detokenize=sampling.text,
+            output_kind=RequestOutputKind.DELTA if in_parts else RequestOutputKind.FINAL_ONLY,
             skip_clone=True,
         )
 

@@ -22,7 +22,6 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.errors import PolicyError, grpc_failure, kind_of_status
-from deployments.protocol.completion import Completion
 
 logger = logging.getLogger("ray.serve")
 
@@ -45,22 +44,6 @@ def request_id_of(request: Request) -> str:
 
 def json_answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return Response(orjson.dumps(body), status_code=status, media_type="application/json", headers=headers)
-
-
-def completion_answer(completion: Completion, model: str, request_id: str) -> Response:
-    """A completion in OpenAI's format, with the version of the weights."""
-    prompt, sampled = completion.prompt_tokens, completion.completion_tokens
-    choice = {"index": 0, "text": completion.text, "logprobs": None, "finish_reason": completion.finish_reason}
-    body = {
-        "id": f"cmpl-{request_id}",
-        "object": "text_completion",
-        "created": int(time.time()),
-        "model": model,
-        "choices": [choice],
-        "usage": {"prompt_tokens": prompt, "completion_tokens": sampled, "total_tokens": prompt + sampled},
-        "weight_version": completion.weight_version,
-    }
-    return json_answer(body, headers={WEIGHT_VERSION_HEADER: str(completion.weight_version)})
 
 
 def failure_body(error: PolicyError, request_id: str) -> dict[str, Any]:

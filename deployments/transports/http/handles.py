@@ -7,17 +7,18 @@ from typing import Any
 from configs.policies import AnyPolicy, PolicyConfig
 from deployments.client.batcher import Batcher
 from deployments.client.handle import abandon_on
-from deployments.protocol.completion import CompletionAnswer, CompletionRequest
+from deployments.protocol.completion import CompletionPart, CompletionRequest
+from deployments.protocol.generate import GeneratePiece
 
 
 class PolicyHandles:
-    """By the policy's name: its Serve handle, the same for streaming calls, and what batches its completions (only of
-    policies that complete text)."""
+    """By the policy's name: its Serve handle, the same for streaming calls, and what batches its plain requests
+    (only of policies that complete text)."""
 
     def __init__(self) -> None:
         self.handles: dict[str, Any] = {}
         self.streams: dict[str, Any] = {}
-        self.batchers: dict[str, Batcher[CompletionRequest, CompletionAnswer]] = {}
+        self.batchers: dict[str, Batcher[CompletionRequest, CompletionPart]] = {}
 
     def connect(self, policy: AnyPolicy, handle: Any) -> None:
         name = policy.name
@@ -30,6 +31,7 @@ class PolicyHandles:
                 max_batch=16,
                 size_of=lambda request: request.size_bytes,
                 abandon=abandon_on(handle),
+                is_last=lambda part: not isinstance(part, GeneratePiece),
             )
 
     def disconnect(self, name: str) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -20,10 +19,7 @@ from ray import serve
 from configs.policies import AnyPolicy, PolicyConfig, ProviderPolicy
 from configs.serving import ServeConfig
 from deployments.access.keys import Keys
-from deployments.client.handle import failure_of
-from deployments.client.resending import resending
 from deployments.errors import PolicyError
-from deployments.protocol.completion import Completion, CompletionAnswer, CompletionRequest
 from deployments.protocol.exchange import HttpCall
 from deployments.transports.acting import acting_of, add_policy
 from deployments.transports.front import Front
@@ -32,11 +28,9 @@ from deployments.transports.http import access, cors
 from deployments.transports.http.act import act, reset
 from deployments.transports.http.answers import (
     answer_failures,
-    completion_answer,
     json_answer,
     model_card,
     request_id_of,
-    translated,
 )
 from deployments.transports.http.asked import acts, chats, named_by_model, parsed, plays, speaks, time_limit_s
 from deployments.transports.http.forward import forwarded
@@ -45,15 +39,16 @@ from deployments.transports.http.handles import PolicyHandles
 from deployments.transports.http.health import acting_metrics, health, root, statuses
 from deployments.transports.http.manage import delete_policy, policies, put_policy, switched_on
 from deployments.transports.http.places import Places
+from deployments.transports.http.plain import Terms, plain, wants_usage
 from deployments.transports.http.requests import (
     BODIES,
-    CompletionBody,
     SampledBody,
     min_weight_version,
     read_body,
     typed,
     within_bound,
 )
+from deployments.transports.http.text_answers import Asked, ChatFormat, CompletionFormat, Format, text_response
 from deployments.transports.loaded import Notice, Serving
 from deployments.transports.managed import ManagedPolicies
 from deployments.transports.policies import ServedPolicies
@@ -66,6 +61,7 @@ api.add_middleware(access.RequireKey)
 api.add_middleware(cors.AllowOrigins)  # outside: a page must be able to read that its key is wrong
 
 CHAT = "/v1/chat/completions"
+FORMATS: dict[str, Format] = {CHAT: ChatFormat(), "/v1/completions": CompletionFormat()}
 FORWARDED = ("/v1/", "/tokenize", "/detokenize")
 NOT_FORWARDED_HEADERS = ("authorization", "content-length", "host", "transfer-encoding")  # the key is for us alone
 
@@ -223,40 +219,17 @@ class Ingress(RobotPolicyMethods):
 
     @api.post("/v1/completions")
     async def completions(self, request: Request) -> Response:
-        """The short way where a request is plain (batched, without vLLM's HTTP layer), else vLLM's own route."""
-        with self._places.of(request, speaks):
-            return await self._completions(request)
+        return await self.forward("v1/completions", request)
 
-    async def _completions(self, request: Request) -> Response:
-        payload = await parsed(await read_body(request, self.config.max_body_bytes), self.config.max_json_values)
-        body = typed(CompletionBody, payload)
-        policy, request_id = await self._policy(body.model), request_id_of(request)
-        within_bound(body, policy.max_new_tokens, policy.context_tokens)
-        limit_s = time_limit_s(request, policy.request_deadline_s)
-        plain = body.plain(
-            f"cmpl-{request_id}-{uuid.uuid4().hex[:8]}",
-            min_weight_version(request),
-            limit_s,
-            time.time(),
-        )
-        if plain is None:
-            return await self._forward(request, "/v1/completions", payload, body)
-        with self._served.under_way(policy):
-            answer: CompletionAnswer = await resending()(self._completed, policy.name, plain)
-        if not isinstance(answer, Completion):
-            raise failure_of(answer)
-        return completion_answer(answer, policy.name, request_id)
-
-    async def _completed(self, policy: str, plain: CompletionRequest) -> CompletionAnswer:
-        try:
-            return await self._asked.batchers[policy](plain, max(0.0, plain.remaining_s(time.time())))
-        except Exception as error:
-            raise translated(error, plain.request_id) from error
+    @api.post("/v1/chat/completions")
+    async def chat_completions(self, request: Request) -> Response:
+        return await self.forward("v1/chat/completions", request)
 
     @api.api_route("/{path:path}", methods=["GET", "POST"])
     async def forward(self, path: str, request: Request) -> Response:
-        """Everything else of the OpenAI API goes to vLLM's own routes inside a replica; a conversation with a model
-        behind an API goes to that one's replica."""
+        """The OpenAI API: plain requests take the short way to the engine (batched, without vLLM's HTTP layer), all
+        others go to vLLM's own routes inside a replica, and a conversation with a model behind an API to that one's
+        replica."""
         path = f"/{path}".rstrip("/")
         if not path.startswith(FORWARDED):
             if any(getattr(route, "path", None) == path for route in api.routes):
@@ -264,7 +237,7 @@ class Ingress(RobotPolicyMethods):
             raise PolicyError("not_found", f"no route {path}; GET / lists the routes")
         with self._places.of(request, chats if path == CHAT else speaks) if path in BODIES else nullcontext():
             content = await read_body(request, self.config.max_body_bytes)
-            if not content:
+            if not content and (request.method == "GET" or path not in BODIES):
                 return await self._forward(request, path, None, SampledBody())
             payload = await parsed(content, self.config.max_json_values)
             return await self._forward(request, path, payload, typed(BODIES.get(path, SampledBody), payload))
@@ -274,16 +247,22 @@ class Ingress(RobotPolicyMethods):
     ) -> Response:
         policy = await (self._chatting(body.model) if path == CHAT else self._policy(body.model))
         changes = within_bound(body, policy.max_new_tokens, policy.context_tokens) | {"model": policy.name}
+        limit_s, now = time_limit_s(request, policy.request_deadline_s), time.time()
+        terms = Terms(request_id_of(request), min_weight_version(request), limit_s, now)
+        if isinstance(policy, PolicyConfig) and (short := plain(body, changes, terms)) is not None:
+            asked = Asked(short, FORMATS[path], policy.name, terms.request_id, wants_usage(body))
+            with self._served.under_way(policy):
+                return await text_response(self._asked.batchers[policy.name], asked)
         headers = [(k, v) for k, v in request.headers.items() if k.lower() not in NOT_FORWARDED_HEADERS]
         call = HttpCall(
-            request_id=request_id_of(request),
+            request_id=terms.request_id,
             method=request.method,
             path=path,
             query=request.url.query,
             headers=tuple(headers),
             body=b"" if payload is None else orjson.dumps(payload | changes),
-            deadline_unix_s=time.time() + time_limit_s(request, policy.request_deadline_s),
-            min_weight_version=min_weight_version(request),
+            deadline_unix_s=now + limit_s,
+            min_weight_version=terms.min_weight_version,
         )
         with self._served.under_way(policy):  # a stream that has begun is drained by its replica
             return await forwarded(call, self._asked.streams[policy.name].openai.remote)

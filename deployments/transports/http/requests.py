@@ -17,8 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect
 
 from deployments.errors import PolicyError
-from deployments.protocol.completion import CompletionRequest
-from deployments.protocol.generate import SEED_BOUND, Sampling
+from deployments.protocol.generate import SEED_BOUND
 
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
@@ -109,42 +108,18 @@ class CompletionBody(SampledBody):
 
     @property
     def sequences(self) -> int:
-        prompts = len(self.prompt) if isinstance(self.prompt, list) and not self._one_prompt else 1
+        prompts = len(self.prompt) if isinstance(self.prompt, list) and not self.one_prompt else 1
         return max(self.n, self.best_of or 1) * max(1, prompts)
 
     @property
-    def _one_prompt(self) -> bool:
+    def one_prompt(self) -> bool:
+        """Whether it asks for the answer to one prompt, not to a list of them."""
         return isinstance(self.prompt, str) or (
             isinstance(self.prompt, list) and bool(self.prompt) and isinstance(self.prompt[0], int)
         )
 
     def tokens_asked(self) -> int | None:
         return DEFAULT_MAX_TOKENS if self.max_tokens is None else self.max_tokens
-
-    def plain(
-        self, request_id: str, min_weight_version: int, deadline_s: float, now_unix_s: float
-    ) -> CompletionRequest | None:
-        """The request when it takes the short way to the engine, None when vLLM's own route must answer it."""
-        if not self.model_fields_set <= PLAIN_FIELDS or self.stream or self.n != 1:
-            return None
-        if not self.prompt or not self._one_prompt or self.max_tokens == 0:
-            return None
-        sampling = Sampling(
-            temperature=1.0 if self.temperature is None else self.temperature,
-            max_tokens=DEFAULT_MAX_TOKENS if self.max_tokens is None else self.max_tokens,
-            top_p=1.0 if self.top_p is None else self.top_p,
-            seed=self.seed,
-            ignore_eos=self.ignore_eos,
-            logprobs=False,
-        )
-        prompt: Any = self.prompt  # text or token ids: `_one_prompt`
-        return CompletionRequest(
-            request_id, prompt, sampling, min_weight_version, deadline_s, deadline_unix_s=now_unix_s + deadline_s
-        )
-
-
-# A completion with only these fields is batched and needs nothing of vLLM's HTTP layer.
-PLAIN_FIELDS = {"model", "prompt", "max_tokens", "temperature", "top_p", "seed", "stream", "n", "ignore_eos", "user"}
 
 
 class ChatBody(SampledBody):

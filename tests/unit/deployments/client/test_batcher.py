@@ -186,3 +186,78 @@ async def test_an_item_whose_caller_left_before_the_batch_was_sent_is_not_sent()
     assert calls.made[0].items == ["b", "c"]
     for task in stayers:
         await gone(task)
+
+
+def is_end(answer: str) -> bool:
+    return answer == "end"
+
+
+async def all_of(batcher: Batcher[str, str], item: str, into: list[list[str]]) -> None:
+    async for answers in batcher.stream(item, 60.0):
+        into.append(answers)  # noqa: PERF401  # the test looks at what has come so far
+
+
+async def turns_of_the_loop() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_the_answers_of_a_stream_come_as_they_are_sent_and_their_neighbours_get_none_of_them() -> None:
+    calls = Calls()
+    batcher = Batcher(calls.send, window_s=0.0, max_batch=2, is_last=is_end)
+    got: dict[str, list[list[str]]] = {"a": [], "b": []}
+    tasks = [asyncio.create_task(all_of(batcher, item, got[item])) for item in got]
+    await calls.until_made(1)
+    calls.made[0].answers.put_nowait([(0, "1"), (1, "x"), (0, "2")])
+    await turns_of_the_loop()
+    assert got == {"a": [["1", "2"]], "b": [["x"]]}
+    calls.made[0].answers.put_nowait([(1, "end")])
+    await tasks[1]
+    calls.made[0].answers.put_nowait([(0, "3"), (0, "end")])
+    await tasks[0]
+    assert got == {"a": [["1", "2"], ["3", "end"]], "b": [["x"], ["end"]]}
+
+
+async def test_what_came_before_a_stream_broke_off_is_given_and_then_the_failure() -> None:
+    async def send(items: list[str]) -> AsyncIterator[list[tuple[int, str]]]:
+        yield [(0, "1")]
+        raise RuntimeError("gone")
+
+    batcher = Batcher(send, window_s=0.0, max_batch=1, is_last=is_end)
+    got: list[list[str]] = []
+    with pytest.raises(RuntimeError, match="gone"):
+        await all_of(batcher, "a", got)
+    assert got == [["1"]]
+
+
+async def test_a_stream_that_is_left_in_the_middle_is_taken_out() -> None:
+    calls = Calls()
+    batcher = Batcher(calls.send, window_s=0.0, max_batch=2, abandon=calls.abandon, is_last=is_end)
+    left, stayed = batcher.stream("left", 60.0), batcher.stream("stayed", 60.0)
+    first = [asyncio.ensure_future(anext(stream)) for stream in (left, stayed)]
+    await calls.until_made(1)
+    calls.made[0].answers.put_nowait([(0, "1"), (1, "1")])
+    assert await asyncio.gather(*first) == [["1"], ["1"]]
+    await left.aclose()
+    await turns_of_the_loop()
+    assert calls.abandoned == ["left"]
+    calls.made[0].answers.put_nowait([(0, "2"), (1, "end")])
+    assert await anext(stayed) == ["end"]
+    with pytest.raises(StopAsyncIteration):
+        await anext(stayed)
+    await turns_of_the_loop()
+    assert (calls.abandoned, calls.made[0].cancelled) == (["left"], False)
+
+
+async def test_a_stream_ends_at_its_deadline_after_what_came_before() -> None:
+    calls = Calls()
+    batcher = Batcher(calls.send, window_s=0.0, max_batch=1, margin_s=0.0, is_last=is_end)
+    stream = batcher.stream("a", 0.05)
+    first = asyncio.ensure_future(anext(stream))
+    await calls.until_made(1)
+    calls.made[0].answers.put_nowait([(0, "1")])
+    assert await first == ["1"]
+    with pytest.raises(PolicyError, match=r"within 0\.05 s"):
+        await anext(stream)
+    await turns_of_the_loop()
+    assert calls.made[0].cancelled

@@ -10,13 +10,14 @@ from typing import Any
 from configs.policies import PolicyConfig
 from deployments.engines.base import AsgiApp, Breaker
 from deployments.errors import PolicyError
-from deployments.protocol.act import ChatAnswer, ChatRequest, ChatResult
-from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult
+from deployments.protocol.act import ChatAnswer, ChatRequest, ChatResult, ChatTurn
+from deployments.protocol.generate import GenerateFailure, GeneratePiece, GenerateRequest, GenerateResult
 from deployments.weights.push_steps import FinishPush, PushStep
 
 
 class InMemoryEngine:
-    """Answers every request with `max_tokens` times its weight version, as soon as `answering` is set.
+    """Answers every request with `max_tokens` times its weight version, as soon as `answering` is set. A streamed
+    answer has a piece of text for each token, before `answering` is awaited.
 
     `updating`: an update waits until it is set (it is, at the start); `breaks`: the next update breaks half-way.
     """
@@ -44,9 +45,29 @@ class InMemoryEngine:
         try:
             await self.answering.wait()
             tokens = [self.version] * request.sampling.max_tokens
-            return GenerateResult(request.request_id, tokens, [0.0] * len(tokens), self.version, "length", self.version)
+            return GenerateResult(
+                request.request_id,
+                tokens,
+                [0.0] * len(tokens),
+                self.version,
+                "length",
+                self.version,
+                text="".join(map(str, tokens)) if request.sampling.text else "",
+            )
         finally:
             del self.progress[request.request_id]
+
+    async def stream(
+        self, request: GenerateRequest, emit: Callable[[GeneratePiece], None]
+    ) -> GenerateResult | GenerateFailure:
+        for _ in range(request.sampling.max_tokens):
+            emit(GeneratePiece(str(self.version), self.version))
+        return await self._answer(request)
+
+    async def conversation(self, turns: Sequence[ChatTurn]) -> list[int]:
+        if any(turn.role == "system" for turn in turns[1:]):
+            raise PolicyError("invalid_request", "the chat template takes a system message at the start only")
+        return [len(turn.text) for turn in turns]
 
     async def chat(self, request: ChatRequest) -> ChatAnswer:
         self.progress[request.request_id] = 0

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from deployments.protocol.act import ChatTurn
 from deployments.protocol.completion import CompletionRequest
 from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult
-from deployments.replicas.completions import ENCODED_INLINE, TextCompletions
+from deployments.replicas.completions import ENCODED_INLINE, TextCompletions, completion_of
 
 
 class Recorded(PreTrainedTokenizerFast):  # type: ignore[misc]
@@ -42,8 +44,15 @@ def words() -> Recorded:
     return tokenizer()
 
 
-async def tokens(words: Recorded, prompt: str | list[int], max_model_len: int) -> GenerateRequest | GenerateFailure:
-    return await TextCompletions(words, max_model_len).tokens_of(
+async def rendered(turns: Sequence[ChatTurn]) -> list[int]:
+    """Stands for the engine's `conversation`."""
+    return [len(turn.text) for turn in turns]
+
+
+async def tokens(
+    words: Recorded, prompt: str | list[int] | tuple[ChatTurn, ...], max_model_len: int
+) -> GenerateRequest | GenerateFailure:
+    return await TextCompletions(words, max_model_len, rendered).tokens_of(
         CompletionRequest("r", prompt, min_weight_version=3, deadline_s=7.0, deadline_unix_s=9.0)
     )
 
@@ -71,10 +80,21 @@ async def test_version_and_deadlines_go_along_and_token_ids_stay_as_they_are(wor
     assert isinstance(request, GenerateRequest)
     assert request.token_ids == [2, 1]
     assert (request.min_weight_version, request.deadline_s, request.deadline_unix_s) == (3, 7.0, 9.0)
+    assert request.sampling.text, "the engine is asked for text"
 
 
-def test_an_answer_is_decoded_and_counted(words: Recorded) -> None:
-    request, result = GenerateRequest("r", [1, 2, 1]), GenerateResult("r", [1, 2], [], 5, "stop")
-    answer = TextCompletions(words, 4).text_of(request, result)
+async def test_a_conversation_is_rendered_by_the_engine_and_refused_by_its_length_before(words: Recorded) -> None:
+    turns = (ChatTurn("system", "play"), ChatTurn("user", "X" * 16))
+    rendering = await tokens(words, turns, max_model_len=4)
+    assert isinstance(rendering, GenerateRequest)
+    assert rendering.token_ids == [4, 16]
+    refused = await tokens(words, (*turns, ChatTurn("user", "X")), max_model_len=4)
+    assert isinstance(refused, GenerateFailure)
+    assert refused.kind == "too_large"
+
+
+def test_an_answer_is_counted() -> None:
+    request, result = GenerateRequest("r", [1, 2, 1]), GenerateResult("r", [1, 2], [], 5, "stop", text="play X")
+    answer = completion_of(request, result)
     assert (answer.text, answer.prompt_tokens, answer.completion_tokens) == ("play X", 3, 2)
     assert (answer.weight_version, answer.finish_reason) == (5, "stop")

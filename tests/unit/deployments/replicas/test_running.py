@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -99,3 +100,30 @@ def test_the_memory_of_callers_who_left_is_bounded() -> None:
     running = Running()
     running.abandon(f"r{i}" for i in range(2 * REMEMBERED))
     assert len(running._departed) == REMEMBERED
+
+
+async def test_the_pieces_of_a_request_come_before_its_answer_and_those_of_one_moment_together() -> None:
+    go_on = asyncio.Event()
+
+    async def work(request: GenerateRequest, emit: Callable[[str], None]) -> str:
+        emit(f"{request.request_id} 1")
+        await go_on.wait()
+        emit(f"{request.request_id} 2")
+        return f"{request.request_id} end"
+
+    placed = Running().pieces_as_ready([GenerateRequest(name, [1]) for name in "ab"], work)
+    assert await anext(placed) == [(0, "a 1"), (1, "b 1")]
+    go_on.set()
+    assert [each async for some in placed for each in some] == [(0, "a 2"), (0, "a end"), (1, "b 2"), (1, "b end")]
+
+
+async def test_a_request_that_is_refused_has_no_pieces_and_its_neighbour_has() -> None:
+    async def work(request: GenerateRequest, emit: Callable[[str], None]) -> str:
+        emit("piece")
+        return "end"
+
+    requests = [GenerateRequest("late", [1], deadline_unix_s=0.0), GenerateRequest("b", [1])]
+    got = [each async for some in Running().pieces_as_ready(requests, work) for each in some]
+    assert got[1:] == [(1, "piece"), (1, "end")]
+    assert isinstance(got[0][1], GenerateFailure)
+    assert got[0][1].kind == "deadline_exceeded"

@@ -15,8 +15,9 @@ import torch
 from configs.policies import PolicyConfig
 from deployments.engines.base import EngineUnhealthy
 from deployments.protocol.act import ChatRequest, ChatResult, ChatTurn
+from deployments.protocol.completion import Completion, CompletionRequest
 from deployments.protocol.exchange import HttpCall, HttpHead
-from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult, Sampling
+from deployments.protocol.generate import GenerateFailure, GeneratePiece, GenerateRequest, GenerateResult, Sampling
 from deployments.replicas import hosted, text
 from deployments.replicas.text import PolicyReplica
 from deployments.weights.push_steps import FinishPush, StartPush
@@ -143,6 +144,44 @@ async def test_a_conversation_ends_when_its_caller_leaves(start: Start) -> None:
     assert isinstance(answer, GenerateFailure)
     assert answer.kind == "cancelled"
     assert engine.unfinished() == 0
+
+
+class Words:
+    """Stands for a tokenizer."""
+
+    def get_vocab(self) -> dict[str, int]:
+        return {"x" * 100: 0}
+
+    def encode(self, text: str) -> list[int]:
+        return [len(text)]
+
+
+async def test_plain_requests_of_one_call_are_answered_whole_or_in_pieces(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda model: Words())
+    replica, engine = await start()
+    engine.version = 7
+    sampling, conversation = Sampling(max_tokens=2), (ChatTurn("user", "You play X."),)
+    asked = [
+        CompletionRequest("whole", "You", sampling),
+        CompletionRequest("pieces", conversation, sampling, stream=True),
+        CompletionRequest("refused", (*conversation, ChatTurn("system", "Play.")), sampling, stream=True),
+    ]
+    engine.answering.clear()
+    call = replica.complete(asked)
+    begun = await anext(call)
+    assert [part for place, part in begun if place == 1] == [GeneratePiece("7", 7)] * 2, "before the answer is there"
+    engine.answering.set()
+    parts = begun + [part async for placed in call for part in placed]
+    ends = {place: part for place, part in parts if not isinstance(part, GeneratePiece)}
+    assert ends[0] == Completion("whole", "77", "length", 1, 2, 7)
+    assert ends[1] == Completion("pieces", "77", "length", 1, 2, 7)
+    assert isinstance(ends[2], GenerateFailure)
+    assert (ends[2].kind, ends[2].message) == (
+        "invalid_request",
+        "the chat template takes a system message at the start only",
+    )
 
 
 async def test_making_the_openai_application_waits_for_no_update_of_the_weights(

@@ -97,13 +97,15 @@ async def test_a_token_id_of_another_type_is_refused_before_it_reaches_the_engin
 async def test_sampling_parameters_are_kept_for_a_bounded_number_of_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """They were kept for ever, by temperature."""
     made: list[Sampling] = []
-    monkeypatch.setattr(VllmEngine, "_build_sampling", lambda self, sampling: made.append(sampling) or sampling)
+    monkeypatch.setattr(
+        VllmEngine, "_build_sampling", lambda self, sampling, in_parts: made.append(sampling) or sampling
+    )
     engine = VllmEngine(PolicyConfig(model="m"))
     settings = [Sampling(temperature=i / 1000) for i in range(CACHED_PARAMETERS + 1)]
     banned = [Sampling(banned_token_ids=(i,)) for i in range(CACHED_WITH_BANS + 1)]
     for sampling in [settings[0], *settings, settings[-1], *banned, banned[-1]]:
-        engine._sampling(sampling)
+        engine._sampling(sampling, False)
     assert made == [*settings, *banned], "what is asked for again is made once"
-    engine._sampling(settings[0])
-    engine._sampling(banned[0])
+    engine._sampling(settings[0], False)
+    engine._sampling(banned[0], False)
     assert made[-2:] == [settings[0], banned[0]], "what was asked for longest ago is forgotten"

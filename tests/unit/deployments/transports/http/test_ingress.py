@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from types import SimpleNamespace
@@ -13,9 +14,10 @@ from fastapi import FastAPI, Request
 from ray.exceptions import ActorUnavailableError
 
 from deployments.engines.vllm.openai import OpenAIRoutes
+from deployments.protocol.act import ChatTurn
 from deployments.protocol.completion import Completion, CompletionRequest
 from deployments.protocol.exchange import HttpCall
-from deployments.protocol.generate import GenerateFailure
+from deployments.protocol.generate import GenerateFailure, GeneratePiece
 from deployments.replicas.backlog import Backlog
 from deployments.transports.http import cors, ingress
 
@@ -58,6 +60,8 @@ class Replica:
         if self.dies:
             raise self.dies.pop()
         for place, request in enumerate(requests):
+            if request.stream:
+                yield [(place, GeneratePiece("O", 7)), (place, GeneratePiece(" and ", 7))]
             answer = self.failure or Completion(request.request_id, "X", "stop", 3, 1, weight_version=7)
             yield [(place, answer)]
 
@@ -104,6 +108,68 @@ async def test_a_plain_completion_goes_the_short_way(client: httpx.AsyncClient, 
     [request] = replica.completed
     assert (request.min_weight_version, request.deadline_s, request.sampling.max_tokens) == (5, 30.0, 4)
     assert not replica.forwarded
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/chat/completions/"])
+async def test_a_plain_chat_goes_the_short_way(client: httpx.AsyncClient, replica: Replica, path: str) -> None:
+    messages = [{"role": "system", "content": "Play."}, {"role": "user", "content": "You"}]
+    headers = {"x-request-id": "r1", "x-min-weight-version": "5"}
+    answer = await client.post(path, json={"messages": messages, "temperature": 0}, headers=headers)
+    body = answer.json()
+    assert (answer.status_code, body["id"], body["object"]) == (200, "chatcmpl-r1", "chat.completion")
+    assert body["choices"][0]["message"]["content"] == "X"
+    assert answer.headers["x-weight-version"] == "7"
+    [request] = replica.completed
+    assert request.prompt == (ChatTurn("system", "Play."), ChatTurn("user", "You"))
+    assert (request.min_weight_version, request.sampling.temperature, request.sampling.max_tokens) == (5, 0.0, 100)
+    assert not replica.forwarded
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "said"),
+    [
+        ("/v1/completions", {"prompt": "You"}, [{"text": "O"}, {"text": " and "}, {"text": ""}]),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "user", "content": "You"}]},
+            [{"delta": {"role": "assistant", "content": ""}}]
+            + [{"delta": delta} for delta in ({"content": "O"}, {"content": " and "}, {})],
+        ),
+    ],
+)
+async def test_a_plain_stream_goes_the_short_way(
+    client: httpx.AsyncClient, replica: Replica, path: str, asked: dict[str, Any], said: list[dict[str, Any]]
+) -> None:
+    options = {"stream": True, "stream_options": {"include_usage": True}}
+    answer = await client.post(path, json={**asked, **options}, headers={"x-request-id": "r1"})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+    assert answer.headers["x-weight-version"] == "7"
+    *events, end = answer.text.removesuffix("\n\n").split("\n\n")
+    assert end == "data: [DONE]"
+    *texts, usage = [json.loads(event.removeprefix("data: ")) for event in events]
+    assert [event["choices"][0] for event in texts] == [
+        {"index": 0, **one, "logprobs": None, "finish_reason": "stop" if one is said[-1] else None} for one in said
+    ]
+    assert (usage["choices"], usage["usage"]["total_tokens"], usage["model"]) == ([], 4, "policy")
+    assert len({event["id"] for event in [*texts, usage]}) == 1
+    assert not replica.forwarded
+
+
+async def test_a_stream_that_fails_before_it_begins_has_a_status_and_later_an_event(
+    client: httpx.AsyncClient, replica: Replica
+) -> None:
+    body = {"prompt": "You", "stream": True}
+    replica.dies = [ActorUnavailableError("gone", None)]
+    assert "[DONE]" in (await client.post("/v1/completions", json=body)).text, "another replica answers"
+    replica.dies = [ActorUnavailableError("gone", None)] * 5
+    assert (await client.post("/v1/completions", json=body)).status_code == 503
+    replica.dies = []
+    replica.failure = GenerateFailure("r", "engine_failed", "it broke")
+    answer = await client.post("/v1/completions", json=body, headers={"x-request-id": "r1"})
+    assert answer.status_code == 200
+    *_, last = answer.text.removesuffix("\n\n").split("\n\n")
+    event = json.loads(last.removeprefix("data: "))
+    assert (event["kind"], event["request_id"], event["error"]["message"]) == ("engine_failed", "r1", "it broke")
 
 
 async def test_a_failure_of_the_replica_gets_its_status(client: httpx.AsyncClient, replica: Replica) -> None:

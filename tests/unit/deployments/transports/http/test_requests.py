@@ -91,12 +91,6 @@ def test_all_forwarded_routes_are_typed_alike(path: str, field: str, value: obje
         typed(BODIES[path], {field: value})
 
 
-@pytest.mark.parametrize("field", ["max_tokens", "temperature", "top_p", "seed", "stream", "user", "model"])
-def test_null_is_as_good_as_absent_where_vllm_takes_it(field: str) -> None:
-    nothing, null = completion(), completion(**{field: None})
-    assert plain(nothing) == plain(null)
-
-
 @pytest.mark.parametrize("text", [b'{"temperature": NaN}', b'{"temperature": Infinity}', b'{"temperature": -Infinity}'])
 def test_nan_is_no_json_and_its_field_is_named(text: bytes) -> None:
     with pytest.raises(PolicyError, match="temperature: "):
@@ -113,36 +107,6 @@ def test_a_long_wrong_value_is_not_sent_back_whole() -> None:
     with pytest.raises(PolicyError) as refused:
         completion(stop_token_ids=["x"] * 10_000)
     assert len(refused.value.message) < 300
-
-
-def plain(body: CompletionBody) -> Any:
-    return body.plain("r", 3, deadline_s=60.0, now_unix_s=1000.0)
-
-
-def test_a_plain_completion_takes_the_short_way_with_openais_defaults_its_version_and_its_deadline() -> None:
-    request = plain(completion())
-    assert (request.sampling.max_tokens, request.sampling.temperature, request.sampling.top_p) == (16, 1.0, 1.0)
-    assert (request.min_weight_version, request.deadline_unix_s) == (3, 1060.0)
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"stop": "."},
-        {"stream": True},
-        {"n": 2},
-        {"prompt": ["a", "b"]},
-        {"prompt": ""},
-        {"max_tokens": 0},
-        {"echo": 1 < 2},
-    ],
-)
-def test_what_is_not_plain_is_left_to_vllm(fields: dict[str, Any]) -> None:
-    assert plain(completion(**fields)) is None
-
-
-def test_unknown_fields_are_left_to_vllm() -> None:
-    assert plain(completion(new_field_of_tomorrow={"a": 1})) is None
 
 
 @pytest.mark.parametrize(
