@@ -48,7 +48,10 @@ class EngineConfig(Strict):
     )
     enforce_eager: bool = Field(False, description="Run without CUDA graphs; always so on a CPU.")
     enable_prefix_caching: bool = Field(True, description="Keep the keys and values of prompts that may come again.")
-    seed: int = Field(0, description="Seed of the engine; it decides the answers to requests without a seed.")
+    seed: int = Field(
+        0,
+        description="Seed of the noise of requests without a seed; every start of a replica mixes in something new.",
+    )
     weight_transfer: Literal["store", "nccl", "ipc"] = Field(
         "store", description="How new weights arrive; nccl and ipc need GPUs. A run sets it from weights.transport."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -16,7 +17,7 @@ from deployments.engines.base import AsgiApp, Breaker, EngineUnhealthy
 from deployments.engines.vllm import chat
 from deployments.engines.vllm.heartbeat import Heartbeat
 from deployments.engines.vllm.openai import openai_application
-from deployments.engines.vllm.settings import engine_arguments, process_environment
+from deployments.engines.vllm.settings import engine_arguments, noise_seed, process_environment
 from deployments.engines.vllm.weights import EngineWeights, VllmWeightCalls
 from deployments.errors import PolicyError
 from deployments.protocol.act import ChatAnswer, ChatRequest, ChatResult, ChatTurn
@@ -46,13 +47,14 @@ class VllmEngine:
 
     async def load(self) -> None:
         """Starts vLLM; only now is it imported. Sets the variables that it reads in this process."""
-        os.environ.update(process_environment(self._config.engine))
+        config = self._config
+        os.environ.update(process_environment(config.engine))
+        seed = noise_seed(config.engine.seed, uuid.uuid4().hex)
+        engine = config.engine.model_copy(update={"seed": seed})
+        arguments = engine_arguments(engine, config.model, weight_updates=config.weights_root is not None)
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        config = self._config
-        weight_updates = config.weights_root is not None
-        arguments = engine_arguments(config.engine, config.model, weight_updates)
         if config.act.speaks:
             arguments.setdefault("structured_outputs_config", _compact_json())
         self.attach(AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments)))

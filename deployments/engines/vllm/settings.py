@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import Any
 
@@ -33,6 +34,13 @@ def process_environment(config: EngineConfig) -> dict[str, str]:
             "VLLM_CPU_OMP_THREADS_BIND": os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "nobind"),
         }
     return variables
+
+
+def noise_seed(seed: int, engine: str) -> int:
+    """The seed of one engine's own noise, which decides the answers to requests without a seed. `engine`: a name that
+    no other engine has, be it of another replica or of the same one before a restart: with equal seeds they would draw
+    the same noise for different episodes. Below 2**32, as numpy wants it."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{engine}".encode(), digest_size=4).digest(), "big")
 
 
 def engine_arguments(config: EngineConfig, model: str, weight_updates: bool) -> dict[str, Any]:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from configs.policies import PolicyConfig
+from configs.policies import EngineConfig, PolicyConfig
 from deployments.engines.base import EngineUnhealthy
+from deployments.engines.vllm import engine as vllm_engine
 from deployments.engines.vllm.engine import CACHED_PARAMETERS, CACHED_WITH_BANS, VllmEngine
 from deployments.protocol.generate import GenerateFailure, GenerateRequest, Sampling
 from deployments.weights.push_steps import FinishPush, StartPush
@@ -92,6 +93,21 @@ async def test_a_token_id_of_another_type_is_refused_before_it_reaches_the_engin
     [answer] = await engine.generate([GenerateRequest("r", [5, token])])
     assert isinstance(answer, GenerateFailure)
     assert (answer.kind, answer.message) == ("invalid_request", "token ids must be integers")
+
+
+async def test_no_two_engines_draw_the_same_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All replicas, and each after a restart, began with the same seed: siblings of a group shared their noise."""
+    seeds = []
+
+    def arguments(config: EngineConfig, model: str, weight_updates: bool) -> dict[str, Any]:
+        seeds.append(config.seed)
+        raise NotImplementedError  # vLLM is not started
+
+    monkeypatch.setattr(vllm_engine, "engine_arguments", arguments)
+    for _ in range(3):
+        with pytest.raises(NotImplementedError):
+            await VllmEngine(PolicyConfig(model="m")).load()
+    assert len(set(seeds)) == 3
 
 
 async def test_sampling_parameters_are_kept_for_a_bounded_number_of_settings(monkeypatch: pytest.MonkeyPatch) -> None:
