@@ -19,6 +19,7 @@ from deployments.storage.atomic import written_whole
 from training.algorithms.losses import LossInputs
 from training.algorithms.objective import SUMS, Objective, objective
 from training.algorithms.off_policy import Behaviour, Drift, behaviour
+from training.learner.architecture import check_model
 from training.learner.microbatches import MicroBatch, microbatches, padding_microbatch
 from training.learner.policy import PREFIX, Policy
 from training.learner.schedule import learning_rate
@@ -69,6 +70,7 @@ class Learner:
         self.steps_done = 0
         self._skipped_in_a_row = 0
         self.policy = self._load()
+        check_model(self.policy)
         self.config = self.policy.model.config
         self._reference = self._load().requires_grad_(False) if self._algorithm.kl_coef else None
         layers = self.policy.model.model.layers

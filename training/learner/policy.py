@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Self
 
 from torch import Tensor, nn
 
+from training.learner.head import logits_of
 from training.learner.logprobs import chosen_logprobs
 
 PREFIX = "model."  # of the Hugging Face model inside Policy
@@ -40,7 +42,13 @@ class Policy(nn.Module):
         # No attention mask: padding stands on the right, where causal attention never looks.
         hidden = self.model.model(input_ids=token_ids, use_cache=False).last_hidden_state
         return chosen_logprobs(
-            hidden, self.model.lm_head, token_ids, mask, self.temperature, self.chunk, self.entropy_gradient
+            hidden,
+            partial(logits_of, self.model),
+            token_ids,
+            mask,
+            self.temperature,
+            self.chunk,
+            self.entropy_gradient,
         )
 
 

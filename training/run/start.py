@@ -14,12 +14,15 @@ from training.imitation import tiny
 
 
 def start_model(config: TrainConfig, run: runs.RunFolder, report: Report | None = None) -> Path:
-    """The policy that the run starts from: built or given, then warm-started if configured. Raises ConfigError.
+    """The policy that the run starts from: built or given, then warm-started if configured. Raises ConfigError, and
+    UnknownArchitecture for a given model that the learner cannot train.
 
     What is made is made in a process of its own: PyTorch and the trainer's memory are gone when the run begins.
     `report(step, steps, loss)` is called for each step of the warm start.
     """
     given = None if config.model.source == "tiny" else _given(config)
+    if given is not None:
+        in_own_process(_check, given)
     if given is not None and not config.warmstart.enabled:
         return given
     made: Path = in_own_process(_make, config, run, given, report=report)
@@ -39,6 +42,13 @@ def _given(config: TrainConfig) -> Path:
     if problem:
         raise ConfigError(f"model.source: {problem}")
     return Path(source)
+
+
+def _check(model: Path, report: Report) -> None:
+    quiet_libraries()
+    from training.learner.architecture import check_folder
+
+    check_folder(model)
 
 
 def _make(config: TrainConfig, run: runs.RunFolder, given: Path | None, report: Report) -> Path:

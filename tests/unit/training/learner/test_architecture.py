@@ -1,0 +1,98 @@
+"""The learner scores a model as its own forward does, whatever stands after its head; else it is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, Qwen2VLConfig
+
+from training.learner import policy as policies
+from training.learner.architecture import UnknownArchitecture, check_folder, check_model
+from training.learner.policy import Policy
+
+SMALL = {
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "pad_token_id": None,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "qwen2": {},
+    "qwen3": {"head_dim": 8},
+    "llama": {},
+    "mistral": {},
+    "gemma": {"head_dim": 8},
+    "gemma2": {"head_dim": 8, "final_logit_softcapping": 3.0},
+    "granite": {"logits_scaling": 8.0},
+    "phi": {},
+    "phi3": {},
+    "olmo": {},
+    "olmo2": {},
+    "cohere": {"logit_scale": 0.0625},
+}
+AFTER_THE_HEAD = ("gemma2", "granite", "cohere")
+
+
+def model(family: str) -> Any:
+    torch.manual_seed(0)
+    made = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **SMALL, **FAMILIES[family]))
+    with torch.no_grad():
+        made.lm_head.weight *= 50  # logits that a soft cap changes
+    return made.float()
+
+
+def folder(config: Any, path: Path) -> Path:
+    config.save_pretrained(path)
+    return path
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_learner_scores_as_the_models_own_forward(family: str, tmp_path: Path) -> None:
+    made = model(family)
+    check_model(Policy(made, 0.7, 5))
+    check_folder(folder(made.config, tmp_path))
+
+
+@pytest.mark.parametrize("family", AFTER_THE_HEAD)
+def test_what_stands_after_the_head_and_is_not_known_is_refused_by_name(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policies, "logits_of", lambda model, hidden: model.lm_head(hidden))
+    made = model(family)
+    name = type(made).__name__
+    with pytest.raises(UnknownArchitecture, match=rf"{name} cannot be trained: .* by up to .* nats"):
+        check_model(Policy(made, 0.7, 5))
+    with pytest.raises(UnknownArchitecture, match=f"{name} cannot be trained"):
+        check_folder(folder(made.config, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("config", "complaint"),
+    [
+        (GPT2Config(n_embd=8, n_head=2, n_layer=1, vocab_size=300), "GPT2LMHeadModel cannot be trained: .*`lm_head`"),
+        (Qwen2VLConfig(), "qwen2_vl cannot be trained: it is no causal language model"),
+    ],
+)
+def test_a_model_of_another_shape_is_refused_before_it_is_loaded(config: Any, complaint: str, tmp_path: Path) -> None:
+    with pytest.raises(UnknownArchitecture, match=complaint):
+        check_folder(folder(config, tmp_path))
+
+
+def test_an_architecture_that_cannot_be_made_small_is_left_to_the_learner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise ValueError("num_hidden_layers must be even")
+
+    path = folder(model("qwen2").config, tmp_path)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_config", fails)
+    check_folder(path)

@@ -1,0 +1,77 @@
+"""Whether the learner scores a model as the model itself does; if not, it is refused by its architecture's name."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from configs.base import UserError
+from training.learner.policy import Policy
+
+logger = logging.getLogger("rayward")
+
+AGREES = 1e-4  # nats, in float32
+PROBED = (2, 8)  # sequences, tokens
+SMALL_VOCABULARY = 256
+SPREAD = 10.0  # of the logits of random weights: near 0 a soft cap would change nothing
+
+
+class UnknownArchitecture(UserError):
+    """The learner cannot train this model, or would train on other log-probabilities than the model's own."""
+
+
+def check_model(policy: Policy) -> None:
+    """Raises UnknownArchitecture for a model that lacks a part that the learner works with, or whose own forward gives
+    other log-probabilities than the policy, on a few random tokens."""
+    model, name = policy.model, type(policy.model).__name__
+    _check_parts(model, name)
+    ids = torch.randint(model.config.vocab_size, PROBED, generator=torch.Generator().manual_seed(0))
+    ids = ids.to(next(model.parameters()).device)
+    mask = torch.ones_like(ids, dtype=torch.float32)
+    mask[:, 0] = 0
+    with torch.no_grad():
+        own = torch.log_softmax(model(input_ids=ids, use_cache=False).logits.float() / policy.temperature, dim=-1)
+        expected = own[:, :-1].gather(-1, ids[:, 1:, None])[..., 0]
+        difference = float((policy(token_ids=ids, mask=mask)[0][:, 1:] - expected).abs().max())
+    if not difference <= AGREES:
+        raise UnknownArchitecture(
+            f"{name} cannot be trained: the learner's log-probabilities differ from the model's own by up to "
+            f"{difference:.3g} nats; something that it does after its head is not in training.learner.head"
+        )
+
+
+def check_folder(folder: str | Path) -> None:
+    """`check_model` for one layer of the folder's architecture, with random weights and a small vocabulary: takes
+    seconds, before anything of a run has started. Raises UnknownArchitecture. An architecture of which no such small
+    model can be made is left to the learner, which checks the whole one."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(folder)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        name = ", ".join(config.architectures or [config.model_type])
+        raise UnknownArchitecture(f"{name} cannot be trained: it is no causal language model")
+    config.num_hidden_layers = 1
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:1]
+    config.vocab_size, config.pad_token_id = SMALL_VOCABULARY, None
+    try:
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    except Exception as error:
+        logger.info("no small model of %s could be made to check it: %r", config.model_type, error)
+        return
+    _check_parts(model, type(model).__name__)
+    with torch.no_grad():
+        hidden = model.model(input_ids=torch.arange(8)[None], use_cache=False).last_hidden_state
+        model.lm_head.weight *= SPREAD / model.lm_head(hidden).std()
+    check_model(Policy(model, 1.0, 64))
+
+
+def _check_parts(model: Any, name: str) -> None:
+    if not hasattr(model, "lm_head") or not hasattr(getattr(model, "model", None), "layers"):
+        raise UnknownArchitecture(
+            f"{name} cannot be trained: the learner needs a decoder `model` with `layers`, and an `lm_head`, as Qwen, "
+            "Llama, Mistral, Gemma, Granite, Phi and OLMo have them"
+        )
