@@ -135,8 +135,12 @@ class AlgorithmConfig(Strict):
         "group_normalized", description="How an episode's return is compared with those of its siblings."
     )
     loss: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"] = Field("dapo", description="The policy loss.")
-    clip_low: float = Field(0.2, ge=0, description="The ratio is clipped below 1 - clip_low.")
-    clip_high: float = Field(0.28, ge=0, description="The ratio is clipped above 1 + clip_high.")
+    clip_low: float | None = Field(
+        None, ge=0, description="The ratio is clipped below 1 - clip_low; None: 0.2, and 3e-4 for gspo."
+    )
+    clip_high: float | None = Field(
+        None, ge=0, description="The ratio is clipped above 1 + clip_high; None: 0.28, and 4e-4 for gspo."
+    )
     kl_coef: float = Field(
         0.0, ge=0, description="Weight of the KL term against the frozen start policy; 0: no reference model is loaded."
     )
@@ -152,6 +156,18 @@ class AlgorithmConfig(Strict):
         True, description="Leave out groups whose returns are all equal: they give no gradient."
     )
     updates_per_batch: int = Field(1, ge=1, description="Optimiser steps on each batch.")
+
+    @property
+    def clip(self) -> tuple[float, float]:
+        """(low, high): the bounds that are set, else the loss's own. A ratio per sequence is much nearer to 1 than
+        those of tokens: GSPO's paper (arXiv 2507.18071) clips at 3e-4 and 4e-4."""
+        low, high = (3e-4, 4e-4) if self.loss == "gspo" else (0.2, 0.28)
+        return low if self.clip_low is None else self.clip_low, high if self.clip_high is None else self.clip_high
+
+    @property
+    def mean_per_sequence(self) -> bool:
+        """Whether the loss is a mean over sequences, so that one of many sequences must weigh less than an episode."""
+        return self.loss in ("grpo", "gspo")
 
 
 class OptimizerConfig(Strict):
@@ -258,6 +274,12 @@ class TrainConfig(YamlConfig):
             raise ValueError("a greedy policy does not explore: set sampling.temperature above 0 for training")
         if self.rollout.group_size < 2:
             raise ValueError("rollout.group_size must be at least 2: an advantage compares siblings")
+        longest, budget = self.serving.engine.max_model_len, self.learner.max_tokens_per_microbatch
+        if self.serving.connect is None and budget < longest:
+            raise ValueError(
+                f"learner.max_tokens_per_microbatch ({budget}) is below serving.engine.max_model_len ({longest}): the "
+                "first episode that fills its context could not be trained on; raise the one or lower the other"
+            )
         if self.weights.transport != "store" and not self.learner.gpus_per_worker:
             raise ValueError(
                 f"weights.transport {self.weights.transport!r} moves weights between GPUs, but learner.gpus_per_worker "

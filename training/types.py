@@ -206,12 +206,12 @@ class Sample:
 class Denominators:
     """What the loss of the WHOLE batch is divided by, counted before it is cut over ranks and micro-batches.
 
-    Two groups of two episodes, each a sequence with three chosen tokens: Denominators(tokens=12, sequences=4, groups=2)
+    Two groups of two episodes, each a sequence with three chosen tokens: Denominators(tokens=12, episodes=4, groups=2)
     on every rank, whichever samples it has. A rank with one of the sequences adds 3 / 12 of the `dapo` loss.
     """
 
     tokens: int  # chosen tokens
-    sequences: int
+    episodes: int
     groups: int = 1
 
 

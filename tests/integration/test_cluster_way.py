@@ -207,7 +207,7 @@ def test_a_submitted_job_trains_on_the_served_policy_with_code_of_its_working_di
     (run,) = (cluster.project.parent / "cluster_runs" / "runs" / "default" / "default").glob("joined-*")
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [0, 1]
-    assert all(row["train/samples"] > 0 for row in rows), "no gradient: the run trained nothing"
+    assert all(row["train/episodes"] > 0 for row in rows), "no gradient: the run trained nothing"
     assert httpx.get(f"{served.http}/health").json()["policies"]["policy"]["weight_version"] > 0
 
 
@@ -232,7 +232,7 @@ def test_a_sweep_trains_its_trials_names_the_best_and_outlives_those_that_fail(c
     for trial in trained:
         rows = [json.loads(line) for line in (Path(trial["run"]) / "metrics.jsonl").read_text().splitlines()]
         assert [row["step"] for row in rows if "eval/success" in row] in ([1], [1, 3])
-        assert all(row["train/samples"] > 0 for row in rows), "no gradient: the trial trained nothing"
+        assert all(row["train/episodes"] > 0 for row in rows), "no gradient: the trial trained nothing"
     assert [trial["status"] for trial in failed] == ["failed", "failed"]
     assert all("/no/such/model" in trial["error"] for trial in failed)
     best = yaml.safe_load((file.parent / "best.yaml").read_text())

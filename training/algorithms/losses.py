@@ -59,7 +59,8 @@ class LossInputs:
 
 def clipped(ratio: Tensor, advantage: Tensor, config: AlgorithmConfig) -> Tensor:
     """-min(r A, clip(r, 1 - low, 1 + high) A), the PPO surrogate (arXiv 1707.06347) with separate bounds."""
-    bounded = ratio.clamp(1 - config.clip_low, 1 + config.clip_high)
+    low, high = config.clip
+    bounded = ratio.clamp(1 - low, 1 + high)
     return -torch.minimum(ratio * advantage, bounded * advantage)
 
 
@@ -68,16 +69,16 @@ def _surrogate(x: LossInputs, config: AlgorithmConfig) -> Tensor:
 
 
 def grpo(x: LossInputs, whole: Denominators, config: AlgorithmConfig) -> Tensor:
-    """Mean over the tokens of each sequence, then over sequences (GRPO, arXiv 2402.03300)."""
+    """Mean over the tokens of each sequence, then over episodes (GRPO, arXiv 2402.03300)."""
     token = _surrogate(x, config)
-    return (token.sum(1) / x.mask.sum(1).clamp(min=1)).sum() / max(whole.sequences, 1)
+    return (token.sum(1) / x.mask.sum(1).clamp(min=1)).sum() / max(whole.episodes, 1)
 
 
 def dr_grpo(x: LossInputs, whole: Denominators, config: AlgorithmConfig) -> Tensor:
-    """Sum over tokens, divided by the number of sequences alone: a constant that does not depend on answers' lengths,
+    """Sum over tokens, divided by the number of episodes alone: a constant that does not depend on answers' lengths,
     so long wrong answers are not weighed down (Dr. GRPO, arXiv 2503.20783)."""
     token = _surrogate(x, config)
-    return token.sum() / max(whole.sequences, 1)
+    return token.sum() / max(whole.episodes, 1)
 
 
 def dapo(x: LossInputs, whole: Denominators, config: AlgorithmConfig) -> Tensor:
@@ -86,19 +87,29 @@ def dapo(x: LossInputs, whole: Denominators, config: AlgorithmConfig) -> Tensor:
     return token.sum() / max(whole.tokens, 1)
 
 
+def _sequence_ratio(x: LossInputs) -> Tensor:
+    """[B], the geometric mean of the tokens' ratios."""
+    return bounded_exp(x.log_ratio.sum(1) / x.mask.sum(1).clamp(min=1))
+
+
+def outside_clip(x: LossInputs, config: AlgorithmConfig) -> Tensor:
+    """[B, T] bool: where the ratio that the loss bounds is beyond its bounds; in gspo that of the whole sequence."""
+    low, high = config.clip
+    ratio = _sequence_ratio(x)[:, None].expand_as(x.ratio) if config.loss == "gspo" else x.ratio
+    return (ratio < 1 - low) | (ratio > 1 + high)
+
+
 def gspo(x: LossInputs, whole: Denominators, config: AlgorithmConfig) -> Tensor:
     """One ratio per sequence: the geometric mean of its tokens' ratios, clipped (GSPO, arXiv 2507.18071). Its weight is
     the mean of the tokens' weights."""
-    length = x.mask.sum(1).clamp(min=1)
-    ratio = bounded_exp(x.log_ratio.sum(1) / length)
-    weight = (x.weight * x.mask).sum(1) / length
-    sequence = torch.where(weight > 0, clipped(ratio, x.advantage, config) * weight, 0.0)
-    return sequence.sum() / max(whole.sequences, 1)
+    weight = (x.weight * x.mask).sum(1) / x.mask.sum(1).clamp(min=1)
+    sequence = torch.where(weight > 0, clipped(_sequence_ratio(x), x.advantage, config) * weight, 0.0)
+    return sequence.sum() / max(whole.episodes, 1)
 
 
 def cispo(x: LossInputs, whole: Denominators, config: AlgorithmConfig) -> Tensor:
     """-sg(clip(r)) A log p: the bounded ratio is a weight, so no token loses its gradient (CISPO, arXiv 2506.13585)."""
-    weight = x.ratio.detach().clamp(max=1 + config.clip_high) * x.weight
+    weight = x.ratio.detach().clamp(max=1 + config.clip[1]) * x.weight
     logp = torch.where(x.counted, x.learner_logp, 0.0)
     return torch.where(x.counted, -weight * x.advantage[:, None] * logp, 0.0).sum() / max(whole.tokens, 1)
 

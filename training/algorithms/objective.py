@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from configs.training import AlgorithmConfig
-from training.algorithms.losses import LOSSES, LossInputs, kl_to_reference
+from training.algorithms.losses import LOSSES, LossInputs, kl_to_reference, outside_clip
 from training.algorithms.off_policy import MAX_LOG_RATIO
 from training.types import Denominators
 
@@ -40,7 +40,7 @@ def objective(
         kl = kl_to_reference(x.learner_logp, reference_logp, x.mask)
         loss = loss + config.kl_coef * kl / whole.tokens
     with torch.no_grad():
-        clipped = (x.ratio < 1 - config.clip_low) | (x.ratio > 1 + config.clip_high)
+        clipped = outside_clip(x, config)
         bounded = x.log_ratio.abs() > MAX_LOG_RATIO
         if reference_logp is not None:
             bounded = bounded | ((reference_logp - x.learner_logp).abs() > MAX_LOG_RATIO)

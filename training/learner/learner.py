@@ -99,7 +99,7 @@ class Learner:
         lr = learning_rate(self.settings.optimizer, self.steps_done, self.settings.total_steps)
         self.steps_done += 1
         if batch.denominators.tokens == 0:
-            return {"train/lr": lr, "train/samples": 0.0, "train/tokens": 0.0}
+            return {"train/lr": lr, "train/episodes": 0.0, "train/tokens": 0.0}
         parts = self._microbatches(batch.samples)
         behaviours: list[Behaviour] = []
         sums, drift = torch.zeros(len(SUMS), dtype=torch.float64), Drift()
@@ -179,7 +179,7 @@ class Learner:
             "train/clip_fraction": total["clipped"] / tokens,
             "train/bounded_tokens_total": total["bounded"],
             "train/kl": total["kl"] / tokens,
-            "train/samples": float(batch.denominators.sequences),
+            "train/episodes": float(batch.denominators.episodes),
             "train/tokens": float(batch.denominators.tokens),
         }
 

@@ -53,20 +53,22 @@ def plan(groups: Sequence[GroupSummary], algorithm: AlgorithmConfig, world: int)
     """
     advantage = ADVANTAGES[algorithm.advantage]
     places: list[Place] = []
-    tokens = kept = 0
+    tokens = episodes = kept = 0
     for index, group in enumerate(groups):
         if algorithm.drop_uniform_groups and group.uniform:
             continue
-        places += _places(group, index, advantage(group.returns_G), kept)
+        places += _places(group, index, advantage(group.returns_G), kept, algorithm.mean_per_sequence)
         tokens += sum(episode.completion_tokens for episode in group.episodes)
+        episodes += len(group.episodes)
         kept += 1
     shares = tuple(tuple(share) for share in split_over_ranks(places, world, lambda place: place.tokens))
-    return Plan(shares, Denominators(tokens, len(places), kept), len(groups) - kept)
+    return Plan(shares, Denominators(tokens, episodes, kept), len(groups) - kept)
 
 
-def _places(group: GroupSummary, index: int, advantages_G: Sequence[float], kept: int) -> list[Place]:
+def _places(group: GroupSummary, index: int, advantages_G: Sequence[float], kept: int, shared: bool) -> list[Place]:
+    """`shared`: the sequences of an episode share its weight, which would grow with their number otherwise."""
     lengths = [
-        (tokens, advantage)
+        (tokens, advantage / len(episode.sequence_tokens) if shared else advantage)
         for episode, advantage in zip(group.episodes, advantages_G, strict=True)
         for tokens in episode.sequence_tokens
     ]

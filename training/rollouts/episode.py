@@ -139,7 +139,7 @@ class _Playing:
             GenerateRequest(
                 request_id=f"{session}-{turn}-{self._attempt}-{settings.min_weight_version}-{id(self):x}",
                 token_ids=prompt,
-                sampling=replace(settings.sampling, seed=seed),
+                sampling=replace(settings.sampling, seed=seed, stop_token_ids=self._player.renderer.stop_ids),
                 session_id=session,
                 min_weight_version=settings.min_weight_version,
                 deadline_s=settings.rollout.request_deadline_s,

@@ -19,6 +19,8 @@ from training.rollouts.ids_cache import IdsCache, Key
 from training.rollouts.tokenizer import ChatTokenizer
 
 Message = Mapping[str, Any]
+PROBE = "probe-answer"  # stands for an answer where a template is asked what it does with one
+PROBED: list[Message] = [{"role": "user", "content": "u"}, {"role": "assistant", "content": PROBE}]
 PRIVATE_USE = range(0xF0000, 0xFFFFE)  # Unicode's plane for private use: no text means anything by these
 
 
@@ -42,15 +44,13 @@ class ChatRenderer:
     def __init__(self, tokenizer: Any, cache_bytes: int = 32 * 2**20) -> None:
         if tokenizer.chat_template is None:
             raise TemplateError(f"{tokenizer.name_or_path} has no chat template: give the tokenizer one")
-        if tokenizer.eos_token_id is None:
-            raise TemplateError(f"{tokenizer.name_or_path} has no end-of-turn token (eos_token)")
         self.tokenizer = tokenizer
-        self.end_id: int = tokenizer.eos_token_id
         special = {id_: token for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
         self._special_ids = {token.content: id_ for id_, token in special.items()}
         self._control_ids = frozenset(special)
         longest_first = sorted(self._special_ids, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        self.end_id = self._end_of_turn()
         self._cached_prompt = IdsCache(self._render, cache_bytes)
         self._cached_tail = IdsCache(self._render_tail, cache_bytes)
 
@@ -87,6 +87,34 @@ class ChatRenderer:
             ids.pop()
         return str(self.tokenizer.decode(ids, skip_special_tokens=False))
 
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """What a sampler must be told to stop at: the end of a turn, where the engine does not know it as the
+        tokenizer's end of text."""
+        return () if self.end_id == self.tokenizer.eos_token_id else (self.end_id,)
+
+    def _end_of_turn(self) -> int:
+        """The special token that the template puts behind an answer. Often it is the tokenizer's `eos_token`, but not
+        where that one ends a text, and a turn ends with another (Gemma, Llama 3's base models)."""
+        import jinja2
+
+        try:
+            end = self._behind(PROBE, self._text(PROBED, generate=False))
+        except jinja2.TemplateError:  # it refuses such a short chat
+            end = None
+        found = self.tokenizer.eos_token_id if end is None else self._special_ids[end[0]]
+        if found is None:
+            raise TemplateError(
+                f"the chat template of {self.tokenizer.name_or_path} ends an answer with no special token, and the "
+                "tokenizer has no eos_token: nothing would end an answer"
+            )
+        return int(found)
+
+    def _behind(self, answer: str, text: str) -> re.Match[str] | None:
+        """The first special token behind `answer` in a rendered chat."""
+        _, found, rest = text.partition(answer)
+        return self._special.search(text, len(text) - len(rest)) if found else None
+
     def _text(self, messages: Sequence[Message], generate: bool) -> str:
         return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generate))
 
@@ -95,18 +123,17 @@ class ChatRenderer:
         return self._encode(self._text(_messages(disarmed), generate=True), forged)
 
     def _render_tail(self, key: Key) -> tuple[int, ...]:
+        """What follows an answer is told by a probe, and what stands before it is not looked at: a template may show an
+        earlier answer otherwise than the last one (Qwen3 leaves its thinking out), but what was sampled stays."""
         disarmed, forged = self._disarm(key)
-        start: list[Message] = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
-        before = self._text(start, generate=False)
-        after = self._text([*start, *_messages(disarmed)], generate=True)
-        end = self.tokenizer.decode([self.end_id])
-        cut = before.rfind(end)
-        if cut < 0 or not after.startswith(before[: cut + len(end)]):
+        text = self._text([*PROBED, *_messages(disarmed)], generate=True)
+        end = self._behind(PROBE, text)
+        if end is None or self._special_ids[end[0]] != self.end_id:
             raise TemplateError(
-                "the chat template rewrites earlier turns or does not end an answer with "
-                f"{end!r}: use history: none, or a template whose turns only grow"
+                f"the chat template does not end an answer with {self.tokenizer.decode([self.end_id])!r} when "
+                "messages follow it: use history: none, or a template whose turns only grow"
             )
-        return self._encode(after[cut + len(end) :], forged)
+        return self._encode(text[end.end() :], forged)
 
     def _disarm(self, key: Key) -> tuple[Key, dict[str, str]]:
         """The messages with every special token's text in their content replaced by a character that stands for it,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,14 +59,19 @@ def summarize(sweep: SweepConfig, folder: Path, results: Any, interrupted: bool)
 
     def rank(trial: TrialOutcome) -> float:
         value = trial.success if sweep.metric == "eval/success" else trial.mean_return
-        return float("-inf") if value is None else value
+        return -math.inf if value is None else value
 
     return SweepOutcome(folder, sweep.metric, tuple(sorted(trials, key=rank, reverse=True)), interrupted)
 
 
 def trial_outcome(number: str, result: Any, interrupted: bool) -> TrialOutcome:
     metrics = result.metrics or {}
-    if result.error is not None:
+    success, mean_return = metrics.get("eval/success"), metrics.get("eval/return")
+    error = None if result.error is None else root_cause(result.error)
+    if any(value is not None and not math.isfinite(value) for value in (success, mean_return)):
+        error = error or f"its last result is no number: success {success}, return {mean_return}"
+        success = mean_return = None  # it compares with nothing: sorted, it could come first
+    if error is not None:
         status = "failed"
     elif metrics.get("finished"):
         status = "finished"
@@ -76,8 +82,8 @@ def trial_outcome(number: str, result: Any, interrupted: bool) -> TrialOutcome:
         values=dict(result.config or {}),
         status=status,
         step=metrics.get("step", 0),
-        success=metrics.get("eval/success"),
-        mean_return=metrics.get("eval/return"),
+        success=success,
+        mean_return=mean_return,
         run=metrics.get("run"),
-        error=root_cause(result.error) if result.error is not None else None,
+        error=error,
     )

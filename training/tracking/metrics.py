@@ -46,7 +46,7 @@ MEANING: dict[str, str] = {
     "train/update_s": "forward, backward and optimiser step",
     "train/publish_s": "writing the new weight version",
     "train/step_s": "the whole step",
-    "train/samples": "training sequences of the step",
+    "train/episodes": "episodes that the step trained on",
     "train/tokens": "chosen tokens of the step",
     "eval/success": "success on held-out situations",
     "eval/return": "mean return on held-out situations",

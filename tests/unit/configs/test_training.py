@@ -26,6 +26,7 @@ def test_every_shipped_config_loads_and_survives_a_round_trip(file: str) -> None
         ("weights.transport=nccl", "use 'store', or give the learner a GPU"),
         ("model.tiny.hidden_size=96", "a multiple of 32"),
         ("weights.keep=1", "greater than or equal to 2"),
+        ("learner.max_tokens_per_microbatch=100", "the first episode that fills its context could not be trained on"),
     ],
 )
 def test_settings_that_do_not_fit_say_what_to_do_instead(override: str, advice: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -23,12 +25,12 @@ def inputs(ratio: list[float], advantage: float) -> LossInputs:
         ("grpo", -4.56 / 2 / 1),  # mean of the sequence, one sequence
         ("dr_grpo", -4.56 / 1),  # sum over tokens, one sequence
         ("dapo", -4.56 / 2),  # two tokens
-        ("gspo", -2 * min(1.5**0.5, 1.28)),  # geometric mean of the ratios
+        ("gspo", -2 * min(1.5**0.5, 1.0004)),  # geometric mean of the ratios, with bounds of its own
         ("cispo", -(1.0 * 2 * 0.0 + 1.28 * 2 * 0.4054651) / 2),  # weight times log-probability
     ],
 )
 def test_losses_by_hand(name: str, expected: float) -> None:
-    loss = LOSSES[name](inputs([1.0, 1.5], 2.0), Denominators(2, 1), AlgorithmConfig())
+    loss = LOSSES[name](inputs([1.0, 1.5], 2.0), Denominators(2, 1), AlgorithmConfig(loss=name))
     assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
@@ -37,5 +39,16 @@ def test_a_ratio_past_the_bound_gives_no_gradient_but_for_cispo() -> None:
         x = inputs([2.0, 2.0], 1.0)
         logp = x.learner_logp.clone().requires_grad_()
         loss(LossInputs(logp, *(getattr(x, f) for f in ("behaviour_logp", "advantage", "mask", "weight"))),
-             Denominators(2, 1), AlgorithmConfig()).backward()  # fmt: skip
+             Denominators(2, 1), AlgorithmConfig(loss=name)).backward()  # fmt: skip
         assert bool((logp.grad == 0).all()) == (name != "cispo")
+
+
+def test_gspo_clips_at_the_bounds_of_its_paper_unless_others_are_set() -> None:
+    """At 0.2 and 0.28 a ratio of a whole sequence is never clipped."""
+    for ratio, moves in ((1.0003, True), (1.001, False), (0.998, True)):
+        x = inputs([ratio, ratio], 1.0)
+        logp = x.learner_logp.clone().requires_grad_()
+        LOSSES["gspo"](replace(x, learner_logp=logp), Denominators(2, 1), AlgorithmConfig(loss="gspo")).backward()
+        assert bool((logp.grad != 0).all()) == moves, ratio
+    assert AlgorithmConfig(loss="gspo", clip_high=0.1).clip == (3e-4, 0.1)
+    assert AlgorithmConfig().clip == (0.2, 0.28)

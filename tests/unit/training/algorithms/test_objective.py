@@ -33,3 +33,10 @@ def test_clipped_and_bounded_tokens_are_counted() -> None:
     sums = dict(zip(SUMS, share.sums.tolist(), strict=True))
     assert sums["clipped"] == 2
     assert sums["bounded"] == 1
+
+
+def test_in_gspo_the_tokens_of_a_clipped_sequence_are_counted() -> None:
+    config = AlgorithmConfig(loss="gspo")
+    for ratios, clipped in (([0.5, 2.0], 0), ([0.5, 2.1], 2)):  # the geometric means are 1 and 1.02
+        share = objective(inputs(torch.tensor([ratios]).log()), ZEROS, None, Denominators(2, 1), config)
+        assert dict(zip(SUMS, share.sums.tolist(), strict=True))["clipped"] == clipped

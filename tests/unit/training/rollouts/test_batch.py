@@ -49,7 +49,7 @@ def test_groups_without_spread_are_left_out_and_counted() -> None:
     planned = plan(summaries, CENTERED, 1)
     assert planned.dropped_groups == 2
     # one group of two episodes, one sequence each, two chosen tokens each
-    assert (planned.denominators.groups, planned.denominators.sequences, planned.denominators.tokens) == (1, 2, 4)
+    assert (planned.denominators.groups, planned.denominators.episodes, planned.denominators.tokens) == (1, 2, 4)
     assert [place.advantage for place in planned.shares[0]] == [0.5, -0.5]
 
 
@@ -66,9 +66,24 @@ def test_every_sequence_goes_to_one_rank_and_the_denominators_count_them_all(
     planned = plan(summaries, CENTERED, world)
     batches = [assemble(share_of(rank, planned, samples, 0, {}), lambda refs: refs) for rank in range(world)]
     trained = [sample for batch in batches for sample in batch.samples]
-    assert planned.denominators.sequences == len(trained)
+    assert len({(place.group, place.sequence) for share in planned.shares for place in share}) == len(trained)
+    assert planned.denominators.episodes * turns == len(trained)
     assert planned.denominators.tokens == sum(sample.chosen for sample in trained)
     assert planned.denominators.groups == sum(len(set(values)) > 1 for values in rewards)
+
+
+@pytest.mark.parametrize("loss", ["grpo", "gspo", "dr_grpo", "dapo", "cispo"])
+def test_an_episode_weighs_the_same_however_many_sequences_it_is(loss: str) -> None:
+    """Without a history every turn is a sequence: in a mean over sequences an episode of nine turns weighed nine times
+    one of one."""
+    summaries, _ = packed(group(0, 1.0, 0.0), group(1, 1.0, 0.0, turns=9))
+    planned = plan(summaries, AlgorithmConfig(advantage="group_centered", loss=loss), 1)
+    assert planned.denominators.episodes == 4
+    means_over_sequences = loss in ("grpo", "gspo")
+    for index, turns in ((0, 1), (1, 9)):
+        advantages = [place.advantage for place in planned.shares[0] if place.group == index]
+        each = 0.5 / turns if means_over_sequences else 0.5
+        assert sorted(advantages) == pytest.approx([-each] * turns + [each] * turns)
 
 
 def test_packed_samples_are_those_of_the_episodes() -> None:

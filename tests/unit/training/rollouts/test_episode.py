@@ -6,12 +6,14 @@ import asyncio
 import math
 import threading
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from deployments.errors import PolicyError
+from deployments.protocol.generate import GenerateRequest, GenerateResult
 from envs.base import Observation, StepResult
 from envs.games.tictactoe import TicTacToe
 from tests.unit.training.rollouts.players import TASK, player, policy
@@ -182,3 +184,18 @@ def test_a_requests_seed_depends_on_its_place_alone(renderer: ChatRenderer) -> N
     settings = player(renderer).settings
     assert request_seed(settings, TASK, 0, 0) == request_seed(settings, TASK, 0, 0)
     assert len({request_seed(settings, TASK, sibling, turn) for sibling in range(8) for turn in range(9)}) == 72
+
+
+async def test_a_sampler_is_told_where_a_turn_ends(chat_folders: dict[str, Path]) -> None:
+    renderer = ChatRenderer.load(str(chat_folders["chatml"]))
+    renderer.tokenizer.eos_token_id = renderer.tokenizer.encode("<|endoftext|>")[0]  # the end of a text
+    asked: list[GenerateRequest] = []
+    answer = policy(renderer)
+
+    async def generate(request: GenerateRequest) -> GenerateResult:
+        asked.append(request)
+        return cast(GenerateResult, await answer(request))
+
+    episode = await run_episode(player(renderer, generate), TASK, 0)
+    assert episode.ok, episode.error
+    assert {request.sampling.stop_token_ids for request in asked} == {(renderer.end_id,)}

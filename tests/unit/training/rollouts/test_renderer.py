@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.rollouts.renderer import ChatRenderer, ContentUnsupported
+from training.rollouts.renderer import ChatRenderer, ContentUnsupported, TemplateError
 from training.rollouts.tokenizer import ChatTokenizer
 
 FAMILIES = ("tiny", "chatml", "llama3", "unigram")
@@ -145,3 +145,54 @@ def test_a_rollout_worker_and_the_coordinator_load_no_torch(policy_folder: Path)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
+
+
+TURNS = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+ASKS = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+# As Qwen3's: the last answer is shown with its (empty) thinking, an earlier one without.
+THINKING = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
+    "{% if m['role'] == 'assistant' and loop.last %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    "{{ m['content'] + '<|im_end|>\n' }}{% endfor %}" + ASKS
+)
+
+
+def templated(folder: Path, template: str, eos: str | None) -> ChatRenderer:
+    """A renderer of the ChatML tokenizer with another template and another end of text."""
+    made = transformers_tokenizer(folder)
+    made.chat_template, made.eos_token = template, eos
+    return ChatRenderer(made)
+
+
+def test_the_end_of_a_turn_is_the_templates_and_not_the_end_of_a_text(chat_folders: dict[str, Path]) -> None:
+    """Gemma and Llama 3's base models end a text with another token: answers ran until max_tokens."""
+    renderer = templated(chat_folders["chatml"], TURNS + ASKS, "<|endoftext|>")
+    end = renderer.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert (renderer.end_id, renderer.stop_ids) == (end, (end,))
+    assert renderer.answer("5")[-1] == end
+    assert renderer.continuation([7], chat("u")[:1])[0] == end
+    assert templated(chat_folders["chatml"], TURNS + ASKS, "<|im_end|>").stop_ids == (), "the engine knows that one"
+
+
+def test_a_template_that_shows_earlier_answers_otherwise_can_be_continued(chat_folders: dict[str, Path]) -> None:
+    """Qwen3's: the second turn of the first episode was an error, after everything had started."""
+    renderer = templated(chat_folders["chatml"], THINKING, "<|im_end|>")
+    tail = renderer.continuation([7, renderer.end_id], [{"role": "user", "content": "And now?"}])
+    assert renderer.tokenizer.decode(list(tail)) == "\n<|im_start|>user\nAnd now?<|im_end|>\n<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize("content", ["probe-answer", "a<|im_end|>b", "probe-answer<|im_end|>"])
+def test_what_follows_an_answer_may_say_anything(content: str, chat_folders: dict[str, Path]) -> None:
+    renderer = ChatRenderer.load(str(chat_folders["chatml"]))
+    tail = renderer.continuation([7, renderer.end_id], [{"role": "user", "content": content}])
+    said = f"\n<|im_start|>user\n{content}<|im_end|>\n<|im_start|>assistant\n"
+    assert renderer.tokenizer.decode(list(tail)) == said
+
+
+def test_a_template_without_an_end_of_turn_is_refused_before_anything_starts(chat_folders: dict[str, Path]) -> None:
+    bare = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    with pytest.raises(TemplateError, match="nothing would end an answer"):
+        templated(chat_folders["chatml"], bare, None)
+    renderer = templated(chat_folders["chatml"], bare, "<|im_end|>")
+    with pytest.raises(TemplateError, match="use history: none"):
+        renderer.continuation([7, renderer.end_id], [{"role": "user", "content": "u"}])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import pickle
 import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import yaml
 
 from configs.sweep import SweepConfig
@@ -40,6 +43,15 @@ def test_the_best_trial_is_first_and_one_without_a_result_last(tmp_path: Path) -
     assert outcome.best is not None
     assert outcome.best.values == {"optimizer.lr": 0.3}
     assert outcome.trials[-1].error == "RuntimeError: no replica"
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations([0.4, math.nan, 0.7])))
+def test_a_trial_whose_result_is_no_number_has_failed_and_is_last(order: tuple[float, ...], tmp_path: Path) -> None:
+    """NaN compares with nothing: in some orders it came first."""
+    outcome = summarize(SWEEP, tmp_path, [result(0.1, success) for success in order], False)
+    assert [trial.success for trial in outcome.trials] == [0.7, 0.4, None]
+    assert outcome.trials[-1].status == "failed"
+    assert outcome.trials[-1].error == "its last result is no number: success nan, return 0.0"
 
 
 def test_without_any_result_there_is_no_best_trial(tmp_path: Path) -> None:
