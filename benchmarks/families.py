@@ -38,7 +38,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "mistral": {},
     "gemma2": {"head_dim": 32, "query_pre_attn_scalar": 32, "final_logit_softcapping": 5.0},
     "granite": {"logits_scaling": 4.0, "attention_multiplier": 0.1, "embedding_multiplier": 3.0},
-    "phi": {"num_key_value_heads": 4},
+    "phi": {"num_key_value_heads": 4, "intermediate_size": 512},  # what vLLM takes for granted
     "phi3": {},
     "olmo": {},
     "olmo2": {},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, get_args
 
@@ -53,9 +53,12 @@ class YamlConfig(Strict):
     @classmethod
     def parse(cls, data: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "config") -> Self:
         """Validates plain data after applying overrides. Raises ConfigError."""
-        merged = apply_overrides(data, overrides)
         try:
-            return cls.model_validate(merged)
+            try:
+                return cls.model_validate(apply_overrides(data, overrides))
+            except ValidationError as error:
+                texts = {_place(problem) for problem in error.errors() if problem["type"] == "string_type"}
+                return cls.model_validate(apply_overrides(data, overrides, texts))
         except ValidationError as error:
             raise ConfigError(explain(error, cls, source)) from error
 
@@ -107,8 +110,14 @@ def find_yaml(path: str | Path) -> Path:
     raise ConfigError(f"no such config file: {given}.{hint} Shipped configs: {', '.join(shipped)}")
 
 
-def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """A copy of `data` with each `a.b=c` set; the value is parsed as YAML (so `1e-4`, `true`, `[1, 2]` work).
+def _place(problem: ErrorDetails) -> str:
+    """As a key on the command line."""
+    return ".".join(map(str, problem["loc"]))
+
+
+def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str], texts: Container[str] = ()) -> dict[str, Any]:
+    """A copy of `data` with each `a.b=c` set; the value is parsed as YAML (so `1e-4`, `true`, `[1, 2]` work), but for
+    keys in `texts`, whose value is text however it looks.
 
     >>> apply_overrides({"a": {"b": 1}}, ["a.b=2", "c=x"])
     {'a': {'b': 2}, 'c': 'x'}
@@ -116,6 +125,7 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
     result: dict[str, Any] = yaml.safe_load(yaml.safe_dump(dict(data)))
     for override in overrides:
         key, separator, text = override.partition("=")
+        value = text if key.strip() in texts else _scalar(text)
         if not separator or not key.strip():
             raise ConfigError(f"--set {override!r} must look like section.key=value")
         node: Any = result
@@ -126,9 +136,9 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
                 child = node[name] = {}
             node = child
         if isinstance(node, list):
-            node[_index(node, last, override)] = _scalar(text)
+            node[_index(node, last, override)] = value
         elif isinstance(node, dict):
-            node[last] = _scalar(text)
+            node[last] = value
         else:
             raise ConfigError(f"--set {override!r}: {'.'.join(parents)} is a value, not a section")
     return result

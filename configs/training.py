@@ -59,7 +59,9 @@ class ModelConfig(Strict):
         "float32", description="Type in which the learner computes; its master weights are float32 in any case."
     )
     attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = Field(
-        "sdpa", description="The learner's attention kernel, by its transformers name."
+        "sdpa",
+        description="The learner's attention kernel, by its transformers name; a model whose attention scores have a "
+        "soft cap, which sdpa leaves out, gets eager instead.",
     )
     gradient_checkpointing: bool = Field(
         False, description="Compute activations again in the backward pass: less memory, more time."
@@ -82,6 +84,11 @@ class EnvConfig(Strict):
     )
     system_prompt: str | None = Field(None, description="None: the environment's own; an empty text: no system prompt.")
     max_turns: int = Field(64, ge=1, description="Turns after which an episode ends as truncated.")
+    cut_short: Literal["failed", "as_played"] = Field(
+        "failed",
+        description="The return of an episode that `max_turns` or the context ends: that of a lost one at most, where "
+        "the environment says what losing costs (else filling the context pays more than losing), or what it had.",
+    )
     step_timeout_s: float = Field(
         30.0, gt=0, description="Seconds after which a call of the environment counts as hung."
     )

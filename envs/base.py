@@ -57,7 +57,8 @@ class StepResult:
 
 @dataclass(frozen=True, slots=True)
 class EnvSpec:
-    """What does not change between episodes."""
+    """What does not change between episodes. `failure_return`: the return of an episode that was lost, None where
+    losing has none of its own."""
 
     name: str
     one_line: str
@@ -68,6 +69,7 @@ class EnvSpec:
     best_success: float
     supports_scratchpad: bool = False
     image: bool = False
+    failure_return: float | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 

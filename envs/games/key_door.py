@@ -43,6 +43,7 @@ class KeyDoor(Env):
             horizon=max_steps,
             best_return=1.1,
             best_success=1.0,
+            failure_return=-0.5,
             supports_scratchpad=True,
         )
 

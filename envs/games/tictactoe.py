@@ -111,6 +111,7 @@ class TicTacToe(Env):
             horizon=turn_cap,
             best_return=0.99 if opponent == "random" else 1.0,
             best_success=0.95 if opponent == "random" else 0.0,
+            failure_return=-1.0,
         )
 
     def reset(self, seed: int) -> Observation:

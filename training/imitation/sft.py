@@ -31,10 +31,14 @@ def _train(config: TrainConfig, model_folder: Path, output: Path, progress: Prog
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
+    from training.learner.architecture import attention
+
     settings = config.warmstart
     renderer = ChatRenderer(AutoTokenizer.from_pretrained(model_folder))
     examples = dataset(config, renderer)
-    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(
+        model_folder, dtype=torch.float32, attn_implementation=attention(model_folder)
+    )
     arguments = SFTConfig(
         output_dir=str(output),
         max_steps=settings.steps,

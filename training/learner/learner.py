@@ -19,7 +19,7 @@ from deployments.storage.atomic import written_whole
 from training.algorithms.losses import LossInputs
 from training.algorithms.objective import SUMS, Objective, objective
 from training.algorithms.off_policy import Behaviour, Drift, behaviour
-from training.learner.architecture import check_model
+from training.learner.architecture import attention, check_model
 from training.learner.microbatches import MicroBatch, microbatches, padding_microbatch
 from training.learner.policy import PREFIX, Policy
 from training.learner.schedule import learning_rate
@@ -81,8 +81,9 @@ class Learner:
 
         model = self.settings.model
         # float32 master weights; a bfloat16 model computes under autocast
+        folder = self.settings.model_folder
         loaded = AutoModelForCausalLM.from_pretrained(
-            self.settings.model_folder, dtype=torch.float32, attn_implementation=model.attn_implementation
+            folder, dtype=torch.float32, attn_implementation=attention(folder, model.attn_implementation)
         )
         if model.gradient_checkpointing:
             loaded.gradient_checkpointing_enable({"use_reentrant": False})

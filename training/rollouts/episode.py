@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from configs.training import EnvConfig, RolloutConfig, TrainConfig
 from deployments.errors import PolicyError
 from deployments.protocol.generate import Generate, GenerateRequest, GenerateResult, Sampling
-from envs.base import Env, Observation, StepResult
+from envs.base import Env, EnvSpec, Observation, StepResult
 from envs.registry import evaluation_settings
 from training.rollouts.conversation import Conversation
 from training.rollouts.env_calls import EnvCallFailed, EnvCalls, Hooks
@@ -118,7 +118,7 @@ class _Playing:
             conversation.start(observation)
             for _ in range(self._settings.env.max_turns):
                 if len(conversation.prompt) + self._settings.sampling.max_tokens > self._settings.max_model_len:
-                    return self._out_of_room()
+                    return self._out_of_room(env.spec)
                 answer = await self._answer(conversation.prompt)
                 text = self._player.renderer.decode(answer.token_ids)
                 result = await calls.step(text)
@@ -127,7 +127,7 @@ class _Playing:
                     return self._over(result)
                 observation = result.observation
                 conversation.next(answer.token_ids, text, observation)
-            return self.ended("truncated", truncation="turn_cap")
+            return self._cut_short(env.spec, "turn_cap")
         finally:
             await calls.close()
 
@@ -156,9 +156,17 @@ class _Playing:
             return self.ended("completed", success=result.success, outcome=outcome)
         return self.ended("truncated", success=result.success, outcome=outcome, truncation="environment")
 
-    def _out_of_room(self) -> Episode:
+    def _cut_short(self, spec: EnvSpec, truncation: Truncation) -> Episode:
+        """Ended by a limit of ours. A policy must not gain by reaching one instead of losing."""
+        gained = sum(turn.reward for turn in self._turns)
+        if self._settings.env.cut_short == "failed" and spec.failure_return is not None:
+            last = self._turns[-1]
+            self._turns[-1] = replace(last, reward=last.reward + min(0.0, spec.failure_return - gained))
+        return self.ended("truncated", truncation=truncation)
+
+    def _out_of_room(self, spec: EnvSpec) -> Episode:
         if self._turns:
-            return self.ended("truncated", truncation="context_full")
+            return self._cut_short(spec, "context_full")
         raise PolicyError(
             "too_large", f"the first prompt of {self._task.env} does not fit engine.max_model_len: raise it"
         )

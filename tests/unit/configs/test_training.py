@@ -48,3 +48,10 @@ def test_a_configuration_cannot_be_changed_after_it_was_checked() -> None:
     config = TrainConfig()
     with pytest.raises(ValueError, match="frozen"):
         config.steps = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("text", ["1e3", "12", "true", "null", "[a]"])
+def test_a_name_may_look_like_a_number_or_a_switch(text: str) -> None:
+    assert TrainConfig.parse({}, [f"experiment={text}", "steps=3"]).experiment == text
+    with pytest.raises(ConfigError, match="steps"):
+        TrainConfig.parse({}, [f"experiment={text}", "steps=three"])

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, Qwen2VLConfig
 
 from training.learner import policy as policies
-from training.learner.architecture import UnknownArchitecture, check_folder, check_model
+from training.learner.architecture import UnknownArchitecture, attention, check_folder, check_model
 from training.learner.policy import Policy
 
 SMALL = {
@@ -42,9 +42,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
 AFTER_THE_HEAD = ("gemma2", "granite", "cohere")
 
 
-def model(family: str) -> Any:
+def model(family: str, **changes: Any) -> Any:
     torch.manual_seed(0)
-    made = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **SMALL, **FAMILIES[family]))
+    made = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **SMALL, **FAMILIES[family], **changes))
     with torch.no_grad():
         made.lm_head.weight *= 50  # logits that a soft cap changes
     return made.float()
@@ -73,6 +73,23 @@ def test_what_stands_after_the_head_and_is_not_known_is_refused_by_name(
         check_model(Policy(made, 0.7, 5))
     with pytest.raises(UnknownArchitecture, match=f"{name} cannot be trained"):
         check_folder(folder(made.config, tmp_path))
+
+
+def test_a_soft_cap_in_the_attention_is_not_left_out(tmp_path: Path) -> None:
+    """PyTorch's kernel leaves it out, and so the model's own forward does with it."""
+    model("gemma2", initializer_range=0.5, attn_logit_softcapping=0.5).save_pretrained(tmp_path)
+    assert attention(tmp_path) == "eager"
+    assert attention(tmp_path, "flash_attention_2") == "flash_attention_2", "which has the cap"
+    ids = torch.arange(16)[None]
+    with torch.no_grad():
+        right, silent, chosen = (
+            AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation=kernel)(ids).logits
+            for kernel in ("eager", "sdpa", attention(tmp_path))
+        )
+    assert float((silent - right).abs().max()) > 0.01
+    assert torch.equal(chosen, right)
+    plain = folder(model("qwen2").config, tmp_path / "plain")
+    assert attention(plain) == "sdpa"
 
 
 @pytest.mark.parametrize(

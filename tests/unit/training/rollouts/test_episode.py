@@ -6,6 +6,7 @@ import asyncio
 import math
 import threading
 from dataclasses import replace
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, cast
 
@@ -199,3 +200,24 @@ async def test_a_sampler_is_told_where_a_turn_ends(chat_folders: dict[str, Path]
     episode = await run_episode(player(renderer, generate), TASK, 0)
     assert episode.ok, episode.error
     assert {request.sampling.stop_token_ids for request in asked} == {(renderer.end_id,)}
+
+
+@pytest.mark.parametrize(
+    ("played", "cut_short", "expected"), [(0.3, "failed", -1.0), (-2.0, "failed", -2.0), (0.3, "as_played", 0.3)]
+)
+@pytest.mark.parametrize("limit", ["turn_cap", "context_full"])
+async def test_an_episode_that_a_limit_ends_is_worth_no_more_than_a_lost_one(
+    renderer: ChatRenderer, played: float, cut_short: str, expected: float, limit: str
+) -> None:
+    """Else the best policy fills its context."""
+
+    rewards = chain([played], repeat(0.0))
+
+    class Endless(TicTacToe):
+        def step(self, action: str) -> StepResult:
+            return replace(super().step(action), reward=next(rewards), terminated=False, truncated=False)
+
+    limits: dict[str, Any] = {"max_turns": 1} if limit == "turn_cap" else {"history": "full", "max_model_len": 64}
+    episode = await run_episode(player(renderer, make=Endless, cut_short=cut_short, **limits), TASK, 0)
+    assert episode.truncation == limit
+    assert episode.episode_return == pytest.approx(expected)
