@@ -51,12 +51,19 @@ def adamw(parameters: Any, config: OptimizerConfig) -> torch.optim.AdamW:
     )
 
 
+def configure(optimizer: Any, config: OptimizerConfig) -> None:
+    """The settings of this run: a state that was loaded brings those of the run that saved it along."""
+    for group in optimizer.param_groups:
+        group.update(betas=(config.beta1, config.beta2), eps=config.eps, weight_decay=config.weight_decay)
+
+
 class Single:
     """One process."""
 
     def __init__(self, module: nn.Module, optimizer: OptimizerConfig) -> None:
         self.module = module
         self.clip_norm = optimizer.clip_norm
+        self._settings = optimizer
         self.optimizer = adamw(self._trained(module), optimizer)
 
     def _trained(self, module: nn.Module) -> list[nn.Parameter]:
@@ -92,6 +99,7 @@ class Single:
         state = torch.load(_part(folder, rank), map_location="cpu", weights_only=False)
         self.module.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        configure(self.optimizer, self._settings)
 
 
 class Ddp(Single):
@@ -150,6 +158,7 @@ class DeepSpeed:
         # cores, and fail without a compiler; gloo does the same.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self.module, self.world, self.stage = module, world, learner.deepspeed_stage
+        self._settings = optimizer
         settings = {
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": 1,
@@ -202,6 +211,7 @@ class DeepSpeed:
 
     def load(self, folder: Path, rank: int) -> None:
         self.engine.load_checkpoint(str(folder), tag="deepspeed")
+        configure(self.optimizer, self._settings)
 
 
 def shard(

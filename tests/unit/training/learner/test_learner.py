@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from configs.training import LearnerConfig
+from configs.training import LearnerConfig, OptimizerConfig
 from tests.unit.training.learner.cases import SAMPLES, batch, learner, sample
 from training.learner import checkpoint
 from training.types import Batch, Denominators
@@ -65,3 +65,18 @@ def test_a_restored_learner_goes_on_bit_for_bit(policy_folder: Path, tmp_path: P
     second.update(batch(SAMPLES))
     resumed = dict(second.state_dict())
     assert all((tensor == resumed[name]).all() for name, tensor in whole.state_dict())
+
+
+def test_a_resumed_learner_has_the_optimiser_settings_that_it_was_given(policy_folder: Path, tmp_path: Path) -> None:
+    """Those of the run that saved the state came back with it, without a word."""
+    first = learner(policy_folder, optimizer=OptimizerConfig(lr=1e-2, warmup_steps=0))
+    first.update(batch(SAMPLES))
+    first.save(tmp_path)
+    changed = OptimizerConfig(lr=1e-2, warmup_steps=0, weight_decay=0.5, beta1=0.5, beta2=0.6, eps=1e-3)
+    resumed = {}
+    for name, settings in (("same", OptimizerConfig(lr=1e-2, warmup_steps=0)), ("changed", changed)):
+        second = learner(policy_folder, optimizer=settings)
+        second.load(tmp_path)
+        second.update(batch(SAMPLES))
+        resumed[name] = dict(second.state_dict())
+    assert any((tensor != resumed["same"][name]).any() for name, tensor in resumed["changed"].items())

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from configs.training import LearnerConfig
+from configs.training import LearnerConfig, OptimizerConfig
 from tests.unit.training.learner.cases import SAMPLES, batch, learner
 from training.learner.learner import Learner
 from training.rollouts.batch import split_over_ranks
@@ -42,14 +42,15 @@ def life(rank: int, mode: str, stage: int, folder: Path, out: Path) -> dict[str,
     """What one rank sees: two updates, a checkpoint, an update after it, the same from the checkpoint, a spike."""
     share = Batch(tuple(split_over_ranks(SAMPLES, 2)[rank]), batch(SAMPLES).denominators)
 
-    def new(tokens: int) -> Learner:
+    def new(tokens: int, weight_decay: float = 0.0) -> Learner:
         config = LearnerConfig(
             workers=2,
             sharding=mode,  # type: ignore[arg-type]
             deepspeed_stage=stage,  # type: ignore[arg-type]
             max_tokens_per_microbatch=tokens,
         )
-        return learner(folder, learner=config, rank=rank, world=2)
+        optimizer = OptimizerConfig(lr=1e-2, warmup_steps=0, weight_decay=weight_decay)
+        return learner(folder, learner=config, optimizer=optimizer, rank=rank, world=2)
 
     one = new(tokens=32)
     first = [one.update(share) for _ in range(2)]
@@ -63,8 +64,9 @@ def life(rank: int, mode: str, stage: int, folder: Path, out: Path) -> dict[str,
     with_spike(one, share, only=rank == 1)
     after_spike, norms = weights(one), one.update(share)["train/grad_norm"]
 
-    other = new(tokens=4096)
+    other = new(tokens=4096, weight_decay=0.25)
     other.load(checkpoint)
+    settings = other._sharded.optimizer.param_groups[0]  # type: ignore[attr-defined]
     restored = weights(other)
     single = count_reductions(other, share)
     again = new(tokens=32)
@@ -75,6 +77,7 @@ def life(rank: int, mode: str, stage: int, folder: Path, out: Path) -> dict[str,
         "norms": [metrics["train/grad_norm"] for metrics in first],
         "two_updates": two_updates,
         "restored": restored,
+        "weight_decay": settings["weight_decay"],
         "three_updates": three_updates,
         "restored_and_updated": weights(again),
         "after_spike": after_spike,
@@ -144,6 +147,11 @@ def test_a_restored_sharding_goes_on_bit_for_bit(mode: str, stage: int, of_two: 
     found = result(of_two, mode, stage)
     assert equal(found["restored"], found["two_updates"])
     assert equal(found["restored_and_updated"], found["three_updates"])
+
+
+@pytest.mark.parametrize(("mode", "stage"), MODES)
+def test_a_restored_sharding_has_the_optimiser_settings_that_it_was_given(mode: str, stage: int, of_two: Path) -> None:
+    assert result(of_two, mode, stage)["weight_decay"] == 0.25
 
 
 @pytest.mark.parametrize("rank", [0, 1])
