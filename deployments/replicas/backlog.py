@@ -42,9 +42,8 @@ class Backlog:
             return 0.0
         return (self._held + 1) * (self._left[-1] - self._left[0]) / (len(self._left) - 1)
 
-    @contextmanager
-    def place(self, remaining_s: float) -> Iterator[None]:
-        """Around the engine's work on a request that has `remaining_s` left. Raises PolicyError("overloaded")."""
+    def check(self, remaining_s: float) -> None:
+        """Raises PolicyError("overloaded") for a request that has `remaining_s` left and would wait in vain."""
         expected_s = self.expected_s()
         if expected_s > SHARE * remaining_s:
             message = (
@@ -52,6 +51,11 @@ class Backlog:
                 f"{remaining_s:.3g} s that it has left: try again later"
             )
             raise PolicyError("overloaded", message, retry_after_s=expected_s)
+
+    @contextmanager
+    def place(self, remaining_s: float) -> Iterator[None]:
+        """Around the engine's work on a request that has `remaining_s` left. Raises PolicyError; see `check`."""
+        self.check(remaining_s)
         self._come()
         try:
             yield

@@ -190,12 +190,18 @@ class PolicyReplica:
     async def _complete_one(
         self, request: CompletionRequest, emit: Callable[[CompletionPart], None]
     ) -> CompletionAnswer:
+        end = time.monotonic() + request.deadline_s
         try:
-            tokens = await (await self._texts()).tokens_of(request)
+            self._backlog.check(request.deadline_s)  # before a prompt is rendered in vain
+            async with asyncio.timeout(request.deadline_s):
+                tokens = await (await self._texts()).tokens_of(request)
         except PolicyError as error:
             return failure(request.request_id, error)
+        except TimeoutError:
+            return GenerateFailure(request.request_id, "deadline_exceeded", "the prompt was not ready in time")
         if isinstance(tokens, GenerateFailure):
             return tokens
+        tokens = replace(tokens, deadline_s=max(0.0, end - time.monotonic()))
         answer = await self._generate_one(tokens, emit if request.stream else None)
         return answer if isinstance(answer, GenerateFailure) else completion_of(tokens, answer)
 

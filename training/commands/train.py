@@ -70,17 +70,18 @@ def _train_in(run: RunFolder, config: TrainConfig, resumed: bool) -> None:
     from training.learner import checkpoint
     from training.rollouts.session import open_session
     from training.run.driver import train as run_grpo
-    from training.run.resume import apply_changes
+    from training.run.resume import check_changes, keep_changes
     from training.run.start import start_model
 
     if resumed:
         done = checkpoint.steps(run.checkpoints)
         if done and done[-1] >= config.steps:
             raise ConfigError(f"{run.path} has done all its {done[-1]} steps: name more with --set steps=N")
-        apply_changes(run, config)
+        check_changes(run, config)
     console.print(f"run folder {run.path}", soft_wrap=True)
     model = run.start_model if resumed and run.start_model.is_dir() else start_model(config, run)
     with open_session(config, run, model) as session:
+        keep_changes(run, config)  # it has started with them
         with bars(console) as progress:
             bar = progress.add_task("GRPO", total=config.steps)
 

@@ -59,15 +59,15 @@ def check_folder(folder: str | Path) -> None:
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(folder)
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or config.get_text_config() is not config:
         name = ", ".join(config.architectures or [config.model_type])
-        raise UnknownArchitecture(f"{name} cannot be trained: it is no causal language model")
+        raise UnknownArchitecture(f"{name} cannot be trained: it is no causal language model, or has one as a part")
     config.num_hidden_layers = 1
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:1]
     config.vocab_size, config.pad_token_id = SMALL_VOCABULARY, None
     try:
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     except Exception as error:
         logger.info("no small model of %s could be made to check it: %r", config.model_type, error)
         return

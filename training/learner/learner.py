@@ -70,7 +70,8 @@ class Learner:
         self.steps_done = 0
         self._skipped_in_a_row = 0
         self.policy = self._load()
-        check_model(self.policy)
+        if settings.model.attn_implementation != "flash_attention_2":  # which takes no float32, as the weights are
+            check_model(self.policy)
         self.config = self.policy.model.config
         self._reference = self._load().requires_grad_(False) if self._algorithm.kl_coef else None
         layers = self.policy.model.model.layers

@@ -70,7 +70,8 @@ class ChatRenderer:
     def continuation(self, answer: Sequence[int], messages: Sequence[Message]) -> tuple[int, ...]:
         """Token ids that come after `answer` (sampled ids) when `messages` follow it. Raises ContentUnsupported.
 
-        An answer that was cut before its end-of-turn token gets the token here, outside of what the policy chose.
+        An answer that was cut before its end-of-turn token, or that ended with another one, gets the token here,
+        outside of what the policy chose.
         """
         tail = self._cached_tail(_key(messages))
         return tail if answer and answer[-1] == self.end_id else (self.end_id, *tail)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import reduce
 from typing import Any
 
 from configs.base import ConfigError
@@ -30,24 +29,32 @@ FIXED = {
 }
 
 
-def apply_changes(run: RunFolder, config: TrainConfig) -> None:
-    """Makes `config` the run's own, so that the next resume and every command that reads the run know it. Raises
-    ConfigError for a setting that a resume cannot change."""
-    before = run.load_config()
+def check_changes(run: RunFolder, config: TrainConfig) -> None:
+    """Raises ConfigError for a setting that a resume cannot change."""
+    before, after = _stored(run), config.dump()
     for key, reason in FIXED.items():
-        old, new = _at(before, key), _at(config, key)
+        old, new = _at(before, key), _at(after, key)
         if old != new:
             raise ConfigError(
-                f"{key} cannot change from {_shown(old)} to {_shown(new)} in a resumed run: {reason}. Leave it, or "
-                "start a new run with --config"
+                f"{key} cannot change from {old!r} to {new!r} in a resumed run: {reason}. Leave it, or start a new run "
+                "with --config"
             )
-    if config != before:
+
+
+def keep_changes(run: RunFolder, config: TrainConfig) -> None:
+    """Makes `config` the run's own, so that the next resume and every command that reads the run know it."""
+    if config.dump() != _stored(run):
         atomic.write_text(run.config, json.dumps(config.dump(), indent=2))
 
 
-def _at(config: TrainConfig, key: str) -> Any:
-    return reduce(getattr, key.split("."), config)
+def _stored(run: RunFolder) -> dict[str, Any]:
+    """As it was written: not validated, since what was changed may be just what makes it valid."""
+    stored: dict[str, Any] = json.loads(run.config.read_text())
+    return stored
 
 
-def _shown(value: Any) -> str:
-    return repr(value.model_dump(mode="json") if hasattr(value, "model_dump") else value)
+def _at(config: dict[str, Any], key: str) -> Any:
+    value: Any = config
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value

@@ -249,7 +249,8 @@ class Ingress(RobotPolicyMethods):
         changes = within_bound(body, policy.max_new_tokens, policy.context_tokens) | {"model": policy.name}
         limit_s, now = time_limit_s(request, policy.request_deadline_s), time.time()
         terms = Terms(request_id_of(request), min_weight_version(request), limit_s, now)
-        if isinstance(policy, PolicyConfig) and (short := plain(body, changes, terms)) is not None:
+        post = request.method == "POST"
+        if post and isinstance(policy, PolicyConfig) and (short := plain(body, changes, terms)) is not None:
             asked = Asked(short, FORMATS[path], policy.name, terms.request_id, wants_usage(body))
             with self._served.under_way(policy):
                 return await text_response(self._asked.batchers[policy.name], asked)

@@ -73,6 +73,8 @@ async def text_response(batcher: Batcher[CompletionRequest, CompletionPart], ask
     begun: list[CompletionPart]
     parts, begun = await resending()(_begun, batcher, asked)
     first: CompletionPart = begun[0]
+    if not isinstance(first, GeneratePiece):
+        await parts.aclose()
     if isinstance(first, GenerateFailure):
         raise failure_of(first)
     headers = {WEIGHT_VERSION_HEADER: str(first.weight_version)}
@@ -130,11 +132,12 @@ class _Events:
             case GenerateFailure():
                 return self._failure(failure_of(part))
         end = self._event([_choice(self._form.piece(""), part.finish_reason)])
-        usage = self._event([], usage=_usage(part)) if self._usage else b""
+        usage = self._event([], _usage(part)) if self._usage else b""
         return end + usage + END
 
-    def _event(self, choices: list[Json], **more: Any) -> bytes:
-        return b"data: " + orjson.dumps({**self._head, "choices": choices, **more}) + b"\n\n"
+    def _event(self, choices: list[Json], usage: dict[str, int] | None = None) -> bytes:
+        counted = {"usage": usage} if self._usage else {}
+        return b"data: " + orjson.dumps({**self._head, "choices": choices, **counted}) + b"\n\n"
 
     def _failure(self, error: Exception) -> bytes:
         body = failure_body(translated(error, self._request_id), self._request_id)

@@ -184,6 +184,24 @@ async def test_plain_requests_of_one_call_are_answered_whole_or_in_pieces(
     )
 
 
+async def test_a_prompt_that_is_not_ready_in_time_ends_at_the_deadline(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda model: Words())
+    replica, engine = await start()
+
+    async def never(turns: Any) -> list[int]:
+        await asyncio.Event().wait()
+        return []
+
+    monkeypatch.setattr(engine, "conversation", never)
+    asked = CompletionRequest("late", (ChatTurn("user", "You play X."),), deadline_s=0.05)
+    [(_, answer)] = await anext(replica.complete([asked]))
+    assert isinstance(answer, GenerateFailure)
+    assert answer.kind == "deadline_exceeded"
+    assert engine.unfinished() == 0
+
+
 async def test_making_the_openai_application_waits_for_no_update_of_the_weights(
     store: WeightStore, start: Start
 ) -> None:
@@ -218,7 +236,9 @@ async def test_what_would_wait_in_vain_is_refused_by_every_way_in(
     answers: list[Any] = [answer async for placed in replica.generate_stream([hurried]) for _, answer in placed]
     answers += [answer async for placed in replica.chat([chat]) for _, answer in placed]
     answers += [piece async for piece in replica.openai(call)]
-    assert [(answer.kind, answer.retry_after_s) for answer in answers] == [("overloaded", 20.0)] * 3
+    plain = CompletionRequest("hurried", "?", deadline_s=20.0)  # refused before a tokenizer is even loaded
+    answers += [part async for placed in replica.complete([plain]) for _, part in placed]
+    assert [(answer.kind, answer.retry_after_s) for answer in answers] == [("overloaded", 20.0)] * 4
     patient = asyncio.create_task(ask("patient"))
     engine.answering.set()
     await asyncio.gather(staying, patient)

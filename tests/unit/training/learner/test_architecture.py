@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, Qwen2VLConfig
+from transformers import AutoConfig, AutoModelForCausalLM, Gemma3Config, GPT2Config, Qwen2VLConfig
 
 from training.learner import policy as policies
 from training.learner.architecture import UnknownArchitecture, attention, check_folder, check_model
@@ -33,7 +33,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gemma": {"head_dim": 8},
     "gemma2": {"head_dim": 8, "final_logit_softcapping": 3.0},
     "granite": {"logits_scaling": 8.0},
-    "phi": {},
+    "phi": {"resid_pdrop": 0.5},
     "phi3": {},
     "olmo": {},
     "olmo2": {},
@@ -97,6 +97,7 @@ def test_a_soft_cap_in_the_attention_is_not_left_out(tmp_path: Path) -> None:
     [
         (GPT2Config(n_embd=8, n_head=2, n_layer=1, vocab_size=300), "GPT2LMHeadModel cannot be trained: .*`lm_head`"),
         (Qwen2VLConfig(), "qwen2_vl cannot be trained: it is no causal language model"),
+        (Gemma3Config(), "gemma3 cannot be trained: .* or has one as a part"),
     ],
 )
 def test_a_model_of_another_shape_is_refused_before_it_is_loaded(config: Any, complaint: str, tmp_path: Path) -> None:

@@ -151,8 +151,14 @@ async def test_a_plain_stream_goes_the_short_way(
         {"index": 0, **one, "logprobs": None, "finish_reason": "stop" if one is said[-1] else None} for one in said
     ]
     assert (usage["choices"], usage["usage"]["total_tokens"], usage["model"]) == ([], 4, "policy")
+    assert all(event["usage"] is None for event in texts)
     assert len({event["id"] for event in [*texts, usage]}) == 1
     assert not replica.forwarded
+
+
+async def test_only_a_post_takes_the_short_way(client: httpx.AsyncClient, replica: Replica) -> None:
+    await client.request("GET", "/v1/completions", json={"prompt": "You"})
+    assert (len(replica.completed), len(replica.forwarded)) == (0, 1)
 
 
 async def test_a_stream_that_fails_before_it_begins_has_a_status_and_later_an_event(
