@@ -11,12 +11,14 @@ from deployments.protocol.generate import FinishReason, GenerateFailure, Generat
 @dataclass(frozen=True, slots=True)
 class CompletionRequest:
     """One prompt: text, token ids [T], or a conversation without images that is to be continued. `stream`: the text is
-    wanted in pieces, as it comes. See `GenerateRequest` for the two deadlines."""
+    wanted in pieces, as it comes. `as_fits`: an answer shorter than `sampling.max_tokens` will do, where the context
+    leaves no more. See `GenerateRequest` for the two deadlines."""
 
     request_id: str
     prompt: str | list[int] | tuple[ChatTurn, ...]
     sampling: Sampling = field(default_factory=Sampling)
     stream: bool = False
+    as_fits: bool = False
     min_weight_version: int = 0
     deadline_s: float = 60.0
     deadline_unix_s: float | None = None

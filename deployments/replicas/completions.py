@@ -49,10 +49,14 @@ class TextCompletions:
                 prompt = request.prompt
             case turns:
                 prompt = await self._conversation(turns)
+        sampling = replace(request.sampling, text=True)
+        room = self._max_model_len - len(prompt)
+        if request.as_fits and 0 < room < sampling.max_tokens:
+            sampling = replace(sampling, max_tokens=room)
         return GenerateRequest(
             request.request_id,
             prompt,
-            replace(request.sampling, text=True),
+            sampling,
             min_weight_version=request.min_weight_version,
             deadline_s=request.deadline_s,
             deadline_unix_s=request.deadline_unix_s,

@@ -87,6 +87,17 @@ def test_the_short_way_and_vllms_own_route_say_the_same_whole_or_streamed(
     assert {stream.headers["content-type"] for stream in streams} == {"text/event-stream; charset=utf-8"}
 
 
+def test_a_chat_that_names_no_bound_gets_what_its_prompt_leaves(stack: Any) -> None:
+    """`max_model_len` is 256: the default bound of half of it does not fit beside this prompt."""
+    messages = [{"role": "user", "content": "You play X. " * 40}]
+    body = {"messages": messages, "ignore_eos": True}
+    answer = httpx.post(f"{stack.http}/v1/chat/completions", json=body, timeout=60)
+    assert answer.status_code == 200, answer.text
+    usage = answer.json()["usage"]
+    assert usage["prompt_tokens"] > 128
+    assert usage["total_tokens"] == 256
+
+
 def _events(answer: httpx.Response) -> list[dict[str, Any]]:
     *events, end = answer.text.removesuffix("\n\n").split("\n\n")
     assert end == "data: [DONE]"

@@ -35,15 +35,16 @@ def plain(body: SampledBody, changes: dict[str, Any], terms: Terms) -> Completio
     client may use the same one twice.
     """
     prompt: Any = None
-    max_tokens = 0
+    max_tokens, named = 0, True
     match body:
         case CompletionBody() if body.model_fields_set <= COMPLETION_FIELDS and body.one_prompt:
             prompt = body.prompt
             max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
         case ChatBody() if body.model_fields_set <= CHAT_FIELDS:  # not a batch: its messages are a list of lists
             prompt = _turns((body.model_extra or {}).get("messages"))
-            named = (body.max_completion_tokens, body.max_tokens, changes.get("max_completion_tokens"))
-            max_tokens = next((value for value in named if value is not None), 0)
+            named = body.tokens_asked() is not None
+            bounds = (body.max_completion_tokens, body.max_tokens, changes.get("max_completion_tokens"))
+            max_tokens = next((value for value in bounds if value is not None), 0)
     if not prompt or not max_tokens or body.n not in (1, None) or not _plain_stream(body):
         return None
     sampling = Sampling(
@@ -59,6 +60,7 @@ def plain(body: SampledBody, changes: dict[str, Any], terms: Terms) -> Completio
         prompt,
         sampling,
         bool(body.stream),
+        not named,
         terms.min_weight_version,
         terms.deadline_s,
         deadline_unix_s=terms.now_unix_s + terms.deadline_s,

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from deployments.protocol.act import ChatTurn
 from deployments.protocol.completion import CompletionRequest
-from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult
+from deployments.protocol.generate import GenerateFailure, GenerateRequest, GenerateResult, Sampling
 from deployments.replicas.completions import ENCODED_INLINE, TextCompletions, completion_of
 
 
@@ -91,6 +91,16 @@ async def test_a_conversation_is_rendered_by_the_engine_and_refused_by_its_lengt
     refused = await tokens(words, (*turns, ChatTurn("user", "X")), max_model_len=4)
     assert isinstance(refused, GenerateFailure)
     assert refused.kind == "too_large"
+
+
+@pytest.mark.parametrize(("as_fits", "max_tokens"), [(True, 3), (False, 8)])
+async def test_an_answer_without_a_bound_of_its_own_gets_what_the_prompt_leaves(
+    words: Recorded, as_fits: bool, max_tokens: int
+) -> None:
+    request = CompletionRequest("r", [1, 2, 1], Sampling(max_tokens=8), as_fits=as_fits)
+    tokens = await TextCompletions(words, 6, rendered).tokens_of(request)
+    assert isinstance(tokens, GenerateRequest)
+    assert tokens.sampling.max_tokens == max_tokens
 
 
 def test_an_answer_is_counted() -> None:

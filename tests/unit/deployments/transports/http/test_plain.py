@@ -71,6 +71,7 @@ def test_a_chat_has_the_bound_that_it_names_or_the_policys(fields: dict[str, Any
     assert request is not None
     assert request.prompt == (ChatTurn("system", "Play."), ChatTurn("user", "You play X."))
     assert request.sampling.max_tokens == max_tokens
+    assert request.as_fits == (not fields), "who names no bound takes what fits"
 
 
 @pytest.mark.parametrize(
