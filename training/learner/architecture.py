@@ -67,7 +67,7 @@ def check_folder(folder: str | Path) -> None:
         config.layer_types = config.layer_types[:1]
     config.vocab_size, config.pad_token_id = SMALL_VOCABULARY, None
     try:
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     except Exception as error:
         logger.info("no small model of %s could be made to check it: %r", config.model_type, error)
         return

@@ -51,6 +51,11 @@ def failure_body(error: PolicyError, request_id: str) -> dict[str, Any]:
     return error.body() | {"request_id": request_id, "error": {"message": error.message, "type": error.kind}}
 
 
+def failure_event(error: Exception, request_id: str) -> bytes:
+    """A failure in the middle of a stream: one more event with the same body."""
+    return b"data: " + orjson.dumps(failure_body(translated(error, request_id), request_id)) + b"\n\n"
+
+
 def failure_answer(error: PolicyError, request_id: str, headers: Mapping[str, str] | None = None) -> Response:
     return json_answer(failure_body(error, request_id), error.http_status, {**error.headers(), **(headers or {})})
 

@@ -14,7 +14,7 @@ from deployments.client.handle import failure_of
 from deployments.errors import PolicyError, kind_of_status
 from deployments.protocol.exchange import HttpCall, HttpHead, HttpPiece
 from deployments.protocol.generate import GenerateFailure
-from deployments.transports.http.answers import WEIGHT_VERSION_HEADER, failure_answer, failure_body, translated
+from deployments.transports.http.answers import WEIGHT_VERSION_HEADER, failure_answer, failure_event
 
 SHOWN_HEADERS = ("content-type", "x-request-id")
 LONGEST_MESSAGE = 2000
@@ -49,8 +49,7 @@ async def _events(pieces: _Pieces) -> AsyncIterator[bytes]:
             yield piece
     except Exception as error:
         pieces.cancel()
-        failure = translated(error, pieces.call.request_id)
-        yield b"data: " + orjson.dumps(failure_body(failure, pieces.call.request_id)) + b"\n\n"
+        yield failure_event(error, pieces.call.request_id)
     except BaseException:  # the client left
         pieces.cancel()
         raise

@@ -15,7 +15,7 @@ from deployments.client.handle import failure_of
 from deployments.client.resending import resending
 from deployments.protocol.completion import Completion, CompletionPart, CompletionRequest
 from deployments.protocol.generate import GenerateFailure, GeneratePiece
-from deployments.transports.http.answers import WEIGHT_VERSION_HEADER, failure_body, json_answer, translated
+from deployments.transports.http.answers import WEIGHT_VERSION_HEADER, failure_event, json_answer, translated
 
 Json = dict[str, Any]
 END = b"data: [DONE]\n\n"
@@ -121,7 +121,7 @@ class _Events:
             async for some in parts:
                 yield b"".join(map(self._part, some))
         except Exception as error:
-            yield self._failure(error)
+            yield failure_event(error, self._request_id)
         finally:
             await parts.aclose()  # whoever stops listening leaves
 
@@ -130,7 +130,7 @@ class _Events:
             case GeneratePiece():
                 return self._event([_choice(self._form.piece(part.text), None)])
             case GenerateFailure():
-                return self._failure(failure_of(part))
+                return failure_event(failure_of(part), self._request_id)
         end = self._event([_choice(self._form.piece(""), part.finish_reason)])
         usage = self._event([], _usage(part)) if self._usage else b""
         return end + usage + END
@@ -138,10 +138,6 @@ class _Events:
     def _event(self, choices: list[Json], usage: dict[str, int] | None = None) -> bytes:
         counted = {"usage": usage} if self._usage else {}
         return b"data: " + orjson.dumps({**self._head, "choices": choices, **counted}) + b"\n\n"
-
-    def _failure(self, error: Exception) -> bytes:
-        body = failure_body(translated(error, self._request_id), self._request_id)
-        return b"data: " + orjson.dumps(body) + b"\n\n"
 
 
 def _head(asked: Asked, kind: str) -> Json:
