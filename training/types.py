@@ -204,22 +204,24 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Denominators:
-    """What the loss of the WHOLE batch is divided by, counted before it is cut over ranks and micro-batches.
+    """What the loss of the WHOLE step is divided by, counted before it is cut over ranks and micro-batches.
 
-    Two groups of two episodes, each a sequence with three chosen tokens: Denominators(tokens=12, episodes=4, groups=2)
-    on every rank, whichever samples it has. A rank with one of the sequences adds 3 / 12 of the `dapo` loss.
+    Two groups of two episodes, each a sequence with three chosen tokens, of which one group has no spread and is left
+    out: Denominators(tokens=12, episodes=4, groups=1, trained_tokens=6) on every rank, whichever samples it has. A rank
+    with one of the sequences adds 3 / 12 of the `dapo` loss.
     """
 
-    tokens: int  # chosen tokens
-    episodes: int
-    groups: int = 1
+    tokens: int  # chosen tokens, of all groups of the step
+    episodes: int  # of all groups of the step
+    groups: int = 1  # that are trained on
+    trained_tokens: int = 0  # chosen tokens of those
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """The samples of one learner step (one rank's share), with the denominators of the whole.
 
-    Of the batch above, on the second of two ranks: Batch(samples=(s1, s3), denominators=Denominators(12, 4, 2), step=7)
+    Of the batch above, on the second of two ranks: Batch(samples=(s1,), denominators=Denominators(12, 4, 1, 6), step=7)
     """
 
     samples: tuple[Sample, ...]

@@ -100,8 +100,8 @@ class Learner:
         """
         lr = learning_rate(self.settings.optimizer, self.steps_done, self.settings.total_steps)
         self.steps_done += 1
-        if batch.denominators.tokens == 0:
-            return {"train/lr": lr, "train/episodes": 0.0, "train/tokens": 0.0}
+        if batch.denominators.groups == 0:
+            return {"train/lr": lr, "train/episodes": float(batch.denominators.episodes), "train/tokens": 0.0}
         parts = self._microbatches(batch.samples)
         behaviours: list[Behaviour] = []
         sums, drift = torch.zeros(len(SUMS), dtype=torch.float64), Drift()
@@ -173,16 +173,17 @@ class Learner:
         *by_name, difference = sums.tolist()
         total = dict(zip(SUMS, by_name, strict=True))
         tokens = max(total["tokens"], 1.0)
+        trained = tokens / self._algorithm.updates_per_batch
         return {
             "train/loss": total["loss"] / self._algorithm.updates_per_batch,
             "train/entropy": total["entropy"] / tokens,
-            "train/logp_difference": difference / batch.denominators.tokens,
+            "train/logp_difference": difference / trained,
             "train/logp_difference_max": float(largest),
             "train/clip_fraction": total["clipped"] / tokens,
             "train/bounded_tokens_total": total["bounded"],
             "train/kl": total["kl"] / tokens,
             "train/episodes": float(batch.denominators.episodes),
-            "train/tokens": float(batch.denominators.tokens),
+            "train/tokens": trained,
         }
 
     @torch.no_grad()

@@ -48,21 +48,29 @@ class Share:
 def plan(groups: Sequence[GroupSummary], algorithm: AlgorithmConfig, world: int) -> Plan:
     """Advantages within each group, groups without spread left out, every sequence to exactly one rank.
 
-    The denominators count what is trained on: a step in which few groups have spread has the full step size. The share
-    of dropped groups is a metric.
+    The denominators count all groups, those left out as well: these would have added nothing to the sum. So a group
+    weighs the same however many others have spread, and a step in which only one has is a small step.
     """
     advantage = ADVANTAGES[algorithm.advantage]
     places: list[Place] = []
-    tokens = episodes = kept = 0
+    trained: list[GroupSummary] = []
     for index, group in enumerate(groups):
         if algorithm.drop_uniform_groups and group.uniform:
             continue
-        places += _places(group, index, advantage(group.returns_G), kept, algorithm.mean_per_sequence)
-        tokens += sum(episode.completion_tokens for episode in group.episodes)
-        episodes += len(group.episodes)
-        kept += 1
+        places += _places(group, index, advantage(group.returns_G), len(trained), algorithm.mean_per_sequence)
+        trained.append(group)
     shares = tuple(tuple(share) for share in split_over_ranks(places, world, lambda place: place.tokens))
-    return Plan(shares, Denominators(tokens, episodes, kept), len(groups) - kept)
+    whole = Denominators(
+        tokens=_tokens(groups),
+        episodes=sum(len(group.episodes) for group in groups),
+        groups=len(trained),
+        trained_tokens=_tokens(trained),
+    )
+    return Plan(shares, whole, len(groups) - len(trained))
+
+
+def _tokens(groups: Sequence[GroupSummary]) -> int:
+    return sum(episode.completion_tokens for group in groups for episode in group.episodes)
 
 
 def _places(group: GroupSummary, index: int, advantages_G: Sequence[float], kept: int, shared: bool) -> list[Place]:

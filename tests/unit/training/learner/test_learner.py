@@ -47,7 +47,7 @@ def test_updates_raise_the_probability_of_what_paid(policy_folder: Path) -> None
 def test_a_batch_without_samples_changes_nothing(policy_folder: Path) -> None:
     one = learner(policy_folder)
     before = {name: tensor.clone() for name, tensor in one.state_dict()}
-    one.update(Batch((), Denominators(0, 0)))
+    one.update(Batch((), Denominators(8, 4, groups=0)))
     assert all((before[name] == tensor).all() for name, tensor in one.state_dict())
 
 

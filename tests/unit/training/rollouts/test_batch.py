@@ -6,15 +6,18 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.training import AlgorithmConfig
+from training.algorithms.losses import LOSSES, LossInputs
+from training.learner.microbatches import collate
 from training.rollouts.batch import assemble, plan, share_of
 from training.rollouts.packed import pack
 from training.rollouts.samples import group_samples
 from training.tracking.metrics import MEANING, rollout_metrics
-from training.types import Episode, Group, Task, Turn
+from training.types import Denominators, Episode, Group, Task, Turn
 
 CENTERED = AlgorithmConfig(advantage="group_centered")
 
@@ -48,8 +51,8 @@ def test_groups_without_spread_are_left_out_and_counted() -> None:
     summaries, _ = packed(group(0, 1.0, 1.0), group(1, 1.0, 0.0), group(2, 0.0, 0.0))
     planned = plan(summaries, CENTERED, 1)
     assert planned.dropped_groups == 2
-    # one group of two episodes, one sequence each, two chosen tokens each
-    assert (planned.denominators.groups, planned.denominators.episodes, planned.denominators.tokens) == (1, 2, 4)
+    # three groups of two episodes, one sequence each, two chosen tokens each; one of them is trained on
+    assert planned.denominators == Denominators(tokens=12, episodes=6, groups=1, trained_tokens=4)
     assert [place.advantage for place in planned.shares[0]] == [0.5, -0.5]
 
 
@@ -67,9 +70,33 @@ def test_every_sequence_goes_to_one_rank_and_the_denominators_count_them_all(
     batches = [assemble(share_of(rank, planned, samples, 0, {}), lambda refs: refs) for rank in range(world)]
     trained = [sample for batch in batches for sample in batch.samples]
     assert len({(place.group, place.sequence) for share in planned.shares for place in share}) == len(trained)
-    assert planned.denominators.episodes * turns == len(trained)
-    assert planned.denominators.tokens == sum(sample.chosen for sample in trained)
     assert planned.denominators.groups == sum(len(set(values)) > 1 for values in rewards)
+    assert planned.denominators.groups * len(rewards[0]) * turns == len(trained)
+    assert planned.denominators.trained_tokens == sum(sample.chosen for sample in trained)
+    assert planned.denominators.episodes == len(rewards) * len(rewards[0])
+
+
+@pytest.mark.parametrize("loss", ["grpo", "dr_grpo", "dapo", "cispo"])
+def test_a_group_weighs_the_same_however_many_others_have_spread(loss: str) -> None:
+    """One group left of many would make a whole step of its own otherwise."""
+    algorithm = AlgorithmConfig(advantage="group_centered", loss=loss)
+
+    def gradient_of_first(*groups: Group) -> list[float]:
+        summaries, samples = packed(*groups)
+        planned = plan(summaries, algorithm, 1)
+        batch = assemble(share_of(0, planned, samples, 0, {}), lambda refs: refs)
+        first = [sample for sample in batch.samples if sample.group == 0]
+        part = collate(first)
+        logp = part.sampler_logp.clone().requires_grad_()
+        inputs = LossInputs(logp, part.sampler_logp, part.advantage, part.mask, torch.ones_like(logp))
+        LOSSES[loss](inputs, batch.denominators, algorithm).backward()
+        assert logp.grad is not None
+        return sorted(logp.grad.flatten().tolist())
+
+    alone = gradient_of_first(group(0, 1.0, 0.0), group(1, 1.0, 1.0), group(2, 0.0, 0.0))
+    among = gradient_of_first(group(0, 1.0, 0.0), group(1, 1.0, 0.0), group(2, 0.0, 1.0))
+    assert alone == pytest.approx(among)
+    assert any(alone)
 
 
 @pytest.mark.parametrize("loss", ["grpo", "gspo", "dr_grpo", "dapo", "cispo"])
