@@ -18,7 +18,7 @@ import ray
 from benchmarks.common import Figure, options, report
 from configs.training import TrainConfig
 from training.cluster import ray_session
-from training.rollouts.batch import assemble
+from training.rollouts.batch import assemble, fetched
 from training.rollouts.coordinator import RunCoordinator
 from training.rollouts.packed import GroupSamples
 from training.types import EpisodeSummary, GroupSummary, Task
@@ -79,7 +79,7 @@ def measure() -> list[Figure]:
         share = ray.get(handle.next_batch.remote(step))
         passing_s += time.perf_counter() - began
         began = time.perf_counter()
-        trained += len(assemble(share, ray.get).samples)
+        trained += len(assemble(share, fetched(share, ray.get)).samples)
         fetching_s += time.perf_counter() - began
         began = time.perf_counter()
         del share

@@ -16,8 +16,8 @@ from benchmarks.common import Figure, options, report
 from configs.policies import EngineConfig, PolicyConfig
 from configs.training import EnvConfig, TrainConfig
 from deployments.protocol.generate import GenerateRequest, GenerateResult, Sampling
+from training.checks.agreement import FLOAT32, Fit
 from training.cluster.child import Report, in_own_process
-from training.evaluation.doctor import FLOAT32, Fit
 from training.imitation import tiny
 from training.types import Sample
 

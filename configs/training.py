@@ -251,6 +251,11 @@ class TrainConfig(YamlConfig):
     deterministic: bool = Field(
         False, description="Synchronous, and every request seeded: runs on a CPU repeat bit for bit."
     )
+    on_alarm: Literal["end", "warn"] = Field(
+        "end",
+        description="What an alarm of the run's own checks (docs/faults.md) does, such as a log-probability that "
+        "differs between learner and sampler: it ends the run before the step is published, or warns and is counted.",
+    )
     check_memory: bool = Field(
         True, description="Refuse to start a run on this machine when its estimated memory is not available."
     )

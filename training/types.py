@@ -147,6 +147,10 @@ class EpisodeSummary:
     sequence_tokens: tuple[int, ...]  # length of each of its training sequences
     oldest_version: int
     episode_s: float
+    first_prompt: int = 0  # hash of the ids of its first prompt
+    first_answer: int = 0  # hash of the ids of its first answer
+    first_logp: float = 0.0  # of the whole first answer, the sampler's
+    first_version: int = 0  # weight version of the first answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +231,7 @@ class Batch:
     samples: tuple[Sample, ...]
     denominators: Denominators
     step: int = 0
+    version: int | None = None  # of the learner's weights when the step begins; None: not known
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 

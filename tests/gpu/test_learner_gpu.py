@@ -27,7 +27,7 @@ def batch() -> Batch:
         ids = tuple((31 * row + 7 * t) % 250 for t in range(length))
         mask = tuple(int(t % 4 == 3) for t in range(length))
         samples.append(Sample(ids, mask, tuple(-3.0 * m for m in mask), (-1.0) ** row))
-    return Batch(tuple(samples), Denominators(sum(s.chosen for s in samples), len(samples), 1))
+    return Batch(tuple(samples), Denominators(tokens := sum(s.chosen for s in samples), len(samples), 1, tokens))
 
 
 def learner(model: Path, gpus: float, **settings: object) -> Learner:

@@ -26,7 +26,7 @@ LAYERS = {
         "acting", "transports", "app",
     ],
     "training": [
-        "types cluster", "algorithms tracking", "rollouts learner", "evaluation imitation", "run", "sweep",
+        "types cluster", "algorithms tracking checks", "rollouts learner", "evaluation imitation", "run", "sweep",
         "commands", "grpo tune bc",
     ],
 }  # fmt: skip
@@ -77,6 +77,7 @@ NOT_AT_MODULE_LEVEL = {
     "training.cluster": {"torch"},
     "training.rollouts": {"torch"},
     "training.tracking": {"torch"},
+    "training.checks": {"torch"},
     "training.evaluation": {"torch"},
     "training.commands": {"torch"},
 }

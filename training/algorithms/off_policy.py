@@ -37,8 +37,14 @@ def behaviour(learner_logp: Tensor, sampler_logp: Tensor, mask: Tensor, config: 
     nothing else would correct for the sampler, so it is the behaviour policy, and the clip bounds learner / sampler.
     """
     frozen = learner_logp.detach()
-    by_ratio = config.off_policy == "none" and config.updates_per_batch == 1
-    return Behaviour(sampler_logp if by_ratio else frozen, off_policy_weight(frozen, sampler_logp, mask, config))
+    return Behaviour(
+        sampler_logp if by_ratio(config) else frozen, off_policy_weight(frozen, sampler_logp, mask, config)
+    )
+
+
+def by_ratio(config: AlgorithmConfig) -> bool:
+    """Whether the sampler itself is the behaviour policy."""
+    return config.off_policy == "none" and config.updates_per_batch == 1
 
 
 def off_policy_weight(behaviour_logp: Tensor, sampler_logp: Tensor, mask: Tensor, config: AlgorithmConfig) -> Tensor:

@@ -6,14 +6,10 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from configs.base import UserError
-
-Scores = list[list[float]]  # one list a sequence, one log-probability a chosen token
-
+from training.checks.agreement import EXPLAINS, FLOAT32, Fit, Scores, Tolerance
 
 Scorer = Callable[[float], Scores]  # the learner's scores at a temperature
 
@@ -22,78 +18,6 @@ Prompt = tuple[tuple[int, ...], tuple[int, ...]]  # (ids that the sampler was gi
 
 
 TEMPERATURES = (0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5, 2.0)
-
-
-EXPLAINS = 0.7  # in a narrow type, another cause explains a difference when the mean falls to this share of it
-
-
-class NothingSampled(UserError):
-    """There is no token to compare."""
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Differences sampler - learner over all tokens, in nats: the largest and the mean of their absolute values, and
-    the signed mean with its standard error. Rounding is unbiased; most faults are not."""
-
-    largest: float
-    mean: float
-    bias: float
-    bias_error: float
-
-    @classmethod
-    def of(cls, sampler: Scores, learner: Scores) -> Fit:
-        """Raises NothingSampled when there is no token."""
-        flat = [a - b for s, m in zip(sampler, learner, strict=True) for a, b in zip(s, m, strict=True)]
-        if not flat:
-            raise NothingSampled("nothing was sampled: no token to compare")
-        bias = sum(flat) / len(flat)
-        variance = sum((value - bias) ** 2 for value in flat) / len(flat)
-        sizes = [abs(value) for value in flat]
-        return cls(max(sizes), sum(sizes) / len(flat), bias, math.sqrt(variance / len(flat)))
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """What rounding alone may do, in the narrower of the two types. In float32 every token counts; a narrower type is
-    judged by mean and bias, because single tokens of it are far off (`largest` is then only a guard)."""
-
-    dtypes: str  # as a message names them
-    largest: float
-    mean: float
-    bias: float
-    explained: float  # another cause explains a difference when it leaves less than this; narrow types: see EXPLAINS
-    narrow: bool = False
-
-    @classmethod
-    def between(cls, engine: str, learner: str) -> Tolerance:
-        """For an engine and a learner that compute in these types (float32, float16, bfloat16)."""
-        widest = max((engine, learner), key=list(LIMITS).index)
-        return replace(LIMITS[widest], dtypes=f"engine {engine}, learner {learner}")
-
-    def allows(self, fit: Fit) -> bool:
-        biased = abs(fit.bias) > self.bias + 3 * fit.bias_error
-        return fit.largest <= self.largest and fit.mean <= self.mean and not biased
-
-    def misfit(self, fit: Fit) -> float:
-        """What another cause has to make small."""
-        return fit.mean if self.narrow else fit.largest
-
-    def explains(self, other: Fit, fit: Fit) -> bool:
-        """Whether `other`, the fit under another assumption, accounts for `fit`."""
-        if self.narrow:
-            return other.mean <= self.mean and other.mean < EXPLAINS * fit.mean
-        return other.largest < self.explained
-
-
-# Measured with one real model of 135 M parameters, healthy: bfloat16 largest 0.23, mean 0.047, unbiased;
-# float32 1.6e-6. float16 has three more bits than bfloat16. In the order of their widths.
-LIMITS = {
-    "float32": Tolerance("", largest=1e-4, mean=1e-4, bias=1e-4, explained=1e-3),
-    "float16": Tolerance("", largest=0.3, mean=0.02, bias=0.005, explained=0.02, narrow=True),
-    "bfloat16": Tolerance("", largest=1.0, mean=0.1, bias=0.02, explained=0.1, narrow=True),
-}
-FLOAT32 = Tolerance.between("float32", "float32")
 
 
 @dataclass(frozen=True)

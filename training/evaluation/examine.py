@@ -13,13 +13,12 @@ from configs.training import TrainConfig
 from deployments.storage import runs
 from envs.registry import evaluation_settings
 from envs.registry import make as make_env
+from training.checks.agreement import Scores, Tolerance
 from training.cluster import placement
 from training.evaluation.doctor import (
     Prompt,
     Report,
     Scorer,
-    Scores,
-    Tolerance,
     diagnose,
     template_drift,
 )

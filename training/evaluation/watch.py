@@ -16,7 +16,7 @@ from envs import registry
 from training.evaluation.evaluate import apart
 from training.evaluation.play import Show, Watched
 from training.rollouts.episode import Player, PlaySettings, run_episode
-from training.rollouts.group import RolloutFailed
+from training.rollouts.failures import RolloutFailed
 from training.rollouts.renderer import ChatRenderer
 from training.rollouts.session import Session, open_session
 from training.types import Episode, Task, Truncation

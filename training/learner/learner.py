@@ -18,10 +18,12 @@ from configs.training import AlgorithmConfig, LearnerConfig, ModelConfig, Optimi
 from deployments.storage.atomic import written_whole
 from training.algorithms.losses import LossInputs
 from training.algorithms.objective import SUMS, Objective, objective
-from training.algorithms.off_policy import Behaviour, Drift, behaviour
+from training.algorithms.off_policy import Behaviour, Drift, behaviour, by_ratio
+from training.checks.updates import UpdateRecord
 from training.learner.architecture import attention, check_model
+from training.learner.audit import UNIT, Audit, mark_of
 from training.learner.microbatches import MicroBatch, microbatches, padding_microbatch
-from training.learner.policy import PREFIX, Policy
+from training.learner.policy import PREFIX, Policy, Scored
 from training.learner.schedule import learning_rate
 from training.learner.sharding import Sharded, shard
 from training.types import Batch, Sample
@@ -68,12 +70,15 @@ class Learner:
         self._algorithm, self._learner = settings.algorithm, settings.learner
         self.device = torch.device("cuda", torch.cuda.current_device()) if self._learner.gpus_per_worker else _CPU
         self.steps_done = 0
+        self.updates_done = 0
+        self.record: UpdateRecord | None = None  # of the newest batch that changed something
         self._skipped_in_a_row = 0
         self.policy = self._load()
         if settings.model.attn_implementation != "flash_attention_2":  # which takes no float32, as the weights are
             check_model(self.policy)
         self.config = self.policy.model.config
         self._reference = self._load().requires_grad_(False) if self._algorithm.kl_coef else None
+        self._reference_mark = mark_of(self._reference)
         layers = self.policy.model.model.layers
         self._sharded: Sharded = shard(self.policy, layers, settings.optimizer, self._learner, world, self.device)
 
@@ -96,30 +101,38 @@ class Learner:
     def update(self, batch: Batch) -> dict[str, float]:
         """Forward, loss, backward over micro-batches, clip, step; `updates_per_batch` times. A batch without samples
         changes nothing but the step count, an update whose gradient is not finite changes nothing at all. Returns
-        metrics of the whole batch, equal on all ranks. Raises NotFinite after `max_nonfinite_steps` of those in a row.
+        metrics of the whole batch, equal on all ranks, and leaves what the checks look at in `record`. Raises NotFinite
+        after `max_nonfinite_steps` of those in a row.
         """
+        self.record = None
         lr = learning_rate(self.settings.optimizer, self.steps_done, self.settings.total_steps)
         self.steps_done += 1
         if batch.denominators.groups == 0:
             return {"train/lr": lr, "train/episodes": float(batch.denominators.episodes), "train/tokens": 0.0}
         parts = self._microbatches(batch.samples)
         behaviours: list[Behaviour] = []
-        sums, drift = torch.zeros(len(SUMS), dtype=torch.float64), Drift()
-        norm, skipped = 0.0, 0
+        sums, drift, audit = torch.zeros(len(SUMS), dtype=torch.float64), Drift(), Audit()
+        norm, skipped, units = 0.0, 0, []
         for update in range(self._algorithm.updates_per_batch):
             for index, part in enumerate(parts):
                 self._sharded.reduce_gradients(now=index == len(parts) - 1)
-                logp, entropy = self._forward(part)
-                if update == 0:  # no step has been taken yet: this is the policy before the batch
-                    behaviours.append(behaviour(logp, part.sampler_logp, part.mask, self._algorithm))
-                    drift = drift.with_tokens(logp, part.sampler_logp, part.mask)
-                share = self._objective(part, logp, entropy, behaviours[index], batch)
-                self._sharded.backward(share.loss)
+                scored = self._forward(part)
+                first = update == 0  # no step has been taken yet: this is the policy before the batch
+                if first:
+                    behaviours.append(behaviour(scored.logp, part.sampler_logp, part.mask, self._algorithm))
+                    drift = drift.with_tokens(scored.logp, part.sampler_logp, part.mask)
+                inputs, share = self._objective(part, scored, behaviours[index], batch, first)
+                if share.slopes is not None:
+                    fresh = torch.tensor([self._is_fresh(batch, i) for i in part.order or (None,)], device=self.device)
+                    audit.add(inputs, share.slopes, part.sampler_logp, fresh, not by_ratio(self._algorithm))
+                unit = UNIT * scored.unit * part.mask.sum() / max(batch.denominators.trained_tokens, 1)
+                self._sharded.backward(share.loss + unit)
                 sums += share.sums
+            units.append(self._sharded.unit_gradient() / UNIT)
             norm = self._sharded.step(lr)
             skipped += self._count_skipped(norm)
         return {
-            **self._metrics(sums, drift, batch),
+            **self._metrics(sums, drift, batch, audit, units),
             "train/grad_norm": norm,
             "train/skipped_updates": float(skipped),
             "train/lr": lr,
@@ -134,24 +147,33 @@ class Learner:
             parts += [padding_microbatch()] * (int(count) - len(parts))
         return [part.to(self.device) for part in parts]
 
-    def _forward(self, part: MicroBatch) -> tuple[Tensor, Tensor]:
+    def _is_fresh(self, batch: Batch, sample: int | None) -> bool:
+        """Whether a sample, by its position (None: padding), was drawn with the weights that the step begins with."""
+        return sample is not None and batch.samples[sample].weight_version == batch.version
+
+    def _forward(self, part: MicroBatch) -> Scored:
         bfloat16 = self.settings.model.dtype == "bfloat16"
         autocast = torch.autocast(self.device.type, torch.bfloat16) if bfloat16 else contextlib.nullcontext()
         with autocast:
             return self._sharded.forward(token_ids=part.token_ids, mask=part.mask)
 
-    def _objective(self, part: MicroBatch, logp: Tensor, entropy: Tensor, before: Behaviour, batch: Batch) -> Objective:
+    def _objective(
+        self, part: MicroBatch, scored: Scored, before: Behaviour, batch: Batch, first: bool
+    ) -> tuple[LossInputs, Objective]:
         reference_logp = None
         if self._reference is not None:
             with torch.no_grad():
-                reference_logp, _ = self._reference(token_ids=part.token_ids, mask=part.mask)
-        inputs = LossInputs(logp, before.logp, part.advantage, part.mask, before.weight)
-        return objective(inputs, entropy, reference_logp, batch.denominators, self._algorithm)
+                reference_logp = self._reference(token_ids=part.token_ids, mask=part.mask).logp
+        inputs = LossInputs(scored.logp, before.logp, part.advantage, part.mask, before.weight)
+        return inputs, objective(
+            inputs, scored.entropy, reference_logp, batch.denominators, self._algorithm, slopes=first
+        )
 
     def _count_skipped(self, norm: float) -> bool:
         """Whether the update with this gradient norm was skipped. Norm and answer are equal on all ranks."""
         if math.isfinite(norm):
             self._skipped_in_a_row = 0
+            self.updates_done += 1
             return False
         self._skipped_in_a_row += 1
         if self._skipped_in_a_row >= self._learner.max_nonfinite_steps:
@@ -162,23 +184,35 @@ class Learner:
             )
         return True
 
-    def _metrics(self, sums: Tensor, drift: Drift, batch: Batch) -> dict[str, float]:
+    def _metrics(self, sums: Tensor, drift: Drift, batch: Batch, audit: Audit, units: list[float]) -> dict[str, float]:
         """Per token and update; the difference to the sampler from before the first update."""
-        largest = torch.tensor(drift.largest, dtype=torch.float64)
-        sums = torch.cat([sums, torch.tensor([drift.total], dtype=torch.float64)])
+        largest = torch.tensor([drift.largest, audit.largest], dtype=torch.float64)
+        moved = float(self._reference_mark != mark_of(self._reference))
+        sums = torch.cat([sums, torch.tensor([drift.total, moved], dtype=torch.float64), audit.sums])
         if self._world > 1:
             sums, largest = sums.to(self.device), largest.to(self.device)
             dist.all_reduce(sums)
             dist.all_reduce(largest, dist.ReduceOp.MAX)
-        *by_name, difference = sums.tolist()
-        total = dict(zip(SUMS, by_name, strict=True))
+        values = sums.tolist()
+        total = dict(zip(SUMS, values, strict=False))
+        difference, moved, *audited = values[len(SUMS) :]
         tokens = max(total["tokens"], 1.0)
         trained = tokens / self._algorithm.updates_per_batch
+        self.record = audit.record(
+            audited,
+            float(largest[1]),
+            tokens=total["tokens"] / self._algorithm.updates_per_batch,
+            expected_tokens=batch.denominators.trained_tokens,
+            unit_gradients=tuple(units),
+            reference_moved=moved > 0,
+            optimizer_steps=self._sharded.steps_taken(),
+            updates=self.updates_done,
+        )
         return {
             "train/loss": total["loss"] / self._algorithm.updates_per_batch,
             "train/entropy": total["entropy"] / tokens,
             "train/logp_difference": difference / trained,
-            "train/logp_difference_max": float(largest),
+            "train/logp_difference_max": float(largest[0]),
             "train/clip_fraction": total["clipped"] / tokens,
             "train/bounded_tokens_total": total["bounded"],
             "train/kl": total["kl"] / tokens,
@@ -189,18 +223,28 @@ class Learner:
     @torch.no_grad()
     def score(self, samples: list[Sample]) -> list[list[float]]:
         """The learner's log-probability of each chosen token, one list a sample, in the order of the samples."""
+        return self.score_with_entropy(samples)[0]
+
+    @torch.no_grad()
+    def score_with_entropy(self, samples: list[Sample]) -> tuple[list[list[float]], list[list[float]]]:
+        """Log-probability of each chosen token, and the entropy of what it was chosen from, in nats."""
         scores: list[list[float]] = [[] for _ in samples]
+        entropies: list[list[float]] = [[] for _ in samples]
         for part in microbatches(samples, self._learner.max_tokens_per_microbatch):
-            logp, _ = self._forward(part.to(self.device))
-            for values, mask, index in zip(logp.cpu(), part.mask, part.order, strict=True):
-                scores[index] = values[mask.bool()].tolist()
-        return scores
+            scored = self._forward(part.to(self.device))
+            rows = zip(scored.logp.cpu(), scored.entropy.cpu(), part.mask, part.order, strict=True)
+            for logp, entropy, mask, index in rows:
+                scores[index] = logp[mask.bool()].tolist()
+                entropies[index] = entropy[mask.bool()].tolist()
+        return scores, entropies
 
     def state_dict(self) -> Iterator[tuple[str, Tensor]]:
         """(Hugging Face name, whole tensor) of every parameter; a collective for sharded learners. Raises NotFinite
         rather than hand out a tensor with NaN or inf: nothing of the kind is published or saved as a model."""
         tied = bool(getattr(self.config, "tie_word_embeddings", False))
         for name, tensor in self._sharded.named_tensors():
+            if not name.startswith(PREFIX):
+                continue  # the policy's own
             name = name.removeprefix(PREFIX)
             if tied and name == "lm_head.weight":
                 continue
@@ -226,6 +270,7 @@ class Learner:
         self._sharded.save(folder, self._rank)
         rest = {
             "steps_done": self.steps_done,
+            "updates_done": self.updates_done,
             "skipped_in_a_row": self._skipped_in_a_row,
             "python_rng": random.getstate(),
             "torch_rng": torch.get_rng_state(),
@@ -238,6 +283,7 @@ class Learner:
         self._sharded.load(folder, self._rank)
         rest = torch.load(folder / f"rank{self._rank}.pt", map_location="cpu", weights_only=False)
         self.steps_done = rest["steps_done"]
+        self.updates_done = rest["updates_done"]
         self._skipped_in_a_row = rest["skipped_in_a_row"]
         random.setstate(rest["python_rng"])
         torch.set_rng_state(rest["torch_rng"])

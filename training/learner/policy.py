@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
+import torch
 from torch import Tensor, nn
 
 from training.learner.head import logits_of
@@ -13,8 +14,19 @@ from training.learner.logprobs import chosen_logprobs
 PREFIX = "model."  # of the Hugging Face model inside Policy
 
 
+class Scored(NamedTuple):
+    """Log-probability and entropy of the chosen tokens, [B, T] each; and the policy's `unit`, a scalar."""
+
+    logp: Tensor
+    entropy: Tensor
+    unit: Tensor
+
+
 class Policy(nn.Module):
     """A causal language model that answers with log-probability and entropy of the chosen tokens, [B, T] each.
+
+    Besides the model's parameters it has `unit`, one number that nothing depends on. The learner gives it a loss whose
+    gradient is known; it goes through the same backward passes and reductions as all others and shows what they do.
 
     It has one mode, that of the sampler: no dropout, whether it scores or trains. Under dropout the learner would be
     another policy than the one that sampled, and a different one in each forward pass.
@@ -26,6 +38,7 @@ class Policy(nn.Module):
         self.temperature = temperature
         self.chunk = chunk
         self.entropy_gradient = entropy_gradient
+        self.unit = nn.Parameter(torch.zeros(1))
         self.train()
 
     def train(self, mode: bool = True) -> Self:
@@ -38,10 +51,10 @@ class Policy(nn.Module):
                 _drop_nothing(module)
         return self
 
-    def forward(self, token_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, token_ids: Tensor, mask: Tensor) -> Scored:
         # No attention mask: padding stands on the right, where causal attention never looks.
         hidden = self.model.model(input_ids=token_ids, use_cache=False).last_hidden_state
-        return chosen_logprobs(
+        logp, entropy = chosen_logprobs(
             hidden,
             partial(logits_of, self.model),
             token_ids,
@@ -50,6 +63,7 @@ class Policy(nn.Module):
             self.chunk,
             self.entropy_gradient,
         )
+        return Scored(logp, entropy, self.unit.sum())
 
 
 def _drop_nothing(module: nn.Module) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.training import LearnerConfig, OptimizerConfig
+from training.learner.policy import Policy, Scored
 
 
 class Sharded(Protocol):
@@ -23,13 +24,20 @@ class Sharded(Protocol):
         """Before a forward pass: whether its backward pass sums the gradients over the ranks. Only that of an update's
         last micro-batch has to."""
 
-    def forward(self, **inputs: Any) -> tuple[Tensor, Tensor]: ...
+    def forward(self, **inputs: Any) -> Scored: ...
 
     def backward(self, loss: Tensor) -> None: ...
 
     def step(self, lr: float) -> float:
         """Clips, steps, forgets the gradients. Returns the gradient norm before clipping, of all ranks together and
         equal on each. Where it is not finite nothing is changed: no step, and the gradients are forgotten."""
+
+    def unit_gradient(self) -> float:
+        """The gradient of the policy's `unit` after an update's last backward pass, of all ranks together; a
+        collective."""
+
+    def steps_taken(self) -> int:
+        """How many steps the optimiser's state has seen; 0 where a parameter has none."""
 
     def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """(name, whole tensor) of every parameter; a collective."""
@@ -60,19 +68,19 @@ def configure(optimizer: Any, config: OptimizerConfig) -> None:
 class Single:
     """One process."""
 
-    def __init__(self, module: nn.Module, optimizer: OptimizerConfig) -> None:
+    def __init__(self, module: Policy, optimizer: OptimizerConfig) -> None:
         self.module = module
         self.clip_norm = optimizer.clip_norm
         self._settings = optimizer
         self.optimizer = adamw(self._trained(module), optimizer)
 
-    def _trained(self, module: nn.Module) -> list[nn.Parameter]:
+    def _trained(self, module: Policy) -> list[nn.Parameter]:
         return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
     def reduce_gradients(self, now: bool) -> None:
         """One process has nothing to reduce."""
 
-    def forward(self, **inputs: Any) -> tuple[Tensor, Tensor]:
+    def forward(self, **inputs: Any) -> Scored:
         return self.module(**inputs)
 
     def backward(self, loss: Tensor) -> None:
@@ -87,6 +95,14 @@ class Single:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
+
+    def unit_gradient(self) -> float:
+        gradient: Any = self.module.unit.grad
+        whole = gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient
+        return float(whole.sum())
+
+    def steps_taken(self) -> int:
+        return _steps(self.optimizer)
 
     def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
         yield from self.module.state_dict().items()
@@ -105,7 +121,7 @@ class Single:
 class Ddp(Single):
     """A whole copy on every rank; gradients are averaged, so a share of the loss is scaled by the number of ranks."""
 
-    def __init__(self, module: nn.Module, optimizer: OptimizerConfig, world: int, device: torch.device) -> None:
+    def __init__(self, module: Policy, optimizer: OptimizerConfig, world: int, device: torch.device) -> None:
         super().__init__(module, optimizer)
         self.world = world
         self.wrapped = nn.parallel.DistributedDataParallel(
@@ -115,7 +131,7 @@ class Ddp(Single):
     def reduce_gradients(self, now: bool) -> None:
         self.wrapped.require_backward_grad_sync = now  # read in forward, as by DistributedDataParallel.no_sync
 
-    def forward(self, **inputs: Any) -> tuple[Tensor, Tensor]:
+    def forward(self, **inputs: Any) -> Scored:
         return self.wrapped(**inputs)
 
     def backward(self, loss: Tensor) -> None:
@@ -128,7 +144,7 @@ class Fsdp2(Single):
     Gradients are reduced once per update: between its micro-batches each rank holds a whole, unreduced gradient.
     """
 
-    def __init__(self, module: nn.Module, optimizer: OptimizerConfig, world: int, layers: Any) -> None:
+    def __init__(self, module: Policy, optimizer: OptimizerConfig, world: int, layers: Any) -> None:
         from torch.distributed.fsdp import fully_shard
 
         for layer in layers:
@@ -151,7 +167,7 @@ class Fsdp2(Single):
 class DeepSpeed:
     """ZeRO 0-3, called directly (through Accelerate it is silently ignored on a CPU). Asserts the stage."""
 
-    def __init__(self, module: nn.Module, optimizer: OptimizerConfig, learner: LearnerConfig, world: int) -> None:
+    def __init__(self, module: Policy, optimizer: OptimizerConfig, learner: LearnerConfig, world: int) -> None:
         import deepspeed
 
         # On a CPU it would compile its shared-memory collectives at the first start on a machine, half a minute of both
@@ -182,7 +198,7 @@ class DeepSpeed:
         """Stages 0 and 1 reduce at the boundary alone; 2 and 3 hold only parts of a gradient, so reduce each time."""
         self.engine.set_gradient_accumulation_boundary(now)
 
-    def forward(self, **inputs: Any) -> tuple[Tensor, Tensor]:
+    def forward(self, **inputs: Any) -> Scored:
         return self.engine(**inputs)
 
     def backward(self, loss: Tensor) -> None:
@@ -198,6 +214,14 @@ class DeepSpeed:
                 return norm
         self.engine.step()  # ZeRO 1-3 skip a step whose norm is not finite, and say that it is inf
         return norm if self.stage == 0 else float(self.engine.get_global_grad_norm())
+
+    def unit_gradient(self) -> float:
+        from deepspeed.utils import safe_get_full_grad
+
+        return float(safe_get_full_grad(self.module.unit).sum())
+
+    def steps_taken(self) -> int:
+        return _steps(getattr(self.optimizer, "optimizer", self.optimizer))
 
     def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
         import deepspeed
@@ -215,7 +239,7 @@ class DeepSpeed:
 
 
 def shard(
-    module: nn.Module, layers: Any, optimizer: OptimizerConfig, learner: LearnerConfig, world: int, device: torch.device
+    module: Policy, layers: Any, optimizer: OptimizerConfig, learner: LearnerConfig, world: int, device: torch.device
 ) -> Sharded:
     """The module under the configured sharding; several processes need an initialised process group."""
     if learner.sharding == "ddp":
@@ -227,10 +251,14 @@ def shard(
     return Single(module, optimizer)
 
 
+def _steps(optimizer: torch.optim.Optimizer) -> int:
+    return min((int(state["step"]) for state in optimizer.state.values() if "step" in state), default=0)
+
+
 def _part(folder: Path, rank: int) -> Path:
     return folder / f"model-and-optimizer{rank}.pt"
 
 
-def _norm(module: nn.Module) -> float:
+def _norm(module: Policy) -> float:
     gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
     return float(torch.nn.utils.get_total_norm(gradients))

@@ -43,6 +43,7 @@ class Share:
     denominators: Denominators
     step: int
     metrics: Mapping[str, float]
+    version: int | None = None  # of the learner's weights when the step begins
 
 
 def plan(groups: Sequence[GroupSummary], algorithm: AlgorithmConfig, world: int) -> Plan:
@@ -98,17 +99,43 @@ def split_over_ranks(sequences: Sequence[T], world: int, tokens: Callable[[Any],
     return shares
 
 
-def share_of(rank: int, planned: Plan, samples: Sequence[Any], step: int, metrics: Mapping[str, float]) -> Share:
+def share_of(
+    rank: int,
+    planned: Plan,
+    samples: Sequence[Any],
+    step: int,
+    metrics: Mapping[str, float],
+    version: int | None = None,
+) -> Share:
     """What a rank is sent: only references to groups that it has sequences of. `samples`: one reference a group."""
     places = planned.shares[rank]
     needed = sorted({place.group for place in places})
-    return Share(places, {group: samples[group] for group in needed}, planned.denominators, step, metrics)
+    return Share(places, {group: samples[group] for group in needed}, planned.denominators, step, metrics, version)
 
 
-def assemble(share: Share, fetch: Callable[[list[Any]], Sequence[GroupSamples]]) -> Batch:
-    """The batch of a rank. `fetch`: references to what they refer to, in one call (`ray.get`)."""
-    packed = dict(zip(share.samples, fetch(list(share.samples.values())), strict=True))
+def fetched(share: Share, fetch: Callable[[list[Any]], Sequence[GroupSamples]]) -> dict[int, GroupSamples]:
+    """The groups of a share, by their position in the step. `fetch`: references to what they refer to, in one call
+    (`ray.get`)."""
+    return dict(zip(share.samples, fetch(list(share.samples.values())), strict=True))
+
+
+def assemble(share: Share, packed: Mapping[int, GroupSamples]) -> Batch:
+    """The batch of a rank."""
     samples: tuple[Sample, ...] = tuple(
         packed[place.group].sample(place.sequence, place.advantage, place.kept) for place in share.places
     )
-    return Batch(samples, share.denominators, share.step, share.metrics)
+    return Batch(samples, share.denominators, share.step, share.version, share.metrics)
+
+
+def earned(share: Share, packed: Mapping[int, GroupSamples], algorithm: AlgorithmConfig) -> list[float]:
+    """The advantage of each sequence of a share, from the returns that travelled with the tokens: what `plan`, which
+    has summaries only, should have given it."""
+    advantage = ADVANTAGES[algorithm.advantage]
+    of_group = {group: advantage(samples.return_G.tolist()) for group, samples in packed.items()}
+    values = []
+    for place in share.places:
+        siblings = packed[place.group].sibling_S
+        sibling = int(siblings[place.sequence])
+        parts = int((siblings == sibling).sum()) if algorithm.mean_per_sequence else 1
+        values.append(of_group[place.group][sibling] / parts)
+    return values

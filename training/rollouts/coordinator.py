@@ -14,14 +14,17 @@ import ray
 from ray.exceptions import RayError
 
 from configs.training import TrainConfig
+from training.checks.batches import sizes_alarm
+from training.checks.siblings import SiblingAnswers
 from training.rollouts import records
 from training.rollouts.batch import Share, plan, share_of
+from training.rollouts.failures import FaultyRollout
 from training.rollouts.packed import PlayedGroup
 from training.rollouts.pool import WorkerPool
 from training.rollouts.stream import GroupStream
 from training.rollouts.worker import start_worker
 from training.tracking.metrics import rollout_metrics
-from training.types import Episode, Group, Task
+from training.types import Episode, Group, GroupSummary, Task
 
 logger = logging.getLogger("rayward")
 
@@ -44,6 +47,7 @@ class RunCoordinator:
         self._watch: asyncio.Task[None] | None = None
         self._episodes: str | None = None
         self._given_up: str | None = None
+        self._answers = SiblingAnswers()
         self._given: tuple[int, float] | None = None  # (step that the learner was given last, when, monotonic s)
 
     def _start_worker(self, model_folder: str, app: str) -> Any:
@@ -62,6 +66,7 @@ class RunCoordinator:
         for step in self._steps.values():
             step.cancel()
         self._steps, self._taken, self._given, self._given_up = {}, [], None, None
+        self._answers = SiblingAnswers()
         if self._watch is None:
             self._watch = asyncio.create_task(self._pool.watch())
             self._watch.add_done_callback(self._watch_ended)
@@ -101,14 +106,29 @@ class RunCoordinator:
         self._taken = groups
         await self._record(groups, step)
         summaries = [group.summary for group in groups]
+        alarms = self._alarms(summaries)
         planned = plan(summaries, self._config.algorithm, world)
         metrics = rollout_metrics(summaries) | {
             "rollout/dropped_groups": planned.dropped_groups / len(groups),
             "rollout/lag_max": float(self._stream.buffer.lag(groups, step)),
             "rollout/wait_s": wait_s,
         }
-        samples = [group.samples for group in groups]
-        return [share_of(rank, planned, samples, step, metrics) for rank in range(world)]
+        metrics["rollout/alarms_total"] += alarms
+        samples, version = [group.samples for group in groups], self._stream.buffer.base_version + step
+        return [share_of(rank, planned, samples, step, metrics, version) for rank in range(world)]
+
+    def _alarms(self, summaries: Sequence[GroupSummary]) -> int:
+        """What the groups of a step say together. Raises FaultyRollout, or warns and returns how many alarms."""
+        self._answers = self._answers.with_groups(summary.episodes for summary in summaries)
+        sizes = sizes_alarm([len(summary.episodes) for summary in summaries], self._config.rollout.group_size)
+        found = [alarm for alarm in (sizes, self._answers.alarm()) if alarm is not None]
+        if found and self._config.on_alarm == "end":
+            faulty = FaultyRollout(found[0])
+            self._stream.fail(faulty)  # for the other ranks: these groups are taken and will not come again
+            raise faulty
+        for alarm in found:
+            logger.warning("%s", alarm)
+        return len(found)
 
     async def replay(self, step: int, lost: Sequence[int]) -> None:
         """Plays groups of a step again whose tokens are lost (`lost`: positions in the step); the step is to be asked

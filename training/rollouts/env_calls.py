@@ -14,9 +14,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from envs.base import Env, Observation, StepResult
+from training.checks.episodes import Books
+from training.types import Task
 
 logger = logging.getLogger("rayward")
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Noted:
+    """The environment's account of one episode, and what losing pays there, where it says so."""
+
+    books: Books = field(default_factory=Books)
+    failure_return: float | None = None
 
 
 @dataclass
@@ -27,6 +37,9 @@ class Hooks:
     env_call: dict[int, tuple[str, float]] = field(default_factory=dict)  # key -> (what, since, monotonic s)
     clock: Callable[[], float] = time.monotonic
     total: Counter[str] | None = None  # of all groups of a worker; counted along
+    books: dict[tuple[Task, int, int], Noted] = field(
+        default_factory=dict
+    )  # (task, sibling, attempt) -> of its episode
 
     def count(self, reason: str) -> None:
         self.counts[reason] += 1
@@ -52,6 +65,7 @@ class EnvCalls:
         self._thread = CallThread(f"{name}-{seed}") if blocking else None
         self._env: Env | None = None
         self._hung = False
+        self.books = Books()
 
     async def make(self, make: Callable[[], Env]) -> Env:
         self._env = await self._call("make", make)
@@ -63,7 +77,9 @@ class EnvCalls:
 
     async def step(self, text: str) -> StepResult:
         """The reward is a finite float. Raises EnvCallFailed."""
-        return await self._call("step", lambda: checked_result(self._made.step(text)))
+        result = await self._call("step", lambda: checked_result(self._made.step(text)))
+        self.books.note(result)
+        return result
 
     async def close(self) -> None:
         """Never raises: an episode is what was played, however its environment ends. Failures are counted."""

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from configs.training import EnvConfig, RolloutConfig, TrainConfig
 from deployments.errors import PolicyError
@@ -19,7 +20,7 @@ from deployments.protocol.generate import Generate, GenerateRequest, GenerateRes
 from envs.base import Env, EnvSpec, Observation, StepResult
 from envs.registry import evaluation_settings
 from training.rollouts.conversation import Conversation
-from training.rollouts.env_calls import EnvCallFailed, EnvCalls, Hooks
+from training.rollouts.env_calls import EnvCallFailed, EnvCalls, Hooks, Noted
 from training.rollouts.renderer import ChatRenderer
 from training.types import EndReason, Episode, Task, Truncation, Turn
 
@@ -36,6 +37,7 @@ class PlaySettings:
     seeded: bool = False  # every request carries a seed: bit-for-bit repeatable
     min_weight_version: int = 0
     evaluation: bool = False
+    on_alarm: Literal["end", "warn"] = "end"
 
     @classmethod
     def for_training(cls, config: TrainConfig, min_weight_version: int = 0) -> PlaySettings:
@@ -48,6 +50,7 @@ class PlaySettings:
             seed=config.seed,
             seeded=config.deterministic,
             min_weight_version=min_weight_version,
+            on_alarm=config.on_alarm,
         )
 
     @classmethod
@@ -113,6 +116,8 @@ class _Playing:
         calls = EnvCalls(self._task.env, self._task.seed, self._player.hooks, self._player.blocking, timeout_s)
         try:
             env = await calls.make(self._player.make_env)
+            key = (self._task, self._sibling, self._attempt)
+            self._player.hooks.books[key] = Noted(calls.books, env.spec.failure_return)
             conversation = Conversation(self._settings.env, env.spec, self._player.renderer)
             observation = await calls.reset()
             conversation.start(observation)

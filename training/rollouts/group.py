@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Iterator
 
-from configs.base import UserError
+from training.checks.alarms import Alarm
+from training.checks.episodes import books_alarm, ends_alarm
+from training.checks.siblings import starts_alarm
 from training.rollouts.episode import Player, run_episode
+from training.rollouts.failures import EnvironmentFailed, FaultyRollout, PolicyUnreachable, RolloutFailed
 from training.types import Episode, Group, Task
 
-
-class RolloutFailed(UserError):
-    """A group could not be completed; the message names the task, the reason and how often it was tried."""
-
-
-class EnvironmentFailed(RolloutFailed):
-    """The environment raised or hung again and again."""
-
-
-class PolicyUnreachable(RolloutFailed):
-    """No replica gave an answer, again and again."""
+logger = logging.getLogger("rayward")
 
 
 async def run_group(player: Player, task: Task, group_size: int) -> Group:
@@ -35,7 +30,26 @@ async def run_group(player: Player, task: Task, group_size: int) -> Group:
         if isinstance(first, RolloutFailed):
             raise first from None
         raise RolloutFailed(f"{task.env} seed {task.seed}: {type(first).__name__}: {first}") from first
-    return Group(task, tuple(done.result() for done in tasks))
+    group = Group(task, tuple(done.result() for done in tasks))
+    for alarm in _alarms(player, group):
+        player.hooks.count(f"alarms_{alarm.check}")
+        if player.settings.on_alarm == "end":
+            raise FaultyRollout(alarm)
+        logger.warning("%s", alarm)
+    return group
+
+
+def _alarms(player: Player, group: Group) -> Iterator[Alarm]:
+    env, books = player.settings.env, player.hooks.books
+    first_prompts = [episode.turns[0].added_ids for episode in group.episodes]
+    found = [starts_alarm(first_prompts, group.task.seed)]
+    for episode in group.episodes:
+        noted = books[group.task, episode.sibling, episode.retries]
+        found.append(books_alarm(episode, noted.books, noted.failure_return, env.cut_short == "as_played"))
+        found.append(ends_alarm(episode, player.renderer.ends))
+    for key in [key for key in books if key[0] == group.task]:
+        del books[key]
+    yield from (alarm for alarm in found if alarm is not None)
 
 
 async def _complete(player: Player, task: Task, sibling: int) -> Episode:

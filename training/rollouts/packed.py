@@ -22,6 +22,8 @@ class GroupSamples:
     sampler_logp_N: np.ndarray  # float32
     tokens_S: np.ndarray  # int64: length of each sequence
     version_S: np.ndarray  # int64: the oldest weight version of each
+    sibling_S: np.ndarray  # int64: the episode of each, by its position in the group
+    return_G: np.ndarray  # float64: return of each episode
 
     def sample(self, sequence: int, advantage: float, group: int) -> Sample:
         """One sequence; its arrays are views."""
@@ -65,6 +67,8 @@ def pack(group: Group, counts: Mapping[str, int]) -> tuple[GroupSummary, GroupSa
         _joined([sample.sampler_logp_T for sample in samples], np.float32),
         np.array([len(sample.token_ids_T) for sample in samples], np.int64),
         np.array([sample.weight_version for sample in samples], np.int64),
+        np.array([sibling for sibling, of_episode in enumerate(made) for _ in of_episode], np.int64),
+        np.array(group.returns_G, np.float64),
     )
     return GroupSummary(group.task, summaries, dict(counts)), packed
 
@@ -74,6 +78,7 @@ def _joined(parts: Sequence[Sequence[float]], dtype: type[np.generic]) -> np.nda
 
 
 def _summary(episode: Episode, samples: Sequence[Sample]) -> EpisodeSummary:
+    first = episode.turns[0]
     return EpisodeSummary(
         episode_return=episode.episode_return,
         end=episode.end,
@@ -85,4 +90,8 @@ def _summary(episode: Episode, samples: Sequence[Sample]) -> EpisodeSummary:
         sequence_tokens=tuple(len(sample.token_ids_T) for sample in samples),
         oldest_version=episode.oldest_version,
         episode_s=episode.episode_s,
+        first_prompt=hash(first.added_ids),
+        first_answer=hash(first.completion_ids),
+        first_logp=sum(first.logprobs),
+        first_version=first.weight_version,
     )

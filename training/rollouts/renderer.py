@@ -11,16 +11,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from configs.base import UserError
+from training.checks.alarms import Alarm
+from training.rollouts.failures import FaultyRollout
 from training.rollouts.ids_cache import IdsCache, Key
 from training.rollouts.tokenizer import ChatTokenizer
 
 Message = Mapping[str, Any]
 PROBE = "probe-answer"  # stands for an answer where a template is asked what it does with one
 PROBED: list[Message] = [{"role": "user", "content": "u"}, {"role": "assistant", "content": PROBE}]
+CACHED_SHAPES = 1024  # of chats, by the roles of their messages
 PRIVATE_USE = range(0xF0000, 0xFFFFE)  # Unicode's plane for private use: no text means anything by these
 
 
@@ -53,6 +57,7 @@ class ChatRenderer:
         self.end_id = self._end_of_turn()
         self._cached_prompt = IdsCache(self._render, cache_bytes)
         self._cached_tail = IdsCache(self._render_tail, cache_bytes)
+        self._controls_of_template = lru_cache(CACHED_SHAPES)(self._count_controls)
 
     @classmethod
     def load(cls, folder: str) -> ChatRenderer:
@@ -89,6 +94,12 @@ class ChatRenderer:
         return str(self.tokenizer.decode(ids, skip_special_tokens=False))
 
     @property
+    def ends(self) -> frozenset[int]:
+        """Tokens that may end an answer by themselves: every special token of the vocabulary."""
+        eos = self.tokenizer.eos_token_id
+        return self._control_ids if eos is None else self._control_ids | {eos}
+
+    @property
     def stop_ids(self) -> tuple[int, ...]:
         """What a sampler must be told to stop at: the end of a turn, where the engine does not know it as the
         tokenizer's end of text."""
@@ -121,7 +132,7 @@ class ChatRenderer:
 
     def _render(self, key: Key) -> tuple[int, ...]:
         disarmed, forged = self._disarm(key)
-        return self._encode(self._text(_messages(disarmed), generate=True), forged)
+        return self._checked(key, self._encode(self._text(_messages(disarmed), generate=True), forged), tail=False)
 
     def _render_tail(self, key: Key) -> tuple[int, ...]:
         """What follows an answer is told by a probe, and what stands before it is not looked at: a template may show an
@@ -134,7 +145,28 @@ class ChatRenderer:
                 f"the chat template does not end an answer with {self.tokenizer.decode([self.end_id])!r} when "
                 "messages follow it: use history: none, or a template whose turns only grow"
             )
-        return self._encode(text[end.end() :], forged)
+        return self._checked(key, self._encode(text[end.end() :], forged), tail=True)
+
+    def _checked(self, key: Key, ids: tuple[int, ...], tail: bool) -> tuple[int, ...]:
+        """Raises FaultyRollout when a message has put control tokens into a prompt."""
+        found = self._controls(ids)
+        expected = self._controls_of_template(tuple((role, bool(content)) for role, content in key), tail)
+        if found != expected:
+            raise FaultyRollout(
+                Alarm(
+                    "control tokens",
+                    f"a prompt of the roles {[role for role, _ in key]} has {found} control tokens, and its template "
+                    f"alone writes {expected}: content forges turns, or loses them",
+                )
+            )
+        return ids
+
+    def _count_controls(self, shape: tuple[tuple[str, bool], ...], tail: bool) -> int:
+        """What the template writes around messages of these (role, whether there is content)."""
+        plain = [{"role": role, "content": PROBE if filled else ""} for role, filled in shape]
+        text = self._text([*PROBED, *plain] if tail else plain, generate=True)
+        behind = self._behind(PROBE, text) if tail else None
+        return len(self._special.findall(text, behind.end() if behind else 0))
 
     def _disarm(self, key: Key) -> tuple[Key, dict[str, str]]:
         """The messages with every special token's text in their content replaced by a character that stands for it,

@@ -9,7 +9,7 @@ from functools import partial
 
 from configs.training import TrainConfig
 from training.rollouts.buffer import GroupBuffer, task_at
-from training.rollouts.group import RolloutFailed
+from training.rollouts.failures import RolloutFailed
 from training.rollouts.packed import PlayedGroup
 from training.types import Task
 

@@ -13,7 +13,7 @@ import ray
 from configs.base import UserError
 from training.rollouts.session import Session
 from training.run.loop import train_loop
-from training.run.process import RunSettings
+from training.run.process import Place, RunSettings
 
 logger = logging.getLogger("rayward")
 
@@ -90,7 +90,11 @@ def train_steps(session: Session, base_version: int = 0) -> Iterator[tuple[int, 
 
 def _train_in_process(config: dict[str, RunSettings]) -> None:
     """Ray Train hands over nothing but a dict."""
-    train_loop(config["settings"])
+    from ray import train as ray_train
+
+    here = ray_train.get_context()
+    place = Place(here.get_world_rank(), here.get_world_size(), here.get_local_world_size())
+    train_loop(config["settings"], place)
 
 
 def _waits(coordinator: Any) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 
-from training.run.process import RunSettings, TrainingProcess
+from training.run.process import Place, RunSettings, TrainingProcess
 
 
-def train_loop(settings: RunSettings) -> None:
+def train_loop(settings: RunSettings, place: Place) -> None:
     """One training process. Consumes: batches of the coordinator. Waits for: the step's groups. Unblocked by: their
     completion or RolloutFailed. Stops when: `steps` are done; a checkpoint lets another process go on from there."""
-    run = TrainingProcess(settings)
+    run = TrainingProcess(settings, place)
     with run.told_once():
         for step in range(run.start(), run.config.steps):
             began = time.perf_counter()

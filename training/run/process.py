@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 
-from training.cluster import ports
-from training.rollouts.batch import Share, assemble
-from training.rollouts.group import EnvironmentFailed, RolloutFailed
+from training.checks.agreement import Tolerance
+from training.checks.alarms import Alarm, FaultFound
+from training.checks.batches import advantages_alarm, step_alarm
+from training.checks.updates import update_alarms
+from training.cluster import placement, ports
+from training.rollouts.batch import Share, assemble, earned, fetched
+from training.rollouts.failures import EnvironmentFailed, RolloutFailed
 from training.rollouts.session import Session
 from training.tracking.monitors import Monitors
+from training.types import Batch
+
+logger = logging.getLogger("rayward")
 
 
 def lost_groups(share: Share) -> list[int]:
@@ -35,6 +43,15 @@ class RunSettings:
 
     session: Session
     base_version: int = 0  # weight version of the start model, where the replicas hold one already
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which of the training processes one is."""
+
+    rank: int = 0
+    world: int = 1  # how many there are
+    on_machine: int = 1  # of them on this machine
 
 
 @dataclass(frozen=True)
@@ -59,9 +76,8 @@ def first_version(step: int, base: int, latest: int | None, replicas_hold_start:
 class TrainingProcess:
     """What `train_loop` needs: each step of the loop is a method. One per rank; rank 0 publishes, logs and commits."""
 
-    def __init__(self, settings: RunSettings) -> None:
+    def __init__(self, settings: RunSettings, place: Place) -> None:
         import torch
-        from ray import train as ray_train
 
         from training.learner.learner import Learner, LearnerSettings
 
@@ -69,22 +85,21 @@ class TrainingProcess:
         self.config, self.folder = self.session.config, self.session.run
         self.coordinator = self.session.coordinator
         self.base_version = settings.base_version
-        context = ray_train.get_context()
-        self.rank, self.world = context.get_world_rank(), context.get_world_size()
-        torch.set_num_threads(self._threads())
+        self.rank, self.world = place.rank, place.world
+        torch.set_num_threads(self._threads(place))
         self.learner = Learner(LearnerSettings.of(self.config, self.session.model), self.rank, self.world)
         self.store = self.session.store
         dtype = torch.bfloat16 if self.config.model.dtype == "bfloat16" else None
         self.publisher = self._publisher(self.session.app, dtype)
         self.monitors: Monitors | None = None
+        engine = placement.engine_dtype(self.config.serving.engine)
+        self.tolerance = Tolerance.between(engine, self.config.model.dtype)
 
-    def _threads(self) -> int:
+    def _threads(self, place: Place) -> int:
         """Ray sets OMP_NUM_THREADS to an actor's logical CPUs, which are few on purpose; in its turn the learner
         has the whole machine, shared with the other ranks on it."""
-        from ray import train as ray_train
-
         cores = len(os.sched_getaffinity(0))
-        return self.config.learner.torch_threads or max(1, cores // ray_train.get_context().get_local_world_size())
+        return self.config.learner.torch_threads or max(1, cores // place.on_machine)
 
     def _publisher(self, app: str, dtype: Any) -> Any:
         """Into the store; with transport nccl or ipc also pushed to the replicas that are up."""
@@ -143,26 +158,54 @@ class TrainingProcess:
 
     @contextmanager
     def told_once(self) -> Iterator[None]:
-        """An environment that fails is told to the driver, not raised: Ray Train would start every process again, only
-        to play the same seeds to the same failure."""
+        """An environment that fails, or a check that raises an alarm, is told to the driver, not raised: Ray Train
+        would start every process again, only to play the same seeds to the same failure."""
         try:
             yield
         except EnvironmentFailed as error:
             cause = getattr(error, "cause", error)  # Ray's error of an evaluation has the environment's inside
             ray.get(self.coordinator.give_up.remote(f"EnvironmentFailed: {cause}"))
+        except FaultFound as error:
+            if self.rank == 0:
+                ray.get(self.coordinator.give_up.remote(str(getattr(error, "cause", error))))
 
-    def next_batch(self, step: int) -> Any:
+    def next_batch(self, step: int) -> Batch:
         """This rank's batch. Tokens that were lost with a node are played again; with several ranks, which have agreed
         on the batch already, the loss ends the processes and the newest checkpoint is taken up."""
         for _ in range(self.config.rollout.max_retries):
             share = self._share(step)
             try:
-                return assemble(share, ray.get)
+                return self._assembled(share)
             except ray.exceptions.ObjectLostError:
                 if self.world > 1:
                     raise
                 ray.get(self.coordinator.replay.remote(step, lost_groups(share)))
-        return assemble(self._share(step), ray.get)
+        return self._assembled(self._share(step))
+
+    def _assembled(self, share: Share) -> Batch:
+        packed = fetched(share, ray.get)
+        given, algorithm = [place.advantage for place in share.places], self.config.algorithm
+        alarms = self._judged(self._of_all_ranks(advantages_alarm(given, earned(share, packed, algorithm))))
+        batch = assemble(share, packed)
+        return replace(batch, metrics={**batch.metrics, "train/alarms_total": alarms})
+
+    def _of_all_ranks(self, alarm: Alarm | None) -> list[Alarm | None]:
+        """Of this rank's own numbers: the others must end with it, or they would wait for it for ever."""
+        import torch.distributed as dist
+
+        alarms = [alarm] * self.world
+        if self.world > 1:
+            dist.all_gather_object(alarms, alarm)
+        return alarms
+
+    def _judged(self, found: Iterable[Alarm | None]) -> float:
+        """Raises FaultFound for the first alarm, or warns of each and returns how many, as `on_alarm` says."""
+        alarms = [alarm for alarm in found if alarm is not None]
+        if alarms and self.config.on_alarm == "end":
+            raise FaultFound(alarms[0])
+        for alarm in alarms:
+            logger.warning("%s", alarm)
+        return float(len(alarms))
 
     def _share(self, step: int) -> Share:
         try:
@@ -171,10 +214,14 @@ class TrainingProcess:
             raise (error.cause if isinstance(error.cause, RolloutFailed) else error) from None
         return share
 
-    def update(self, batch: Any) -> dict[str, float]:
+    def update(self, batch: Batch) -> dict[str, float]:
         began = time.perf_counter()
-        metrics = self.learner.update(batch)
-        return {**batch.metrics, **metrics, "train/update_s": time.perf_counter() - began}
+        alarms = self._judged([step_alarm(batch.step, self.learner.steps_done)])
+        metrics = {**batch.metrics, **self.learner.update(batch)}
+        if self.learner.record is not None:
+            alarms += self._judged(update_alarms(self.learner.record, self.tolerance))
+        metrics["train/alarms_total"] += alarms
+        return {**metrics, "train/update_s": time.perf_counter() - began}
 
     def publish(self, step: int) -> dict[str, float]:
         began = time.perf_counter()

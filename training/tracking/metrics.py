@@ -31,11 +31,13 @@ MEANING: dict[str, str] = {
     "rollout/env_calls_hung_total": "environment calls given up after env.step_timeout_s",
     "rollout/env_close_failed_total": "environments whose close() raised",
     "rollout/groups_replayed_total": "groups played again because their worker or its objects were lost",
+    "rollout/alarms_total": "alarms of the run's own checks while the step was played (on_alarm: warn)",
     "rollout/lag_max": "learner version minus the oldest version in the batch",
     "rollout/wait_s": "time that the learner waited for the batch",
     "train/loss": "policy loss",
     "train/grad_norm": "gradient norm before clipping, of the batch's last update",
     "train/skipped_updates": "updates of the step without effect, because their gradient was not finite",
+    "train/alarms_total": "alarms of the run's own checks in the step's batch and updates (on_alarm: warn)",
     "train/logp_difference": "mean |learner - sampler| log-probability before the first update of the batch, nats",
     "train/logp_difference_max": "largest |learner - sampler| log-probability before the first update, nats",
     "train/clip_fraction": "share of tokens whose ratio lies outside of the clip's bounds",
@@ -92,6 +94,7 @@ COUNTED = {  # metric -> the counters that it adds up, by the beginning of their
     "rollout/env_calls_hung_total": "env_calls_hung",
     "rollout/env_close_failed_total": "env_close_failed",
     "rollout/groups_replayed_total": "groups_replayed_",
+    "rollout/alarms_total": "alarms_",
 }
 
 

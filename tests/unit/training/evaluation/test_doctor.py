@@ -10,7 +10,8 @@ import torch
 from configs.training import TrainConfig
 from deployments.protocol.generate import GenerateRequest, GenerateResult, Sampling
 from envs import registry
-from training.evaluation.doctor import NothingSampled, Prompt, Scores, Tolerance, diagnose, template_drift
+from training.checks.agreement import NothingSampled, Scores, Tolerance
+from training.evaluation.doctor import Prompt, diagnose, template_drift
 from training.evaluation.examine import rendered_again
 from training.rollouts.episode import Player, PlaySettings
 from training.rollouts.group import run_group

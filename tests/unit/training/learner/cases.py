@@ -19,7 +19,7 @@ def sample(seed: int, length: int, advantage: float = 1.0) -> Sample:
 
 
 def batch(samples: list[Sample]) -> Batch:
-    return Batch(tuple(samples), Denominators(sum(s.chosen for s in samples), len(samples), 1))
+    return Batch(tuple(samples), Denominators(tokens := sum(s.chosen for s in samples), len(samples), 1, tokens))
 
 
 SAMPLES = [sample(i, 5 + 3 * i, (-1.0) ** i) for i in range(7)]

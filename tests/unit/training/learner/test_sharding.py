@@ -13,6 +13,8 @@ import torch
 
 from configs.training import LearnerConfig, OptimizerConfig
 from tests.unit.training.learner.cases import SAMPLES, batch, learner
+from training.checks.agreement import FLOAT32
+from training.checks.updates import update_alarms
 from training.learner.learner import Learner
 from training.rollouts.batch import split_over_ranks
 from training.types import Batch
@@ -54,6 +56,7 @@ def life(rank: int, mode: str, stage: int, folder: Path, out: Path) -> dict[str,
 
     one = new(tokens=32)
     first = [one.update(share) for _ in range(2)]
+    records = [one.record]
     two_updates = weights(one)
     checkpoint = out / f"{mode}{stage}"
     checkpoint.mkdir(exist_ok=True)
@@ -72,7 +75,9 @@ def life(rank: int, mode: str, stage: int, folder: Path, out: Path) -> dict[str,
     again = new(tokens=32)
     again.load(checkpoint)
     again.update(share)
+    records.append(again.record)
     return {
+        "records": records,
         "losses": [metrics["train/loss"] for metrics in first],
         "norms": [metrics["train/grad_norm"] for metrics in first],
         "two_updates": two_updates,
@@ -129,6 +134,16 @@ def result(of_two: Path, mode: str, stage: int, rank: int = 0) -> dict[str, Any]
 
 def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(tensor, b[name]) for name, tensor in a.items())
+
+
+@pytest.mark.parametrize(("mode", "stage"), MODES)
+def test_no_check_of_an_update_is_alarmed_by_how_the_model_is_shared(mode: str, stage: int, of_two: Path) -> None:
+    for rank in (0, 1):
+        before, resumed = result(of_two, mode, stage, rank)["records"]
+        assert list(update_alarms(before, FLOAT32)) == []
+        assert list(update_alarms(resumed, FLOAT32)) == []
+        assert (before.optimizer_steps, resumed.optimizer_steps) == (2, 3)
+        assert before.unit_gradients == pytest.approx((1.0,))
 
 
 @pytest.mark.parametrize(("mode", "stage"), MODES)

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from configs.training import AlgorithmConfig
 from training.algorithms.losses import LOSSES, LossInputs
 from training.learner.microbatches import collate
-from training.rollouts.batch import assemble, plan, share_of
+from training.rollouts.batch import Share, assemble, fetched, plan, share_of
 from training.rollouts.packed import pack
 from training.rollouts.samples import group_samples
 from training.tracking.metrics import MEANING, rollout_metrics
-from training.types import Denominators, Episode, Group, Task, Turn
+from training.types import Batch, Denominators, Episode, Group, Task, Turn
 
 CENTERED = AlgorithmConfig(advantage="group_centered")
 
@@ -47,6 +47,10 @@ def packed(*groups: Group) -> tuple[list, list]:
     return [summary for summary, _ in both], [samples for _, samples in both]
 
 
+def assembled(share: Share) -> Batch:
+    return assemble(share, fetched(share, lambda references: references))
+
+
 def test_groups_without_spread_are_left_out_and_counted() -> None:
     summaries, _ = packed(group(0, 1.0, 1.0), group(1, 1.0, 0.0), group(2, 0.0, 0.0))
     planned = plan(summaries, CENTERED, 1)
@@ -67,7 +71,7 @@ def test_every_sequence_goes_to_one_rank_and_the_denominators_count_them_all(
     groups = [group(index, *values, turns=turns) for index, values in enumerate(rewards)]
     summaries, samples = packed(*groups)
     planned = plan(summaries, CENTERED, world)
-    batches = [assemble(share_of(rank, planned, samples, 0, {}), lambda refs: refs) for rank in range(world)]
+    batches = [assembled(share_of(rank, planned, samples, 0, {})) for rank in range(world)]
     trained = [sample for batch in batches for sample in batch.samples]
     assert len({(place.group, place.sequence) for share in planned.shares for place in share}) == len(trained)
     assert planned.denominators.groups == sum(len(set(values)) > 1 for values in rewards)
@@ -84,7 +88,7 @@ def test_a_group_weighs_the_same_however_many_others_have_spread(loss: str) -> N
     def gradient_of_first(*groups: Group) -> list[float]:
         summaries, samples = packed(*groups)
         planned = plan(summaries, algorithm, 1)
-        batch = assemble(share_of(0, planned, samples, 0, {}), lambda refs: refs)
+        batch = assembled(share_of(0, planned, samples, 0, {}))
         first = [sample for sample in batch.samples if sample.group == 0]
         part = collate(first)
         logp = part.sampler_logp.clone().requires_grad_()
@@ -117,7 +121,7 @@ def test_packed_samples_are_those_of_the_episodes() -> None:
     whole = group(0, 1.0, 0.0, 0.5, turns=2)
     summaries, samples = packed(whole)
     (share,) = [share_of(0, plan(summaries, CENTERED, 1), samples, 4, {"a": 1.0})]
-    batch = assemble(share, lambda refs: refs)
+    batch = assembled(share)
     expected = group_samples(whole, [0.5, -0.5, 0.0], 0)
     assert [tuple(s.token_ids_T) for s in batch.samples] == [tuple(s.token_ids_T) for s in expected]
     assert [tuple(s.mask_T) for s in batch.samples] == [tuple(s.mask_T) for s in expected]
@@ -162,6 +166,4 @@ def test_what_went_wrong_is_in_the_steps_metrics_and_explained() -> None:
 def test_a_batch_of_uniform_groups_is_empty_on_every_rank(world: int) -> None:
     summaries, samples = packed(group(0, 1.0, 1.0))
     planned = plan(summaries, CENTERED, world)
-    assert [assemble(share_of(r, planned, samples, 0, {}), lambda refs: refs).samples for r in range(world)] == (
-        [()] * world
-    )
+    assert [assembled(share_of(r, planned, samples, 0, {})).samples for r in range(world)] == ([()] * world)

@@ -9,7 +9,8 @@ import pytest
 from deployments.errors import PolicyError
 from envs.games.tictactoe import TicTacToe
 from tests.unit.training.rollouts.players import TASK, player, policy
-from training.rollouts.group import EnvironmentFailed, PolicyUnreachable, RolloutFailed, run_group
+from training.rollouts.failures import EnvironmentFailed, PolicyUnreachable, RolloutFailed
+from training.rollouts.group import run_group
 from training.rollouts.renderer import ChatRenderer
 from training.types import Group
 

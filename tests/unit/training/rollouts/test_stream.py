@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from configs.training import TrainConfig
-from training.rollouts.group import EnvironmentFailed, RolloutFailed
+from training.rollouts.failures import EnvironmentFailed, RolloutFailed
 from training.rollouts.packed import PlayedGroup
 from training.rollouts.stream import GroupStream
 from training.types import EpisodeSummary, GroupSummary, Task

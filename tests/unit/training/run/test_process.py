@@ -11,7 +11,7 @@ from ray.exceptions import ObjectLostError
 
 from configs.training import TrainConfig
 from training.rollouts.batch import Share, plan, share_of
-from training.rollouts.group import EnvironmentFailed
+from training.rollouts.failures import EnvironmentFailed
 from training.rollouts.packed import pack
 from training.run.process import FirstVersion, TrainingProcess, first_version
 from training.types import Episode, Group, Task, Turn
