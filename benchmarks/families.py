@@ -10,57 +10,18 @@ import asyncio
 import random
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from benchmarks.common import Figure, options, report
 from configs.policies import EngineConfig, PolicyConfig
-from configs.training import EnvConfig, TrainConfig
+from configs.training import TrainConfig
 from deployments.protocol.generate import GenerateRequest, GenerateResult, Sampling
+from training.certify.models import FAMILIES, of_family
 from training.checks.agreement import FLOAT32, Fit
 from training.cluster.child import Report, in_own_process
-from training.imitation import tiny
 from training.types import Sample
 
-SMALL = {
-    "hidden_size": 128,
-    "intermediate_size": 256,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-    "initializer_range": 0.2,  # larger than usual, so that the logits are far from 0
-}
-# By transformers' model_type, with what is the family's own and no default.
-FAMILIES: dict[str, dict[str, Any]] = {
-    "qwen2": {},
-    "qwen3": {"head_dim": 32},
-    "llama": {},
-    "mistral": {},
-    "gemma2": {"head_dim": 32, "query_pre_attn_scalar": 32, "final_logit_softcapping": 5.0},
-    "granite": {"logits_scaling": 4.0, "attention_multiplier": 0.1, "embedding_multiplier": 3.0},
-    "phi": {"num_key_value_heads": 4, "intermediate_size": 512},  # what vLLM takes for granted
-    "phi3": {},
-    "olmo": {},
-    "olmo2": {},
-    "cohere": {"logit_scale": 0.25},
-}
-VOCABULARY = 320
 PROMPTS, PROMPT_TOKENS, ANSWER_TOKENS = 16, 24, 24
 TEMPERATURE = 0.7
-
-
-def made(family: str, folder: Path) -> Path:
-    """The family's tiny model with a tokenizer."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    tiny.build_tokenizer(tiny.environment_texts(EnvConfig()), VOCABULARY, folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    ends = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(family, vocab_size=len(tokenizer), **{**SMALL, **ends, **FAMILIES[family]})
-    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
-    return folder
 
 
 async def sampled(folder: Path) -> list[Sample]:
@@ -88,7 +49,7 @@ def _sample(prompt: list[int], answer: object) -> Sample:
 def difference(family: str, folder: Path, _: Report) -> float:
     from training.learner.learner import Learner, LearnerSettings
 
-    samples = asyncio.run(sampled(made(family, folder)))
+    samples = asyncio.run(sampled(of_family(family, folder)))
     config = TrainConfig.parse({"sampling": {"temperature": TEMPERATURE}})
     scores = Learner(LearnerSettings.of(config, folder)).score(samples)
     sampler = [[p for p, chosen in zip(s.sampler_logp_T, s.mask_T, strict=True) if chosen] for s in samples]

@@ -26,7 +26,7 @@ LAYERS = {
         "acting", "transports", "app",
     ],
     "training": [
-        "types cluster", "algorithms tracking checks", "rollouts learner", "evaluation imitation", "run", "sweep",
+        "types cluster", "algorithms tracking checks", "rollouts learner", "evaluation imitation", "run", "sweep certify",
         "commands", "grpo tune bc",
     ],
 }  # fmt: skip
@@ -42,10 +42,11 @@ BETWEEN = {
     },
 }  # fmt: skip
 # training.cluster decides who runs where: it binds the application and asks what an engine needs. training.commands
-# makes the API keys that serving checks.
+# makes the API keys that serving checks. training.certify puts faults into the engine.
 BETWEEN_EXCEPTIONS = {
     "training.cluster": {"deployments.app", "deployments.engines.vllm.settings"},
     "training.commands": {"deployments.access.keys"},
+    "training.certify": {"deployments.engines.vllm.engine", "deployments.engines.vllm.weights"},
 }
 
 # Nobody imports these: they are where a command starts.
@@ -59,7 +60,7 @@ RESERVED = {
         "deployments.replicas", "deployments.transports", "deployments.app", "deployments.access.provider_limits",
         "deployments.lab", "deployments.weights.object_store",
         "training.cluster", "training.rollouts.worker", "training.rollouts.pool", "training.rollouts.coordinator",
-        "training.rollouts.session", "training.run", "training.sweep", "training.evaluation", "training.commands",
+        "training.rollouts.session", "training.run", "training.sweep", "training.certify", "training.evaluation", "training.commands",
         "training.tracking.monitors",
     },
     "vllm": {"deployments.engines.vllm", "deployments.weights.push"},
@@ -79,6 +80,7 @@ NOT_AT_MODULE_LEVEL = {
     "training.tracking": {"torch"},
     "training.checks": {"torch"},
     "training.evaluation": {"torch"},
+    "training.certify": {"torch"},
     "training.commands": {"torch"},
 }
 

@@ -89,9 +89,16 @@ def doctor(
     run: RunOption = "",
     model: ModelOption = "",
     turns: Annotated[int, typer.Option(min=1, help="answers to compare")] = 64,
+    certify: Annotated[
+        bool, typer.Option("--certify", help="put known faults into short runs instead; each must be noticed")
+    ] = False,
+    healthy: Annotated[int, typer.Option(min=0, help="with --certify: runs without a fault")] = 100,
     overrides: SetOption = [],  # noqa: B006
 ) -> None:
     """Samples through a replica, scores with the learner, and names the cause when they differ."""
+    if certify:
+        _certify(healthy)
+        return
     settings, folder = chosen(config, run, overrides)
     path = find_model(model, folder)
     from training.commands import tables
@@ -106,3 +113,24 @@ def doctor(
         print(f"rayward: {report.cause}", file=sys.stderr)
         raise typer.Exit(1)
     console.print("healthy: the learner scores what the replica samples, on prompts that it renders alike")
+
+
+def _certify(healthy_runs: int) -> None:
+    """Shows each row when it is there, then the whole table. Exits with 1 when a fault escapes or a run without one is
+    alarmed."""
+    import tempfile
+
+    from training.certify.certify import certify as certificate_of
+    from training.certify.report import Row, told
+
+    def say(row: Row) -> None:
+        console.print(row.line(), soft_wrap=True, markup=False, highlight=False)
+
+    with tempfile.TemporaryDirectory(prefix="rayward-certify-") as storage, peak_memory():
+        certificate = certificate_of(Path(storage), healthy_runs, say)
+    console.print(certificate.table())
+    console.print(certificate.summary())
+    if not certificate.passed:
+        for line in [*(f"escaped: {name}" for name in certificate.escaped), *told(certificate.healthy)]:
+            print(f"rayward: {line}", file=sys.stderr)
+        raise typer.Exit(1)

@@ -13,12 +13,12 @@ from configs.training import TrainConfig
 from deployments.storage import runs
 from envs.registry import evaluation_settings
 from envs.registry import make as make_env
-from training.checks.agreement import Scores, Tolerance
+from training.checks.agreement import Scores, Surprise, Tolerance
+from training.checks.alarms import Alarm
 from training.cluster import placement
 from training.evaluation.doctor import (
     Prompt,
     Report,
-    Scorer,
     diagnose,
     template_drift,
 )
@@ -60,32 +60,45 @@ def check_episodes(
     Template drift stands beside the other causes: sampler and learner see the same ids and may well agree on them.
     """
     samples = [sample for episode in episodes for sample in episode_samples(episode, 0.0, 0)][:turns]
+    own = Scoring(config, model, samples)
     report = diagnose(
         [[logp for logp, chosen in zip(s.sampler_logp_T, s.mask_T, strict=True) if chosen] for s in samples],
-        scorer(config, model, samples),
+        own,
         config.evaluation.temperature,
         [sample.weight_version for sample in samples],
         version,
         Tolerance.between(placement.engine_dtype(config.serving.engine), config.model.dtype),
-        {str(folder): scorer(config, folder, samples) for folder in others},
+        {str(folder): Scoring(config, folder, samples) for folder in others},
     )
+    surprise = own.surprise(config.evaluation.temperature)
     drift = template_drift(list(rendered_again(config, ChatRenderer.load(str(model)), episodes)))
-    return replace(report, cause="; ".join(cause for cause in (report.cause, drift) if cause))
+    causes = (report.cause, drift, "" if report.cause or surprise is None else str(surprise))
+    return replace(report, cause="; ".join(cause for cause in causes if cause))
 
 
-def scorer(config: TrainConfig, model: Path, samples: list[Sample]) -> Scorer:
-    """The learner's log-probabilities of `samples` with the weights of a folder, which is loaded on first use."""
-    loaded: list[Any] = []
+class Scoring:
+    """The learner's log-probabilities of `samples` with the weights of a folder, which is loaded on first use. A
+    Scorer."""
 
-    def score(temperature: float) -> Scores:
+    def __init__(self, config: TrainConfig, model: Path, samples: list[Sample]) -> None:
+        self._config, self._model, self._samples = config, model, samples
+        self._loaded: Any = None
+
+    def __call__(self, temperature: float) -> Scores:
+        return self._scored(temperature)[0]
+
+    def surprise(self, temperature: float) -> Alarm | None:
+        """Whether these samples are what one would draw. At temperature 0 nothing is drawn."""
+        return Surprise.of(*self._scored(temperature)).alarm() if temperature else None
+
+    def _scored(self, temperature: float) -> tuple[Scores, Scores]:
         from training.learner.learner import Learner, LearnerSettings
 
-        if not loaded:
-            loaded.append(Learner(LearnerSettings.of(config, model)))
-        loaded[0].policy.temperature = temperature
-        return loaded[0].score(samples)
-
-    return score
+        if self._loaded is None:
+            self._loaded = Learner(LearnerSettings.of(self._config, self._model))
+        self._loaded.policy.temperature = temperature
+        scored: tuple[Scores, Scores] = self._loaded.score_with_entropy(self._samples)
+        return scored
 
 
 def rendered_again(config: TrainConfig, renderer: ChatRenderer, episodes: Sequence[Episode]) -> Iterator[Prompt]:

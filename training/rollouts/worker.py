@@ -41,8 +41,7 @@ def start_worker(config: TrainConfig, model_folder: str, app: str) -> Any:
     return options.remote(config.dump(), model_folder, app)
 
 
-@ray.remote(concurrency_groups={"watch": 1})
-class RolloutWorker:
+class GroupPlayer:
     """Plays the groups it is given, many episodes at once in one asyncio loop.
 
     Consumes: `play` calls. Waits for: policy answers, bounded by their deadlines. Stops when: its owner kills it.
@@ -92,3 +91,8 @@ class RolloutWorker:
             if running_s > limit_s:
                 return f"{what} has not returned for {running_s:.1f} s (env.step_timeout_s is {limit_s:g})"
         return None
+
+
+@ray.remote(concurrency_groups={"watch": 1})
+class RolloutWorker(GroupPlayer):
+    """A GroupPlayer in a process of its own."""

@@ -1,0 +1,184 @@
+"""All faults, then runs without one: the certificate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from configs.serving import HttpConfig
+from configs.training import TrainConfig
+from deployments.storage import runs
+from training.certify.faults_learner import LEARNER
+from training.certify.faults_rollouts import ROLLOUTS, healthy_but_rough
+from training.certify.faults_sampler import SAMPLER
+from training.certify.healthy import variations
+from training.certify.local_actor import local_coordinator
+from training.certify.models import of_family
+from training.certify.mutants import Mutant
+from training.certify.ranks import WORLD, Ranks, ranks_of
+from training.certify.report import Certificate, Row
+from training.certify.short_run import Outcome, ShortRuns
+from training.cluster import application, ray_session
+from training.learner.architecture import UnknownArchitecture
+from training.rollouts.batch import assemble, fetched
+from training.rollouts.session import Session, open_session
+from training.run.start import initial_model, start_model
+from training.types import Batch
+
+IMAGES = Mutant(
+    "image tokens and pixels cut apart",
+    "a sequence that is too long loses image tokens and keeps its pixels",
+    "a crash of the learner, or pictures that belong to other text",
+    healthy_but_rough,
+    skipped="no images are trained on yet",
+    sources=("PrimeIntellect-ai/prime-rl#2013", "hiyouga/EasyR1#76"),
+)
+MUTANTS: tuple[Mutant, ...] = (*SAMPLER, *ROLLOUTS, *LEARNER, IMAGES)
+OTHER_FAMILIES = ("llama", "gemma2")
+EXAMINED = 160  # answers that the doctor looks at after a run without an alarm
+
+GAME = {
+    "name": "certify",
+    "experimenter": "rayward",
+    "experiment": "certify",
+    "steps": 3,
+    "model": {"tiny": {"intermediate_size": 128, "max_positions": 256}},
+    "env": {"name": "training.certify.game:Chance", "history": "none", "max_turns": 8},
+    "sampling": {"max_tokens": 5, "temperature": 1.3},
+    "rollout": {"groups_per_step": 6, "group_size": 4, "retry_backoff_s": 0.0, "max_retries": 8},
+    "algorithm": {"updates_per_batch": 1},
+    "optimizer": {"lr": 2e-3, "warmup_steps": 0},
+    "serving": {
+        "engine": {
+            "dtype": "float32",
+            "max_model_len": 256,
+            "max_num_seqs": 64,
+            "max_num_batched_tokens": 8192,
+            "cpu_kv_cache_gib": 0.125,
+            "extra": {"block_size": 32},
+        },
+        "replicas": {"drain_s": 2},
+    },
+    "checkpoint": {"every_steps": 0},
+    "evaluation": {"temperature": 1.3},
+    "tracking": {"prometheus": False},
+}
+
+
+TICTACTOE = (
+    "env={name: tictactoe, kwargs: {split: train}, system_prompt: '', max_turns: 8}",
+    "warmstart={enabled: true, episodes: 1200, noise: 0.6, illegal_noise: 0.05, steps: 80, batch_size: 32}",
+)
+
+
+def settings_of(storage: Path, *overrides: str) -> TrainConfig:
+    """The configuration of the short runs."""
+    return TrainConfig.parse({**GAME, "storage_path": str(storage)}, overrides)
+
+
+def faults(session: Session, settings: TrainConfig, model: Path) -> Iterator[Row]:
+    """Every fault once. `model`: of the architecture that the session's replicas serve."""
+    short = ShortRuns(session, settings)
+    with _two_ranks(short, model) as ranks:
+        for mutant in MUTANTS:
+            yield Row(mutant.name, _tried(mutant, short, model, ranks), mutant.skipped)
+
+
+def _tried(mutant: Mutant, short: ShortRuns, model: Path, ranks: Ranks) -> Outcome | None:
+    if mutant.skipped:
+        return None
+    if mutant.where == "ranks":
+        return ranks.update(mutant.make)
+    if mutant.where == "start":
+        return _loaded(mutant, short)
+    if mutant.where == "resume":
+        settings = ("steps=4", *mutant.settings)
+        return short.play(model, mutant.put_in, settings, resume=True)
+    return short.play(model, mutant.put_in, mutant.settings, examined=EXAMINED)
+
+
+def _loaded(mutant: Mutant, short: ShortRuns) -> Outcome:
+    """What the start of a run says to a model of another family. Without the fault it has to say nothing."""
+    from training.learner.learner import Learner, LearnerSettings
+
+    folder = runs.create(short.settings).path / "models" / mutant.family
+    folder.mkdir(parents=True)
+    settings = LearnerSettings.of(short.settings, of_family(mutant.family, folder))
+    Learner(settings)
+    try:
+        with mutant.put_in(short.session.app):
+            Learner(settings)
+    except UnknownArchitecture as error:
+        return Outcome("own forward", str(error), steps=0)
+    return Outcome("", "", steps=0)
+
+
+@contextmanager
+def _two_ranks(short: ShortRuns, model: Path) -> Iterator[Ranks]:
+    """Two ranks with a batch of the replicas; one update without a fault is taken first."""
+    settings = TrainConfig.parse(short.settings.dump(), [f"learner.workers={WORLD}", "learner.sharding=ddp"])
+    shares = played(short.session, settings, model)
+    with ranks_of(settings, model, shares, runs.create(settings).path) as ranks:
+        yield ranks
+
+
+def played(session: Session, settings: TrainConfig, model: Path) -> list[Batch]:
+    """The first batch of a run, each rank's share of it."""
+    from training.evaluation.evaluate import publish_folder
+
+    version = publish_folder(session, model)
+    with local_coordinator(settings.dump(), str(model), session.app) as coordinator:
+        ray.get(coordinator.begin.remote(0, version))
+        shares: list[Any] = [
+            ray.get(coordinator.next_batch.remote(0, rank, settings.learner.workers))
+            for rank in range(settings.learner.workers)
+        ]
+        return [assemble(share, fetched(share, ray.get)) for share in shares]
+
+
+def healthy(
+    session: Session, settings: TrainConfig, name: str, model: Path, count: int, seed: int = 0, examined: int = 24
+) -> Iterator[Row]:
+    """`count` runs without a fault; every fourth has to bear failures and hostile text."""
+    short = ShortRuns(session, settings)
+    for number, overrides in enumerate(islice(variations(seed), count)):
+        rough = (lambda app: healthy_but_rough()) if number % 4 == 3 else None
+        outcome = short.play(model, rough, ("steps=2", *overrides), examined=examined)
+        yield Row(f"{name}: {' '.join(overrides)}", outcome)
+
+
+def certify(storage: Path, healthy_runs: int, say: Callable[[Row], None]) -> Certificate:
+    """All of it, on replicas of its own: the faults with a tiny Qwen2, then healthy runs of it, of the same one
+    warm-started on TicTacToe, and of a model of each of OTHER_FAMILIES. `say` is told each row when it is there."""
+    settings = settings_of(storage)
+    tictactoe = settings_of(storage, *TICTACTOE)
+    found: list[Row] = []
+    alright: list[Row] = []
+
+    def tell(rows: Iterator[Row], kept: list[Row]) -> None:
+        for row in rows:
+            kept.append(row)
+            say(row)
+
+    run = runs.create(tictactoe)
+    warm = start_model(tictactoe, run)
+    init = initial_model(run)
+    share = healthy_runs // (2 + len(OTHER_FAMILIES))
+    with ray_session.ray_session():
+        application.start_serve(HttpConfig(port=0))
+        with open_session(settings, run, init) as session:
+            tell(faults(session, settings, init), found)
+            tell(healthy(session, settings, "random weights", init, share, seed=0), alright)
+            tell(healthy(session, tictactoe, "warm-started", warm, share, seed=1), alright)
+        for seed, family in enumerate(OTHER_FAMILIES, 2):
+            run = runs.create(settings)
+            model = of_family(family, run.path / "models" / "init", settings.env)
+            count = share if seed > 2 else healthy_runs - share * (1 + len(OTHER_FAMILIES))
+            with open_session(settings, run, model) as session:
+                tell(healthy(session, settings, family, model, count, seed=seed), alright)
+    return Certificate(tuple(found), tuple(alright))

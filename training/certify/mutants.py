@@ -1,0 +1,37 @@
+"""A fault that can be put into a short run, and what is told about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal
+
+from training.certify.swapping import in_replicas
+
+Where = Literal["run", "resume", "ranks", "start"]
+Fault = Callable[[], AbstractContextManager[None]]
+PutIn = Callable[[str], AbstractContextManager[None]]  # called with the name of the application
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One fault.
+
+    It is put in for the time of a short run: an ordinary one ("run"), one that goes on from the checkpoint of a healthy
+    one ("resume"), updates of two ranks ("ranks"), or the loading of a model of another `family` ("start").
+    """
+
+    name: str
+    fault: str  # what is wrong
+    unseen: str  # what one would see without the check
+    make: Fault  # puts it in, in the process where it is called
+    settings: tuple[str, ...] = ()  # overrides of the short run's configuration
+    where: Where = "run"
+    family: str = ""
+    sources: tuple[str, ...] = ()  # public threads and papers
+    skipped: str = ""  # why it is not run
+    in_replica: bool = False  # a fault of the sampler, in the processes of the replicas
+
+    def put_in(self, app: str) -> AbstractContextManager[None]:
+        return in_replicas(app, self.make) if self.in_replica else self.make()
