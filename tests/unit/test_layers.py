@@ -26,8 +26,8 @@ LAYERS = {
         "acting", "transports", "app",
     ],
     "training": [
-        "types cluster", "algorithms tracking checks", "rollouts learner", "evaluation imitation", "run", "sweep certify",
-        "commands", "grpo tune bc",
+        "types cluster", "algorithms tracking checks", "rollouts learner", "evaluation imitation", "run",
+        "sweep certify", "commands", "grpo tune bc",
     ],
 }  # fmt: skip
 
@@ -60,8 +60,8 @@ RESERVED = {
         "deployments.replicas", "deployments.transports", "deployments.app", "deployments.access.provider_limits",
         "deployments.lab", "deployments.weights.object_store",
         "training.cluster", "training.rollouts.worker", "training.rollouts.pool", "training.rollouts.coordinator",
-        "training.rollouts.session", "training.run", "training.sweep", "training.certify", "training.evaluation", "training.commands",
-        "training.tracking.monitors",
+        "training.rollouts.session", "training.run", "training.sweep", "training.certify", "training.evaluation",
+        "training.commands", "training.tracking.monitors",
     },
     "vllm": {"deployments.engines.vllm", "deployments.weights.push"},
 }  # fmt: skip

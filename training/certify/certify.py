@@ -152,33 +152,40 @@ def healthy(
         yield Row(f"{name}: {' '.join(overrides)}", outcome)
 
 
-def certify(storage: Path, healthy_runs: int, say: Callable[[Row], None]) -> Certificate:
+Say = Callable[[Row], None]  # is told each row when it is there
+
+
+def certificate_on(
+    session: Session, settings: TrainConfig, model: Path, healthy_runs: int, say: Say = lambda row: None
+) -> Certificate:
+    """Every fault, and some runs without one, on the replicas of a session, which serve models like `model`."""
+    found = _said(faults(session, settings, model), say)
+    return Certificate(found, _said(healthy(session, settings, "random weights", model, healthy_runs), say))
+
+
+def certify(storage: Path, healthy_runs: int, say: Say = lambda row: None) -> Certificate:
     """All of it, on replicas of its own: the faults with a tiny Qwen2, then healthy runs of it, of the same one
-    warm-started on TicTacToe, and of a model of each of OTHER_FAMILIES. `say` is told each row when it is there."""
-    settings = settings_of(storage)
-    tictactoe = settings_of(storage, *TICTACTOE)
-    found: list[Row] = []
-    alright: list[Row] = []
-
-    def tell(rows: Iterator[Row], kept: list[Row]) -> None:
-        for row in rows:
-            kept.append(row)
-            say(row)
-
+    warm-started on TicTacToe, and of a model of each of OTHER_FAMILIES."""
+    settings, tictactoe = settings_of(storage), settings_of(storage, *TICTACTOE)
     run = runs.create(tictactoe)
-    warm = start_model(tictactoe, run)
-    init = initial_model(run)
+    warm, init = start_model(tictactoe, run), initial_model(run)
     share = healthy_runs // (2 + len(OTHER_FAMILIES))
     with ray_session.ray_session():
         application.start_serve(HttpConfig(port=0))
         with open_session(settings, run, init) as session:
-            tell(faults(session, settings, init), found)
-            tell(healthy(session, settings, "random weights", init, share, seed=0), alright)
-            tell(healthy(session, tictactoe, "warm-started", warm, share, seed=1), alright)
+            first = certificate_on(session, settings, init, healthy_runs - share * (1 + len(OTHER_FAMILIES)), say)
+            alright = first.healthy + _said(healthy(session, tictactoe, "warm-started", warm, share, seed=1), say)
         for seed, family in enumerate(OTHER_FAMILIES, 2):
             run = runs.create(settings)
             model = of_family(family, run.path / "models" / "init", settings.env)
-            count = share if seed > 2 else healthy_runs - share * (1 + len(OTHER_FAMILIES))
             with open_session(settings, run, model) as session:
-                tell(healthy(session, settings, family, model, count, seed=seed), alright)
-    return Certificate(tuple(found), tuple(alright))
+                alright += _said(healthy(session, settings, family, model, share, seed=seed), say)
+    return Certificate(first.faults, alright)
+
+
+def _said(rows: Iterator[Row], say: Say) -> tuple[Row, ...]:
+    kept = []
+    for row in rows:
+        say(row)
+        kept.append(row)
+    return tuple(kept)

@@ -26,6 +26,7 @@ class Mutant:
     fault: str  # what is wrong
     unseen: str  # what one would see without the check
     make: Fault  # puts it in, in the process where it is called
+    caught_by: tuple[str, ...] = ()  # the checks that are to find it; which of them does depends on chance
     settings: tuple[str, ...] = ()  # overrides of the short run's configuration
     where: Where = "run"
     family: str = ""
