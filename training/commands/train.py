@@ -64,7 +64,7 @@ def _train(config: TrainConfig, resumed: RunFolder | None) -> None:
 
 
 def _train_in(run: RunFolder, config: TrainConfig, resumed: bool) -> None:
-    from training.commands.progress import bars
+    from training.commands.progress import bars, on_step
     from training.commands.tables import table
     from training.evaluation.evaluate import evaluate
     from training.learner import checkpoint
@@ -73,23 +73,17 @@ def _train_in(run: RunFolder, config: TrainConfig, resumed: bool) -> None:
     from training.run.resume import check_changes, keep_changes
     from training.run.start import start_model
 
+    done = max(checkpoint.steps(run.checkpoints), default=0)
     if resumed:
-        done = checkpoint.steps(run.checkpoints)
-        if done and done[-1] >= config.steps:
-            raise ConfigError(f"{run.path} has done all its {done[-1]} steps: name more with --set steps=N")
+        if done >= config.steps:
+            raise ConfigError(f"{run.path} has done all its {done} steps: name more with --set steps=N")
         check_changes(run, config)
-    console.print(f"run folder {run.path}", soft_wrap=True)
+    console.print(f"run folder {run.path}" + (f", resumed after step {done}" if done else ""), soft_wrap=True)
     model = run.start_model if resumed and run.start_model.is_dir() else start_model(config, run)
     with open_session(config, run, model) as session:
         keep_changes(run, config)  # it has started with them
         with bars(console) as progress:
-            bar = progress.add_task("GRPO", total=config.steps)
-
-            def on_step(step: int, metrics: dict[str, float]) -> None:
-                success = metrics["rollout/success"]
-                progress.update(bar, completed=step + 1, description=f"GRPO, success in rollouts {success:.2f}")
-
-            run_grpo(session, on_step)
+            run_grpo(session, on_step(progress, "GRPO", config.steps, done))
         console.print(table([evaluate(session, "trained", session.store.latest() or 0)], "held-out situations"))
 
 
