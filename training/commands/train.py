@@ -113,15 +113,15 @@ def warmstart(
 
 
 def sweep(
-    config: ConfigOption,
+    config: Annotated[str, typer.Option("--config", help="YAML file, or the name of a shipped one")] = "",
     overrides: SetOption = [],  # noqa: B006
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print space and placement, start nothing")] = False,
+    resume: Annotated[str, typer.Option("--resume", help="folder or id of a sweep to continue")] = "",
 ) -> None:
     """Ray Tune over whole runs, ASHA on the held-out evaluation; shows the best trial and how to run it again."""
     from training.cluster import memory
 
-    settings = SweepConfig.load(config, overrides)
-    base = with_checked_environment(settings.resolve())
+    settings, base, folder = _chosen_sweep(config, overrides, resume)
     estimate = memory.of_sweep(base, settings.concurrency)
     if dry_run:
         from training.cluster import placement
@@ -136,4 +136,21 @@ def sweep(
 
     check_memory(base, estimate)
     with peak_memory():
-        run_sweep(settings, base, lambda shown: console.print(shown, markup=False, soft_wrap=isinstance(shown, str)))
+
+        def say(shown: object) -> None:
+            console.print(shown, markup=False, soft_wrap=isinstance(shown, str))
+
+        run_sweep(settings, base, say, folder)
+
+
+def _chosen_sweep(config: str, overrides: list[str], resume: str) -> tuple[SweepConfig, TrainConfig, RunFolder | None]:
+    """The sweep, what its trials start from, and its folder if it is to be continued."""
+    if resume:
+        from training.sweep.resume import sweep_to_resume
+
+        settings, base, folder = sweep_to_resume(resume, config, overrides)
+        return settings, with_checked_environment(base), folder
+    if not config:
+        raise ConfigError("name a configuration with --config, or a sweep with --resume")
+    settings = SweepConfig.load(config, overrides)
+    return settings, with_checked_environment(settings.resolve()), None
