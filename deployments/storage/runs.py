@@ -75,7 +75,7 @@ def create(config: TrainConfig, name: str | None = None) -> RunFolder:
             "copy it to object storage afterwards, and set weights.root to a URI for replicas without a shared disk"
         )
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-    parent = Path(config.storage_path).expanduser().resolve() / "runs" / config.experimenter / config.experiment
+    parent = _parent(config)
     try:
         parent.mkdir(parents=True, exist_ok=True)
         path = Path(tempfile.mkdtemp(prefix=f"{name or config.name}-{stamp}-", dir=parent))
@@ -87,6 +87,16 @@ def create(config: TrainConfig, name: str | None = None) -> RunFolder:
     except OSError as error:
         raise ConfigError(f"cannot write a run folder below {parent}: {error}. Set storage_path elsewhere") from error
     return run
+
+
+def newest(config: TrainConfig, name: str) -> RunFolder | None:
+    """The newest run that `create` made with this name; None where there is none."""
+    found = [path for path in _parent(config).glob(f"{glob.escape(name)}-*") if (path / "config.json").is_file()]
+    return RunFolder(max(found)) if found else None  # the stamp is in the folder's name
+
+
+def _parent(config: TrainConfig) -> Path:
+    return Path(config.storage_path).expanduser().resolve() / "runs" / config.experimenter / config.experiment
 
 
 def find(name: str, storage_path: str = ".") -> RunFolder:

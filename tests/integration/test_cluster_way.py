@@ -219,11 +219,23 @@ def test_serve_run_ends_on_ctrl_c_and_leaves_no_process(cluster: Cluster, served
     wait_until(lambda: not cluster.serving_processes(), 30, lambda: f"still there: {cluster.serving_processes()}")
 
 
-def test_a_sweep_trains_its_trials_names_the_best_and_outlives_those_that_fail(cluster: Cluster) -> None:
-    printed = cluster.run("python", "-m", "training.tune", "--config", "sweep.yaml", deadline_s=400)
-
+def test_a_sweep_is_killed_and_resumed_names_the_best_and_outlives_those_that_fail(cluster: Cluster) -> None:
+    killed = cluster.start("python", "-m", "training.tune", "--config", "sweep.yaml")
+    killed.wait_for("  step 2  eval/success", deadline_s=240)
+    killed.end(signal.SIGKILL, deadline_s=10)
     (file,) = cluster.project.parent.glob("cluster_runs/runs/*/*/two-*/results.json")
+    (first, *_) = json.loads(file.read_text())["trials"]
+    assert first["step"] == 2
+    runs = {path.name for path in file.parent.parent.glob("two-*-0000?-*")}
+
+    printed = cluster.run("rayward", "sweep", "--resume", str(file.parent), deadline_s=400)
+
+    assert f"sweep folder {file.parent}, resumed" in printed
     results = json.loads(file.read_text())
+    resumed = next(trial for trial in results["trials"] if trial["trial"] == first["trial"])
+    assert (resumed["run"], resumed["values"]) == (first["run"], first["values"])
+    assert runs <= {path.name for path in file.parent.parent.glob("two-*-0000?-*")}
+    assert len({path.name.rsplit("-", 3)[0] for path in file.parent.parent.glob("two-*-0000?-*")}) == 4
     trained, failed = results["trials"][:2], results["trials"][2:]
     assert sorted(trial["values"]["optimizer.lr"] for trial in trained) == [1e-4, 1e-3]
     assert {trial["status"] for trial in trained} <= {"finished", "stopped early"}

@@ -18,7 +18,7 @@ from deployments.storage import runs
 from deployments.storage.ownership import owned_by_us
 from training.cluster.quiet import quiet_libraries
 from training.commands.options import check_memory, peak_memory
-from training.commands.progress import bars
+from training.commands.progress import bars, on_step
 from training.commands.tables import table
 from training.evaluation.evaluate import evaluate, publish_folder
 from training.evaluation.result import Evaluation
@@ -90,14 +90,7 @@ def train_and_evaluate(
     console.print(f"    warm start wins {warm.success}")
     session = replace(session, model=run.start_model)
     with bars(console) as progress:
-        bar = progress.add_task("4/5 GRPO", total=config.steps)
-
-        def on_step(step: int, metrics: dict[str, float]) -> None:
-            progress.update(
-                bar, completed=step + 1, description=f"4/5 GRPO, success in rollouts {metrics['rollout/success']:.2f}"
-            )
-
-        train(session, on_step, base_version=version)
+        train(session, on_step(progress, "4/5 GRPO", config.steps), base_version=version)
     lap("grpo")
     console.print("[bold]5/5[/] evaluating on held-out situations")
     trained = evaluate(session, "GRPO", session.store.latest() or 0)

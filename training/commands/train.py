@@ -64,7 +64,7 @@ def _train(config: TrainConfig, resumed: RunFolder | None) -> None:
 
 
 def _train_in(run: RunFolder, config: TrainConfig, resumed: bool) -> None:
-    from training.commands.progress import bars
+    from training.commands.progress import bars, on_step
     from training.commands.tables import table
     from training.evaluation.evaluate import evaluate
     from training.learner import checkpoint
@@ -73,23 +73,17 @@ def _train_in(run: RunFolder, config: TrainConfig, resumed: bool) -> None:
     from training.run.resume import check_changes, keep_changes
     from training.run.start import start_model
 
+    done = max(checkpoint.steps(run.checkpoints), default=0)
     if resumed:
-        done = checkpoint.steps(run.checkpoints)
-        if done and done[-1] >= config.steps:
-            raise ConfigError(f"{run.path} has done all its {done[-1]} steps: name more with --set steps=N")
+        if done >= config.steps:
+            raise ConfigError(f"{run.path} has done all its {done} steps: name more with --set steps=N")
         check_changes(run, config)
-    console.print(f"run folder {run.path}", soft_wrap=True)
+    console.print(f"run folder {run.path}" + (f", resumed after step {done}" if done else ""), soft_wrap=True)
     model = run.start_model if resumed and run.start_model.is_dir() else start_model(config, run)
     with open_session(config, run, model) as session:
         keep_changes(run, config)  # it has started with them
         with bars(console) as progress:
-            bar = progress.add_task("GRPO", total=config.steps)
-
-            def on_step(step: int, metrics: dict[str, float]) -> None:
-                success = metrics["rollout/success"]
-                progress.update(bar, completed=step + 1, description=f"GRPO, success in rollouts {success:.2f}")
-
-            run_grpo(session, on_step)
+            run_grpo(session, on_step(progress, "GRPO", config.steps, done))
         console.print(table([evaluate(session, "trained", session.store.latest() or 0)], "held-out situations"))
 
 
@@ -119,15 +113,15 @@ def warmstart(
 
 
 def sweep(
-    config: ConfigOption,
+    config: Annotated[str, typer.Option("--config", help="YAML file, or the name of a shipped one")] = "",
     overrides: SetOption = [],  # noqa: B006
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print space and placement, start nothing")] = False,
+    resume: Annotated[str, typer.Option("--resume", help="folder or id of a sweep to continue")] = "",
 ) -> None:
     """Ray Tune over whole runs, ASHA on the held-out evaluation; shows the best trial and how to run it again."""
     from training.cluster import memory
 
-    settings = SweepConfig.load(config, overrides)
-    base = with_checked_environment(settings.resolve())
+    settings, base, folder = _chosen_sweep(config, overrides, resume)
     estimate = memory.of_sweep(base, settings.concurrency)
     if dry_run:
         from training.cluster import placement
@@ -142,4 +136,21 @@ def sweep(
 
     check_memory(base, estimate)
     with peak_memory():
-        run_sweep(settings, base, lambda shown: console.print(shown, markup=False, soft_wrap=isinstance(shown, str)))
+
+        def say(shown: object) -> None:
+            console.print(shown, markup=False, soft_wrap=isinstance(shown, str))
+
+        run_sweep(settings, base, say, folder)
+
+
+def _chosen_sweep(config: str, overrides: list[str], resume: str) -> tuple[SweepConfig, TrainConfig, RunFolder | None]:
+    """The sweep, what its trials start from, and its folder if it is to be continued."""
+    if resume:
+        from training.sweep.resume import sweep_to_resume
+
+        settings, base, folder = sweep_to_resume(resume, config, overrides)
+        return settings, with_checked_environment(base), folder
+    if not config:
+        raise ConfigError("name a configuration with --config, or a sweep with --resume")
+    settings = SweepConfig.load(config, overrides)
+    return settings, with_checked_environment(settings.resolve()), None

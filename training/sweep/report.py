@@ -1,10 +1,11 @@
-"""What a sweep says while it runs and writes at its end."""
+"""What a sweep says while it runs, and writes after each report and at its end."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -13,29 +14,51 @@ from configs.sweep import SweepConfig, varied
 from configs.training import TrainConfig
 from deployments.storage import atomic
 from training.cluster import application
-from training.sweep.outcome import SweepOutcome
-from training.sweep.trial import application_name
+from training.sweep.outcome import SweepOutcome, TrialOutcome, newer, ranked, trial_outcome
+from training.sweep.trial import application_name, trial_number
 
 Say = Callable[[Any], None]
 
 
 class Progress(tune.Callback):
-    """Prints one line per report; frees the replicas of a trial whose process died before it could."""
+    """Prints one line per report and writes the results so far: a sweep that is killed has them. Frees the replicas of
+    a trial whose process died before it could."""
 
-    def __init__(self, sweep: SweepConfig, name: str, say: Say) -> None:
-        self._sweep, self._name, self._say = sweep, name, say
+    def __init__(
+        self,
+        sweep: SweepConfig,
+        base: TrainConfig,
+        folder: Path,
+        name: str,
+        say: Say,
+        before: Sequence[TrialOutcome] = (),
+    ) -> None:
+        """`before`: what was known when the sweep was resumed."""
+        self._sweep, self._base, self._folder, self._name, self._say = sweep, base, folder, name, say
+        self._known = {trial.trial: trial for trial in before}
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
-        name, metric = application_name(self._name, trial.trial_id), self._sweep.metric
-        self._say(f"{name}  step {result['step']}  {metric} {result[metric]:.3f}  {shown_values(trial.config)}")
+        self._note(trial, result, None)
+        if not result.get("replayed"):
+            name, metric = application_name(self._name, trial.trial_id), self._sweep.metric
+            self._say(f"{name}  step {result['step']}  {metric} {result[metric]:.3f}  {shown_values(trial.config)}")
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         name = application_name(self._name, trial.trial_id)
         self._say(f"{name}  failed; the other trials go on")
+        self._note(trial, trial.last_result, trial.get_pickled_error() or trial.get_error())
         application.delete_applications(name)
 
+    def _note(self, trial: Any, metrics: dict[str, Any], error: BaseException | None) -> None:
+        number = trial_number(trial.trial_id)
+        found = trial_outcome(number, trial.config, metrics, error)
+        self._known[number] = newer(self._known.get(number), found)
+        outcome = ranked(self._sweep, self._folder, self._known.values(), interrupted=False)
+        write(outcome, self._sweep, self._base)
+
     def __reduce__(self) -> Any:  # Tune saves its settings; a console cannot be saved
-        return Progress, (self._sweep, self._name, print)
+        before = tuple(self._known.values())
+        return Progress, (self._sweep, self._base, self._folder, self._name, print, before)
 
 
 def write(outcome: SweepOutcome, sweep: SweepConfig, base: TrainConfig) -> None:

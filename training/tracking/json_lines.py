@@ -20,8 +20,11 @@ class JsonLines:
 
     def __init__(self, path: Path, first_step: int = 0) -> None:
         """Steps from `first_step` on are played again: their lines are dropped, and so are broken ones."""
+        self.replayed = 0  # how many lines were dropped because their steps are played again
         if path.exists():
-            kept = [row for row in read_rows(path) if (row["step"] or 0) < first_step]
+            rows = read_rows(path)
+            kept = [row for row in rows if (row["step"] or 0) < first_step]
+            self.replayed = len(rows) - len(kept)
             atomic.write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in kept))
         self._file = path.open("a", buffering=1)
         self._named: set[str] = set()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from configs.base import ConfigError
 from configs.training import TrainConfig
-from training.tracking.json_lines import JsonLines
+from deployments.storage import atomic
+from training.tracking.json_lines import JsonLines, read_rows
 
 logger = logging.getLogger("rayward")
 
@@ -22,23 +24,41 @@ class Monitor(Protocol):
 
 
 class Wandb:
-    """Weights & Biases, online or offline. The key comes from the environment."""
+    """Weights & Biases, online or offline. The key comes from the environment.
 
-    def __init__(self, config: TrainConfig, folder: Path, run_id: str) -> None:
+    W&B drops a value whose step its run has already passed, so steps that a resume plays again would be lost there. A
+    resume without such steps continues the W&B run. With such steps it begins a W&B run of its own, in the same group,
+    which gets the steps before them from metrics.jsonl: that run shows each step once, as in metrics.jsonl. (W&B's
+    rewind of a run does the same and is not open to all accounts.)
+    """
+
+    def __init__(self, config: TrainConfig, folder: Path, replayed: int = 0) -> None:
+        """`replayed`: how many steps that were logged before are played again."""
         import wandb
 
+        current = folder / "wandb_run.txt"  # the id of the W&B run that the next resume continues
+        before = current.read_text() if current.exists() else None
+        name = folder.name if before is None else before
+        if before is not None and replayed:
+            name = f"{folder.name}-resumed-{uuid.uuid4().hex[:6]}"
         self._run = wandb.init(
             project=config.tracking.wandb_project,
-            name=run_id,
-            id=run_id,
+            name=name,
+            id=name,
+            group=folder.name,
             resume="allow",
             dir=str(folder),
             mode=config.tracking.wandb,
             config=config.dump(),
         )
+        self._run.define_metric("*", step_metric="step")
+        if name != before:
+            for row in read_rows(folder / "metrics.jsonl"):
+                self._run.log({key: value for key, value in row.items() if value is not None})
+            atomic.write_text(current, name)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        self._run.log(dict(metrics), step=step)
+        self._run.log({"step": step, **metrics})  # without W&B's own step, which drops what it has passed
 
     def close(self) -> None:
         self._run.finish()
@@ -74,7 +94,7 @@ class Monitors:
         self._services: dict[str, Monitor] = {}
         if config.tracking.wandb != "off":
             os.environ.setdefault("WANDB_SILENT", "true")
-            self._start("wandb", lambda: Wandb(config, folder, folder.name))
+            self._start("wandb", lambda: Wandb(config, folder, self._lines.replayed))
         if config.tracking.prometheus:
             self._start("prometheus", lambda: Prometheus(folder.name))
 

@@ -16,7 +16,7 @@ import yaml
 
 from configs.sweep import SweepConfig
 from configs.training import TrainConfig
-from training.sweep.outcome import summarize
+from training.sweep.outcome import read_results, summarize
 from training.sweep.report import Progress, show, write
 from training.sweep.trial import trial_config
 from training.sweep.tuner import StopOnEvent
@@ -90,8 +90,42 @@ def test_a_configured_weight_store_is_divided_between_the_trials() -> None:
     assert (config.optimizer.lr, config.serving.http_port) == (0.1, 0)
 
 
+def reported(trial_id: str, step: int, success: float, **more: Any) -> tuple[Any, dict[str, Any]]:
+    trial = SimpleNamespace(trial_id=trial_id, config={"optimizer.lr": 0.1})
+    return trial, {"eval/success": success, "eval/return": 0.0, "step": step, "run": "/runs/x", **more}
+
+
+def test_a_sweep_that_is_killed_has_the_results_of_its_last_report(tmp_path: Path) -> None:
+    progress = Progress(SWEEP, SWEEP.resolve(), tmp_path, "lr-x", lambda shown: None)
+    for trial, result in (reported("5f_00000", 25, 0.2, done=True), reported("5f_00001", 25, 0.6)):
+        progress.on_trial_result(0, [], trial, result)
+
+    trials = read_results(tmp_path / "results.json")
+    assert [(trial.trial, trial.status, trial.success) for trial in trials] == [
+        ("00001", "running", 0.6),
+        ("00000", "stopped early", 0.2),
+    ]
+    assert TrainConfig.load(tmp_path / "best.yaml").optimizer.lr == 0.1
+
+
+def test_a_resumed_sweep_knows_its_trials_before_they_report_again(tmp_path: Path) -> None:
+    """Killed again before they could, they were forgotten otherwise, and trials that had ended trained once more."""
+    progress = Progress(SWEEP, SWEEP.resolve(), tmp_path, "lr-x", lambda shown: None)
+    progress.on_trial_result(0, [], *reported("5f_00000", 50, 0.2, done=True))
+    progress.on_trial_result(0, [], *reported("5f_00001", 25, 0.6))
+
+    before = read_results(tmp_path / "results.json")
+    resumed = Progress(SWEEP, SWEEP.resolve(), tmp_path, "lr-x", lambda shown: None, before)
+    resumed.on_trial_result(0, [], *reported("6a_00000", 25, 0.1, replayed=True))
+
+    found = {trial.trial: (trial.status, trial.step) for trial in read_results(tmp_path / "results.json")}
+    assert found == {"00000": ("stopped early", 50), "00001": ("running", 25)}
+    outcome = summarize(SWEEP, tmp_path, [result(0.1, 0.1)], interrupted=True, before=before)
+    assert {trial.trial: trial.status for trial in outcome.trials} == {"00000": "stopped early", "00001": "interrupted"}
+
+
 def test_ray_tune_can_save_the_callback_and_the_stopper() -> None:
-    progress = Progress(SWEEP, "lr-x", lambda shown: None)
+    progress = Progress(SWEEP, SWEEP.resolve(), Path("/runs"), "lr-x", lambda shown: None)
     stopper = StopOnEvent(threading.Event())
 
     assert isinstance(pickle.loads(pickle.dumps(progress)), Progress)

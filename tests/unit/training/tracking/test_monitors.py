@@ -11,6 +11,7 @@ import pytest
 
 from configs.base import ConfigError
 from configs.training import TrainConfig
+from tests.unit.training.tracking.wandb_files import histories
 from training.tracking import monitors
 from training.tracking.monitors import Monitors, check_tracking
 
@@ -73,3 +74,55 @@ def test_wandb_online_without_a_key_is_told_before_anything_starts(
     with pytest.raises(ConfigError, match="set WANDB_API_KEY or run `wandb login`"):
         check_tracking(TrainConfig.parse({"tracking": {"wandb": "online"}}))
     check_tracking(TrainConfig.parse({"tracking": {"wandb": "offline"}}))
+
+
+def losses(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    return {
+        name: [(row["step"], row["train/loss"]) for row in rows if "train/loss" in row]
+        for name, rows in histories(folder).items()
+    }
+
+
+def play(folder: Path, steps: range, loss: float) -> None:
+    tracked = Monitors(TrainConfig.parse({"tracking": {"wandb": "offline", "prometheus": False}}), folder, steps.start)
+    for step in steps:
+        tracked.log(step, {"train/loss": loss})
+    tracked.close()
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "run").mkdir()
+    return tmp_path / "run"
+
+
+def test_wandb_shows_each_step_once_as_it_was_played_last(run_folder: Path) -> None:
+    """W&B drops steps that its run has passed: after a resume from step 2, its curve was that of weights that no longer
+    exist, until step 4."""
+    play(run_folder, range(4), loss=1.0)
+    play(run_folder, range(2, 5), loss=2.0)
+    play(run_folder, range(5, 6), loss=3.0)
+
+    shown = losses(run_folder)
+    first, resumed = shown
+    assert first == "run"
+    assert shown[first] == [(0, 1.0), (1, 1.0), (2, 1.0), (3, 1.0)]
+    assert shown[resumed] == [(0, 1.0), (1, 1.0), (2, 2.0), (3, 2.0), (4, 2.0), (5, 3.0)]
+
+
+def test_a_resume_that_plays_nothing_again_continues_its_wandb_run(run_folder: Path) -> None:
+    play(run_folder, range(2), loss=1.0)
+    play(run_folder, range(2, 4), loss=2.0)
+
+    assert losses(run_folder) == {"run": [(0, 1.0), (1, 1.0), (2, 2.0), (3, 2.0)]}
+
+
+def test_wandb_that_is_switched_on_by_a_resume_gets_the_steps_before(run_folder: Path) -> None:
+    lines = [json.dumps({"step": step, "train/loss": 1.0}) + "\n" for step in range(2)]
+    (run_folder / "metrics.jsonl").write_text("".join(lines))
+
+    play(run_folder, range(2, 3), loss=2.0)
+
+    assert losses(run_folder) == {"run": [(0, 1.0), (1, 1.0), (2, 2.0)]}
