@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -86,7 +88,11 @@ def faults(session: Session, settings: TrainConfig, model: Path) -> Iterator[Row
     short = ShortRuns(session, settings)
     with _two_ranks(short, model) as ranks:
         for mutant in MUTANTS:
-            yield Row(mutant.name, _tried(mutant, short, model, ranks), mutant.skipped)
+            began = time.perf_counter()
+            outcome = _tried(mutant, short, model, ranks)
+            if outcome is not None:
+                outcome = replace(outcome, seconds=time.perf_counter() - began)
+            yield Row(mutant.name, outcome, mutant.skipped)
 
 
 def _tried(mutant: Mutant, short: ShortRuns, model: Path, ranks: Ranks) -> Outcome | None:
