@@ -45,6 +45,8 @@ def _fault(mutant: Mutant) -> str:
     lines = [f"### {mutant.name}\n", _sentence(mutant.fault), f"What one would see without the check: {mutant.unseen}."]
     if mutant.sources:
         lines.append(f"Others have met it, or its cause: {', '.join(map(_link, mutant.sources))}.")
+    if mutant.caught_by:
+        lines.append(f"Found by: {' or '.join(f'`{check}`' for check in mutant.caught_by)}.")
     if mutant.skipped:
         lines.append(f"Not run: {mutant.skipped}.")
     return "\n".join(lines) + "\n"

@@ -152,6 +152,7 @@ LEARNER = (
         "noisy ratios; a policy that learns against its own noise",
         dropout_on,
         sources=("huggingface/trl#3234", "arXiv:2403.17031"),
+        caught_by=("own forward",),
     ),
     Mutant(
         "logit scale left out",
@@ -161,6 +162,7 @@ LEARNER = (
         where="start",
         family="granite",
         sources=("huggingface/trl#5691",),
+        caught_by=("own forward",),
     ),
     Mutant(
         "soft cap left out",
@@ -170,6 +172,7 @@ LEARNER = (
         where="start",
         family="gemma2",
         sources=("unslothai/unsloth-zoo#593", "apple/ml-cross-entropy#48"),
+        caught_by=("own forward",),
     ),
     Mutant(
         "off-policy ratio counted twice",
@@ -178,12 +181,14 @@ LEARNER = (
         ratio_twice,
         settings=(TIS,),
         sources=("THUDM/slime#179",),
+        caught_by=("first ratio",),
     ),
     Mutant(
         "loss with the wrong sign",
         "what paid becomes less likely",
         "a return that falls, and is blamed on the learning rate",
         loss_sign_wrong,
+        caught_by=("loss slope",),
     ),
     Mutant(
         "KL with the wrong sign",
@@ -192,6 +197,7 @@ LEARNER = (
         kl_sign_wrong,
         settings=(KL,),
         sources=("qiancheng0/ToolRL#52", "arXiv:2506.09477"),
+        caught_by=("kl slope",),
     ),
     Mutant(
         "reference that moves",
@@ -200,6 +206,7 @@ LEARNER = (
         reference_is_policy,
         settings=(KL,),
         sources=("huggingface/trl#2046", "huggingface/peft#736"),
+        caught_by=("reference",),
     ),
     Mutant(
         "gradients kept",
@@ -207,6 +214,7 @@ LEARNER = (
         "a momentum that nobody set",
         gradients_kept,
         sources=("meta-pytorch/torchforge#71",),
+        caught_by=("unit gradient",),
     ),
     Mutant(
         "denominator per rank",
@@ -215,6 +223,10 @@ LEARNER = (
         own_denominators,
         where="ranks",
         sources=("PrimeIntellect-ai/prime-rl#2562", "allenai/open-instruct#1161"),
+        caught_by=(
+            "trained tokens",
+            "unit gradient",
+        ),
     ),
     Mutant(
         "gradient reduced twice",
@@ -223,6 +235,7 @@ LEARNER = (
         reduced_twice,
         where="ranks",
         sources=("verl-project/verl-SpeCo#29", "meta-pytorch/torchtune#2172"),
+        caught_by=("unit gradient",),
     ),
     Mutant(
         "wrong resume step",
@@ -231,6 +244,7 @@ LEARNER = (
         earlier_step,
         where="resume",
         sources=("verl-project/verl#4156", "verl-project/verl#5725"),
+        caught_by=("step count",),
     ),
     Mutant(
         "optimiser state lost on resume",
@@ -239,5 +253,6 @@ LEARNER = (
         moments_lost,
         where="resume",
         sources=("thinking-machines-lab/tinker-feedback#127", "PrimeIntellect-ai/prime-rl#1311"),
+        caught_by=("optimizer state",),
     ),
 )

@@ -208,6 +208,7 @@ ROLLOUTS = (
         answers_left_out,
         settings=("env.history=full",),
         sources=("huggingface/trl#5224", "verl-project/verl#6854"),
+        caught_by=("agreement",),
     ),
     Mutant(
         "injected control tokens",
@@ -215,6 +216,7 @@ ROLLOUTS = (
         "an environment, or a user, that speaks as the policy",
         forged_turns,
         sources=("huggingface/transformers#29279", "PrimeIntellect-ai/renderers#116"),
+        caught_by=("control tokens",),
     ),
     Mutant(
         "mask shifted by one",
@@ -222,6 +224,10 @@ ROLLOUTS = (
         "slower learning, and of the template's tokens",
         mask_shifted,
         sources=("huggingface/trl#4975", "PeterGriffinJin/Search-R1#21"),
+        caught_by=(
+            "trained tokens",
+            "agreement",
+        ),
     ),
     Mutant(
         "end of turn masked",
@@ -229,6 +235,7 @@ ROLLOUTS = (
         "answers that get longer and longer",
         end_of_turn_masked,
         sources=("NVIDIA-NeMo/Megatron-Bridge#4660", "huggingface/trl#1623"),
+        caught_by=("trained tokens",),
     ),
     Mutant(
         "end of turn cut off",
@@ -236,6 +243,7 @@ ROLLOUTS = (
         "answers that get longer and longer",
         end_of_turn_cut,
         sources=("huggingface/trl#4974",),
+        caught_by=("end of turn",),
     ),
     Mutant(
         "advantages of another group",
@@ -243,6 +251,7 @@ ROLLOUTS = (
         "a loss that moves and a return that does not",
         neighbours_advantages,
         sources=("StarsfieldAI/R1-V#67", "XU-YIJIE/grpo-flat#2"),
+        caught_by=("advantages",),
     ),
     Mutant(
         "sibling seeds that differ",
@@ -250,6 +259,7 @@ ROLLOUTS = (
         "advantages that reward an easy situation",
         siblings_apart,
         sources=("huggingface/OpenEnv#1078",),
+        caught_by=("sibling starts",),
     ),
     Mutant(
         "siblings share sampling noise",
@@ -257,6 +267,7 @@ ROLLOUTS = (
         "many groups without spread; it looks like a policy that has converged",
         shared_noise,
         sources=("verl-project/verl#6857", "NVIDIA-NeMo/RL#171"),
+        caught_by=("sibling answers",),
     ),
     Mutant(
         "failure scored as zero",
@@ -264,6 +275,7 @@ ROLLOUTS = (
         "a policy that avoids what is slow or likely to fail",
         failures_scored,
         sources=("rllm-org/rllm#710", "NVIDIA-NeMo/RL#3201"),
+        caught_by=("environment's books",),
     ),
     Mutant(
         "group shrunk",
@@ -271,6 +283,7 @@ ROLLOUTS = (
         "baselines over fewer episodes, of those that did not fail",
         groups_shrunk,
         sources=("NVIDIA-NeMo/labs-molt#48", "areal-project/AReaL#1416"),
+        caught_by=("whole groups",),
     ),
     Mutant(
         "non-finite reward",
@@ -278,6 +291,7 @@ ROLLOUTS = (
         "weights that are NaN some steps later",
         rewards_not_checked,
         sources=("modelscope/ms-swift#8123",),
+        caught_by=("finite numbers",),
     ),
     Mutant(
         "cut short pays more than lost",
@@ -286,5 +300,6 @@ ROLLOUTS = (
         cut_short_pays,
         settings=("env.max_turns=2",),
         sources=("arXiv:2503.14476", "huggingface/trl#3248"),
+        caught_by=("cut short",),
     ),
 )

@@ -100,6 +100,7 @@ SAMPLER = (
         temperature_ignored,
         in_replica=True,
         sources=("huggingface/trl#3029", "OpenRLHF/OpenRLHF#857"),
+        caught_by=("agreement",),
     ),
     Mutant(
         "top_p renormalises",
@@ -108,6 +109,7 @@ SAMPLER = (
         top_p_renormalises,
         in_replica=True,
         sources=("NVIDIA-NeMo/RL#69", "modelscope/ms-swift#8442"),
+        caught_by=("agreement",),
     ),
     Mutant(
         "log-probabilities off by one",
@@ -116,6 +118,7 @@ SAMPLER = (
         off_by_one,
         in_replica=True,
         sources=("modelscope/ms-swift#8427", "PrimeIntellect-ai/prime-rl#1525"),
+        caught_by=("agreement",),
     ),
     Mutant(
         "another distribution than reported",
@@ -124,6 +127,10 @@ SAMPLER = (
         likelier_of_two,
         in_replica=True,
         sources=("huggingface/trl#3867", "verl-project/verl#2953"),
+        caught_by=(
+            "sibling answers",
+            "surprise",
+        ),
     ),
     Mutant(
         "update missed",
@@ -132,6 +139,7 @@ SAMPLER = (
         update_missed,
         in_replica=True,
         sources=("huggingface/trl#5312", "huggingface/trl#2856"),
+        caught_by=("agreement",),
     ),
     Mutant(
         "stale key-value cache",
@@ -140,5 +148,6 @@ SAMPLER = (
         cache_kept,
         in_replica=True,
         sources=("NVIDIA-NeMo/RL#4018", "vllm-project/vllm#9744"),
+        caught_by=("agreement",),
     ),
 )

@@ -16,6 +16,7 @@ from training.rollouts.coordinator import RunCoordinator
 from training.rollouts.worker import GroupPlayer
 
 CALL_S = 120.0  # longest wait for an answer of the coordinator
+TAKING_BACK_S = 5.0  # longest wait for requests to be taken back
 
 
 class LocalActor:
@@ -65,12 +66,14 @@ class _Played:
 
     def __init__(self, playing: asyncio.Future[Any]) -> None:
         self._playing = playing
+        self._summary: asyncio.Future[Any] = asyncio.ensure_future(_first_of(playing))
 
     def __getitem__(self, key: Any) -> Any:
-        return self._summary() if key == 0 else [ray.put(part) for part in self._playing.result()[1:]]
+        return self._summary if key == 0 else [ray.put(part) for part in self._playing.result()[1:]]
 
-    async def _summary(self) -> Any:
-        return (await self._playing)[0]
+
+async def _first_of(playing: asyncio.Future[Any]) -> Any:
+    return (await playing)[0]
 
 
 class _Call:
@@ -83,6 +86,16 @@ class _Call:
             return await result if asyncio.iscoroutine(result) else result
 
         return call()
+
+
+async def _end_others() -> None:
+    """Cancels what still runs in the loop, and lets what this starts (requests are taken back) come to an end."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    if started := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(started, timeout=TAKING_BACK_S)
 
 
 @contextmanager
@@ -98,6 +111,7 @@ def local_coordinator(config: dict[str, Any], model: str, app: str) -> Iterator[
             ready.set_exception(error)
             return
         await asyncio.wrap_future(over)
+        await _end_others()
 
     thread = threading.Thread(target=asyncio.run, args=(hold(),), name="short-run", daemon=True)
     thread.start()
