@@ -11,6 +11,8 @@ import torch
 
 from configs.training import AlgorithmConfig, LearnerConfig, ModelConfig, OptimizerConfig
 from tests.unit.training.learner.cases import batch, learner, sample
+from training.checks.agreement import FLOAT32
+from training.checks.updates import UpdateRecord, update_alarms
 from training.types import Batch, Sample
 
 UNCLIPPED = OptimizerConfig(lr=1e-2, warmup_steps=0, clip_norm=1e9)
@@ -58,7 +60,7 @@ def test_the_ratio_of_learner_and_sampler_counts_once(
 def test_without_a_correction_one_update_takes_its_ratio_against_the_sampler(policy_folder: Path) -> None:
     on_policy = gradient_norm(policy_folder, 1.0)
     assert gradient_norm(policy_folder, 1.2) == pytest.approx(1.2 * on_policy, rel=1e-4)
-    assert gradient_norm(policy_folder, 1.5) == 0  # beyond clip_high
+    assert gradient_norm(policy_folder, 1.5) < 1e-5  # that of the policy's unit alone  # beyond clip_high
 
 
 def test_the_weight_stays_what_it_was_before_the_first_of_several_updates(policy_folder: Path) -> None:
@@ -175,3 +177,51 @@ def test_gradient_checkpointing_still_recomputes_the_layers(policy_folder: Path)
     one.policy.model.model.layers[0].mlp.register_forward_pre_hook(lambda *_: calls.__setitem__(0, calls[0] + 1))
     one.update(batch([sample(3, 12)]))
     assert calls == [2]  # forward, and again in the backward pass
+
+
+def record(folder: Path, what: Batch, **algorithm: object) -> UpdateRecord:
+    one = learner(folder, algorithm=AlgorithmConfig(**algorithm), optimizer=UNCLIPPED)  # type: ignore[arg-type]
+    one.update(what)
+    assert one.record is not None
+    return one.record
+
+
+def test_the_record_compares_with_the_sampler_only_what_it_sampled_with_the_same_weights(policy_folder: Path) -> None:
+    older = sampled_at(policy_folder, 1.5)
+    fresh = replace(older, version=0)
+    assert record(policy_folder, older).fit is None
+    fit = record(policy_folder, fresh).fit
+    assert fit is not None
+    assert fit.bias == pytest.approx(-math.log(1.5), abs=1e-4)
+    assert fit.largest == pytest.approx(math.log(1.5), abs=1e-4)
+    mixed = replace(fresh, samples=(*fresh.samples, replace(sample(4, 9), weight_version=-1)))
+    with_older = record(policy_folder, mixed).fit
+    assert with_older is not None
+    assert with_older.mean == pytest.approx(math.log(1.5), abs=1e-4)
+
+
+@pytest.mark.parametrize("micro", [32, 4096])
+@pytest.mark.parametrize("updates", [1, 2])
+def test_a_healthy_update_has_a_healthy_record(policy_folder: Path, updates: int, micro: int) -> None:
+    plain = [sample(i, 6 + i, (-1.0) ** i) for i in range(5)]
+    scores = learner(policy_folder).score(plain)
+    chosen = [iter(each) for each in scores]
+    exact = [
+        replace(s, sampler_logp_T=tuple(next(c) if m else 0.0 for m in s.mask_T))
+        for s, c in zip(plain, chosen, strict=True)
+    ]
+    algorithm = AlgorithmConfig(off_policy="tis", kl_coef=0.1, entropy_coef=0.01, updates_per_batch=updates)
+    one = learner(policy_folder, algorithm=algorithm, learner=LearnerConfig(max_tokens_per_microbatch=micro))
+    for step in range(2):
+        one.update(replace(batch(exact), version=None if step else 0))
+        assert one.record is not None
+        assert list(update_alarms(one.record, FLOAT32)) == []
+    assert one.record is not None
+    assert one.record.optimizer_steps == 2 * updates
+
+
+def test_a_batch_without_samples_leaves_no_record(policy_folder: Path) -> None:
+    one = learner(policy_folder)
+    one.update(batch([sample(1, 8)]))
+    one.update(Batch((), replace(batch([sample(1, 8)]).denominators, groups=0)))
+    assert one.record is None

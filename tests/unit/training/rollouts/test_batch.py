@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from configs.training import AlgorithmConfig
 from training.algorithms.losses import LOSSES, LossInputs
 from training.learner.microbatches import collate
-from training.rollouts.batch import Share, assemble, fetched, plan, share_of
+from training.rollouts.batch import Share, assemble, earned, fetched, plan, share_of
 from training.rollouts.packed import pack
 from training.rollouts.samples import group_samples
 from training.tracking.metrics import MEANING, rollout_metrics
@@ -167,3 +168,14 @@ def test_a_batch_of_uniform_groups_is_empty_on_every_rank(world: int) -> None:
     summaries, samples = packed(group(0, 1.0, 1.0))
     planned = plan(summaries, CENTERED, world)
     assert [assembled(share_of(r, planned, samples, 0, {})).samples for r in range(world)] == ([()] * world)
+
+
+@pytest.mark.parametrize("loss", ["dapo", "grpo"])
+def test_what_a_sequence_has_earned_is_what_the_plan_gave_it(loss: str) -> None:
+    algorithm = AlgorithmConfig(advantage="group_centered", loss=loss)
+    summaries, samples = packed(group(0, 1.0, 0.0, turns=3), group(1, 1.0, 1.0), group(2, 0.0, 0.5, turns=2))
+    share = share_of(0, plan(summaries, algorithm, 1), samples, 0, {})
+    given = [place.advantage for place in share.places]
+    assert earned(share, fetched(share, lambda refs: refs), algorithm) == pytest.approx(given)
+    others = {at: replace(each, return_G=each.return_G[::-1]) for at, each in fetched(share, lambda refs: refs).items()}
+    assert earned(share, others, algorithm) == pytest.approx([-advantage for advantage in given])

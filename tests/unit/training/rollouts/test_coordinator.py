@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from configs.training import TrainConfig
+import pytest
+
+from configs.training import RolloutConfig, TrainConfig
 from training.rollouts.coordinator import RunCoordinator
+from training.rollouts.failures import FaultyRollout
+from training.rollouts.packed import PlayedGroup, pack
+from training.types import Episode, Group, Task, Turn
 
 
 class WithoutWorkers(RunCoordinator):
@@ -25,3 +30,23 @@ def test_steps_keep_their_numbers_after_a_resume_and_a_repeated_one_is_told_once
 
     assert everything == [(7, {"train/loss": 0.75}), (8, {"train/loss": 0.8})]
     assert news == [(8, {"train/loss": 0.8})]
+
+
+def test_groups_that_lost_a_sibling_end_the_run_for_every_rank() -> None:
+    """The groups are taken from the buffer by then: a rank that asks later must not wait for them."""
+
+    async def asked() -> None:
+        config = TrainConfig(rollout=RolloutConfig(groups_per_step=1, group_size=3), steps=1)
+        coordinator = SmallGroups(config.dump(), "", "")
+        await coordinator.begin(0, 0)
+        for rank in (0, 1):
+            with pytest.raises(FaultyRollout, match="check «whole groups»"):
+                await asyncio.wait_for(coordinator.next_batch(0, rank, 2), timeout=10)
+
+    asyncio.run(asked())
+
+
+class SmallGroups(WithoutWorkers):
+    async def _play(self, task: Task, *_: Any) -> PlayedGroup:
+        turn = Turn((1,), (2,), (-0.1,), 0, 0.0)
+        return PlayedGroup(*pack(Group(task, tuple(Episode(task, s, (turn,), "completed") for s in range(2))), {}))

@@ -3,6 +3,7 @@ that are lost on their way to the learner (Ray is a stand-in)."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ import ray
 from ray.exceptions import ObjectLostError
 
 from configs.training import TrainConfig
+from training.checks.alarms import Alarm, FaultFound
+from training.rollouts import batch
 from training.rollouts.batch import Share, plan, share_of
-from training.rollouts.failures import EnvironmentFailed
+from training.rollouts.failures import EnvironmentFailed, FaultyRollout
 from training.rollouts.packed import pack
 from training.run.process import FirstVersion, TrainingProcess, first_version
 from training.types import Episode, Group, Task, Turn
@@ -114,3 +117,44 @@ def test_any_other_failure_is_raised(process: TrainingProcess) -> None:
     with pytest.raises(OSError, match="disk"), process.told_once():
         raise OSError("disk")
     assert process.coordinator.reason is None
+
+
+def test_an_alarm_of_a_check_ends_the_run_and_is_told_once(process: TrainingProcess) -> None:
+    process.coordinator = Coordinator()
+    with process.told_once():
+        raise FaultyRollout(Alarm("sibling starts", "they began differently"))
+    assert process.coordinator.reason is not None
+    assert "check «sibling starts»: they began differently" in process.coordinator.reason
+
+
+def test_a_batch_with_the_advantages_of_another_group_is_refused(
+    process: TrainingProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process.coordinator = Coordinator()
+    assert process.next_batch(3).metrics["train/alarms_total"] == 0
+    original = batch._places
+    monkeypatch.setattr(
+        batch, "_places", lambda group, index, advantages, *rest: original(group, index, advantages[::-1], *rest)
+    )
+    with pytest.raises(FaultFound, match="check «advantages»"):
+        process.next_batch(3)
+
+
+def test_an_alarm_is_counted_and_the_run_goes_on_where_it_is_asked_to(
+    process: TrainingProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process.config = TrainConfig(on_alarm="warn")
+    process.coordinator = Coordinator()
+    monkeypatch.setattr(process, "learner", Learner(steps_done=4), raising=False)
+    metrics = process.update(replace(process.next_batch(3), step=3))
+    assert metrics["train/alarms_total"] == 1
+
+
+class Learner:
+    """Takes any batch."""
+
+    def __init__(self, steps_done: int) -> None:
+        self.steps_done, self.record = steps_done, None
+
+    def update(self, batch: Any) -> dict[str, float]:
+        return {}
