@@ -60,7 +60,7 @@ def test_the_ratio_of_learner_and_sampler_counts_once(
 def test_without_a_correction_one_update_takes_its_ratio_against_the_sampler(policy_folder: Path) -> None:
     on_policy = gradient_norm(policy_folder, 1.0)
     assert gradient_norm(policy_folder, 1.2) == pytest.approx(1.2 * on_policy, rel=1e-4)
-    assert gradient_norm(policy_folder, 1.5) < 1e-5  # that of the policy's unit alone  # beyond clip_high
+    assert gradient_norm(policy_folder, 1.5) < 1e-5  # beyond clip_high; the policy's unit has some
 
 
 def test_the_weight_stays_what_it_was_before_the_first_of_several_updates(policy_folder: Path) -> None:
