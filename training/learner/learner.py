@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import random
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from training.learner.architecture import attention, check_model
 from training.learner.audit import UNIT, Audit, mark_of
 from training.learner.microbatches import MicroBatch, microbatches, padding_microbatch
 from training.learner.policy import PREFIX, Policy, Scored
+from training.learner.precision import DTYPES, check_precision
 from training.learner.schedule import learning_rate
 from training.learner.sharding import Sharded, shard
 from training.types import Batch, Sample
@@ -79,8 +79,9 @@ class Learner:
         self.config = self.policy.model.config
         self._reference = self._load().requires_grad_(False) if self._algorithm.kl_coef else None
         self._reference_mark = mark_of(self._reference)
-        layers = self.policy.model.model.layers
-        self._sharded: Sharded = shard(self.policy, layers, settings.optimizer, self._learner, world, self.device)
+        compute = DTYPES[settings.model.dtype]
+        self._sharded: Sharded = shard(self.policy, settings.optimizer, compute, self._learner, world, self.device)
+        check_precision(self.policy, self._sharded.forward, compute, self.device)
 
     def _load(self) -> Policy:
         from transformers import AutoModelForCausalLM
@@ -152,10 +153,7 @@ class Learner:
         return sample is not None and batch.samples[sample].weight_version == batch.version
 
     def _forward(self, part: MicroBatch) -> Scored:
-        bfloat16 = self.settings.model.dtype == "bfloat16"
-        autocast = torch.autocast(self.device.type, torch.bfloat16) if bfloat16 else contextlib.nullcontext()
-        with autocast:
-            return self._sharded.forward(token_ids=part.token_ids, mask=part.mask)
+        return self._sharded.forward(token_ids=part.token_ids, mask=part.mask)
 
     def _objective(
         self, part: MicroBatch, scored: Scored, before: Behaviour, batch: Batch, first: bool

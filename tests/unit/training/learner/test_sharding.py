@@ -6,12 +6,12 @@ import math
 import os
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 
-from configs.training import LearnerConfig, OptimizerConfig
+from configs.training import LearnerConfig, ModelConfig, OptimizerConfig
 from tests.unit.training.learner.cases import SAMPLES, batch, learner
 from training.checks.agreement import FLOAT32
 from training.checks.updates import update_alarms
@@ -44,7 +44,7 @@ def life(rank: int, mode: str, stage: int, folder: Path, out: Path) -> dict[str,
     """What one rank sees: two updates, a checkpoint, an update after it, the same from the checkpoint, a spike."""
     share = Batch(tuple(split_over_ranks(SAMPLES, 2)[rank]), batch(SAMPLES).denominators)
 
-    def new(tokens: int, weight_decay: float = 0.0) -> Learner:
+    def new(tokens: int, weight_decay: float = 0.0, dtype: Literal["float32", "bfloat16"] = "float32") -> Learner:
         config = LearnerConfig(
             workers=2,
             sharding=mode,  # type: ignore[arg-type]
@@ -52,7 +52,8 @@ def life(rank: int, mode: str, stage: int, folder: Path, out: Path) -> dict[str,
             max_tokens_per_microbatch=tokens,
         )
         optimizer = OptimizerConfig(lr=1e-2, warmup_steps=0, weight_decay=weight_decay)
-        return learner(folder, learner=config, optimizer=optimizer, rank=rank, world=2)
+        model = ModelConfig(dtype=dtype)
+        return learner(folder, model=model, learner=config, optimizer=optimizer, rank=rank, world=2)
 
     one = new(tokens=32)
     first = [one.update(share) for _ in range(2)]
@@ -76,6 +77,13 @@ def life(rank: int, mode: str, stage: int, folder: Path, out: Path) -> dict[str,
     again.load(checkpoint)
     again.update(share)
     records.append(again.record)
+
+    lower = new(tokens=32, dtype="bfloat16")
+    seen: set[tuple[str, bool]] = set()
+    lower.policy.model.model.layers[0].mlp.down_proj.register_forward_hook(
+        lambda module, inputs, output: seen.add((str(output.dtype), torch.is_autocast_enabled("cpu")))
+    )
+    rounded = lower.update(share)
     return {
         "records": records,
         "losses": [metrics["train/loss"] for metrics in first],
@@ -88,6 +96,10 @@ def life(rank: int, mode: str, stage: int, folder: Path, out: Path) -> dict[str,
         "after_spike": after_spike,
         "norm_after_spike": norms,
         "reductions": (reductions, single),
+        "bfloat16": (rounded["train/loss"], rounded["train/grad_norm"]),
+        "bfloat16_unit": lower.record.unit_gradients if lower.record else (),
+        "bfloat16_products": seen,
+        "bfloat16_weights": {str(tensor.dtype) for tensor in weights(lower).values()},
     }
 
 
@@ -181,3 +193,19 @@ def test_no_rank_steps_when_one_rank_s_gradient_is_not_finite(mode: str, stage: 
 def test_gradients_are_reduced_once_per_update_however_many_micro_batches(mode: str, stage: int, of_two: Path) -> None:
     many, single = result(of_two, mode, stage)["reductions"]
     assert many == single > 0
+
+
+@pytest.mark.parametrize(("mode", "stage"), MODES)
+def test_bfloat16_is_what_each_sharding_computes_in_and_not_what_it_trains(
+    mode: str, stage: int, of_two: Path, policy_folder: Path
+) -> None:
+    """DeepSpeed switched the autocast around it off, and computed in float32. FSDP2 casts layer by layer: under an
+    autocast it held a bfloat16 copy of the whole model."""
+    found = result(of_two, mode, stage)
+    assert found["bfloat16_products"] == {("torch.bfloat16", mode != "fsdp2")}
+    assert found["bfloat16_weights"] == {"torch.float32"}
+    expected = learner(policy_folder).update(batch(SAMPLES))
+    loss, norm = found["bfloat16"]
+    assert loss == pytest.approx(expected["train/loss"], abs=0.02)
+    assert norm == pytest.approx(expected["train/grad_norm"], rel=0.1)
+    assert found["bfloat16_unit"] == pytest.approx((1.0,), abs=0.01)
