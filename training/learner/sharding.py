@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from configs.training import LearnerConfig, OptimizerConfig
+from training.learner.loading import Loaded, fill
 from training.learner.policy import Policy, Scored
 from training.learner.precision import autocast
 
@@ -150,18 +151,19 @@ class Fsdp2(Single):
     Gradients are reduced once per update: between its micro-batches each rank holds a whole, unreduced gradient.
     """
 
-    def __init__(
-        self, module: Policy, optimizer: OptimizerConfig, compute: torch.dtype, world: int, layers: Any
-    ) -> None:
+    def __init__(self, loaded: Loaded, optimizer: OptimizerConfig, compute: torch.dtype, world: int) -> None:
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
         # Autocast would hold a bfloat16 copy of the whole model until the forward pass ends; this casts a layer when it
         # is gathered. Gradients are summed in float32.
         lower = compute if compute != torch.float32 else None
         mixed = MixedPrecisionPolicy(param_dtype=lower, reduce_dtype=torch.float32)
-        for layer in layers:
+        module = loaded.policy
+        for layer in module.model.model.layers:
             fully_shard(layer, mp_policy=mixed)
         self.root = fully_shard(module, mp_policy=replace(mixed, output_dtype=torch.float32))
+        if loaded.weights is not None:
+            fill(module, loaded.weights)
         super().__init__(module, optimizer)
         self.world = world
 
@@ -259,7 +261,7 @@ class DeepSpeed:
 
 
 def shard(
-    module: Policy,
+    loaded: Loaded,
     optimizer: OptimizerConfig,
     compute: torch.dtype,
     learner: LearnerConfig,
@@ -268,10 +270,11 @@ def shard(
 ) -> Sharded:
     """The module under the configured sharding; several processes need an initialised process group. `compute`: what
     forward and backward passes compute in."""
+    module = loaded.policy
     if learner.sharding == "ddp":
         return Ddp(module, optimizer, compute, world, device)
     if learner.sharding == "fsdp2":
-        return Fsdp2(module, optimizer, compute, world, module.model.model.layers)
+        return Fsdp2(loaded, optimizer, compute, world)
     if learner.sharding == "deepspeed":
         return DeepSpeed(module, optimizer, compute, world, learner)
     return Single(module, optimizer, compute)
