@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -20,10 +20,12 @@ from training.algorithms.losses import LossInputs
 from training.algorithms.objective import SUMS, Objective, objective
 from training.algorithms.off_policy import Behaviour, Drift, behaviour, by_ratio
 from training.checks.updates import UpdateRecord
-from training.learner.architecture import attention, check_model
 from training.learner.audit import UNIT, Audit, mark_of
+from training.learner.loading import Loader
 from training.learner.microbatches import MicroBatch, microbatches, padding_microbatch
 from training.learner.policy import PREFIX, Policy, Scored
+from training.learner.precision import DTYPES, check_precision
+from training.learner.reference import Reference
 from training.learner.schedule import learning_rate
 from training.learner.sharding import Sharded, shard
 from training.types import Batch, Sample
@@ -73,30 +75,20 @@ class Learner:
         self.updates_done = 0
         self.record: UpdateRecord | None = None  # of the newest batch that changed something
         self._skipped_in_a_row = 0
-        self.policy = self._load()
-        if settings.model.attn_implementation != "flash_attention_2":  # which takes no float32, as the weights are
-            check_model(self.policy)
+        compute = DTYPES[settings.model.dtype]
+        loader = Loader(settings.model_folder, settings.model, self._learner, self._as_policy, self.device, rank, world)
+        # The check is in float32, which flash attention does not take.
+        loaded = loader.load(torch.float32, check=settings.model.attn_implementation != "flash_attention_2")
+        self.policy = loaded.policy
         self.config = self.policy.model.config
-        self._reference = self._load().requires_grad_(False) if self._algorithm.kl_coef else None
-        self._reference_mark = mark_of(self._reference)
-        layers = self.policy.model.model.layers
-        self._sharded: Sharded = shard(self.policy, layers, settings.optimizer, self._learner, world, self.device)
+        self._reference = Reference(loader, compute) if self._algorithm.kl_coef else None
+        self._reference_mark = mark_of(self._reference and self._reference.policy)
+        self._sharded: Sharded = shard(loaded, settings.optimizer, compute, self._learner, world, self.device)
+        check_precision(self.policy, self._sharded.forward, compute, self.device)
 
-    def _load(self) -> Policy:
-        from transformers import AutoModelForCausalLM
-
-        model = self.settings.model
-        # float32 master weights; a bfloat16 model computes under autocast
-        folder = self.settings.model_folder
-        loaded = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation=attention(folder, model.attn_implementation)
-        )
-        if model.gradient_checkpointing:
-            loaded.gradient_checkpointing_enable({"use_reentrant": False})
-        policy = Policy(
-            loaded, self.settings.temperature, self._learner.logprob_chunk_tokens, self._algorithm.entropy_coef > 0
-        )
-        return policy.to(self.device)
+    def _as_policy(self, model: Any) -> Policy:
+        chunk = self._learner.logprob_chunk_tokens
+        return Policy(model, self.settings.temperature, chunk, self._algorithm.entropy_coef > 0)
 
     def update(self, batch: Batch) -> dict[str, float]:
         """Forward, loss, backward over micro-batches, clip, step; `updates_per_batch` times. A batch without samples
@@ -152,18 +144,14 @@ class Learner:
         return sample is not None and batch.samples[sample].weight_version == batch.version
 
     def _forward(self, part: MicroBatch) -> Scored:
-        bfloat16 = self.settings.model.dtype == "bfloat16"
-        autocast = torch.autocast(self.device.type, torch.bfloat16) if bfloat16 else contextlib.nullcontext()
-        with autocast:
-            return self._sharded.forward(token_ids=part.token_ids, mask=part.mask)
+        return self._sharded.forward(token_ids=part.token_ids, mask=part.mask)
 
     def _objective(
         self, part: MicroBatch, scored: Scored, before: Behaviour, batch: Batch, first: bool
     ) -> tuple[LossInputs, Objective]:
         reference_logp = None
         if self._reference is not None:
-            with torch.no_grad():
-                reference_logp = self._reference(token_ids=part.token_ids, mask=part.mask).logp
+            reference_logp = self._reference.logp(part.token_ids, part.mask)
         inputs = LossInputs(scored.logp, before.logp, part.advantage, part.mask, before.weight)
         return inputs, objective(
             inputs, scored.entropy, reference_logp, batch.denominators, self._algorithm, slopes=first
@@ -187,7 +175,7 @@ class Learner:
     def _metrics(self, sums: Tensor, drift: Drift, batch: Batch, audit: Audit, units: list[float]) -> dict[str, float]:
         """Per token and update; the difference to the sampler from before the first update."""
         largest = torch.tensor([drift.largest, audit.largest], dtype=torch.float64)
-        moved = float(self._reference_mark != mark_of(self._reference))
+        moved = float(self._reference_mark != mark_of(self._reference and self._reference.policy))
         sums = torch.cat([sums, torch.tensor([drift.total, moved], dtype=torch.float64), audit.sums])
         if self._world > 1:
             sums, largest = sums.to(self.device), largest.to(self.device)
@@ -256,10 +244,14 @@ class Learner:
             yield name, tensor.detach()
 
     def save_model(self, folder: Path) -> None:
-        """The policy in Hugging Face format with its tokenizer (written by rank 0; a collective)."""
+        """The policy in Hugging Face format with its tokenizer; a collective. Rank 0 keeps the tensors and writes them;
+        another rank takes part in gathering each, and drops it."""
         from transformers import AutoTokenizer
 
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in self.state_dict()}
+        tensors: dict[str, Tensor] = {}
+        for name, tensor in self.state_dict():
+            if self._rank == 0:
+                tensors[name] = tensor.cpu().contiguous()
         if self._rank == 0:
             with written_whole(folder) as staged:
                 self.policy.model.save_pretrained(staged, state_dict=tensors)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from configs.training import LearnerConfig, OptimizerConfig
+from training.learner.loading import Loaded, fill
 from training.learner.policy import Policy, Scored
+from training.learner.precision import autocast
 
 
 class Sharded(Protocol):
@@ -68,8 +71,8 @@ def configure(optimizer: Any, config: OptimizerConfig) -> None:
 class Single:
     """One process."""
 
-    def __init__(self, module: Policy, optimizer: OptimizerConfig) -> None:
-        self.module = module
+    def __init__(self, module: Policy, optimizer: OptimizerConfig, compute: torch.dtype = torch.float32) -> None:
+        self.module, self.compute = module, compute
         self.clip_norm = optimizer.clip_norm
         self._settings = optimizer
         self.optimizer = adamw(self._trained(module), optimizer)
@@ -81,7 +84,8 @@ class Single:
         """One process has nothing to reduce."""
 
     def forward(self, **inputs: Any) -> Scored:
-        return self.module(**inputs)
+        with autocast(self.module, self.compute):
+            return self.module(**inputs)
 
     def backward(self, loss: Tensor) -> None:
         loss.backward()
@@ -121,8 +125,10 @@ class Single:
 class Ddp(Single):
     """A whole copy on every rank; gradients are averaged, so a share of the loss is scaled by the number of ranks."""
 
-    def __init__(self, module: Policy, optimizer: OptimizerConfig, world: int, device: torch.device) -> None:
-        super().__init__(module, optimizer)
+    def __init__(
+        self, module: Policy, optimizer: OptimizerConfig, compute: torch.dtype, world: int, device: torch.device
+    ) -> None:
+        super().__init__(module, optimizer, compute)
         self.world = world
         self.wrapped = nn.parallel.DistributedDataParallel(
             module, device_ids=[device.index] if device.type == "cuda" else None, find_unused_parameters=False
@@ -132,7 +138,8 @@ class Ddp(Single):
         self.wrapped.require_backward_grad_sync = now  # read in forward, as by DistributedDataParallel.no_sync
 
     def forward(self, **inputs: Any) -> Scored:
-        return self.wrapped(**inputs)
+        with autocast(self.module, self.compute):
+            return self.wrapped(**inputs)
 
     def backward(self, loss: Tensor) -> None:
         (loss * self.world).backward()
@@ -144,12 +151,19 @@ class Fsdp2(Single):
     Gradients are reduced once per update: between its micro-batches each rank holds a whole, unreduced gradient.
     """
 
-    def __init__(self, module: Policy, optimizer: OptimizerConfig, world: int, layers: Any) -> None:
-        from torch.distributed.fsdp import fully_shard
+    def __init__(self, loaded: Loaded, optimizer: OptimizerConfig, compute: torch.dtype, world: int) -> None:
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-        for layer in layers:
-            fully_shard(layer)
-        self.root = fully_shard(module)
+        # Autocast would hold a bfloat16 copy of the whole model until the forward pass ends; this casts a layer when it
+        # is gathered. Gradients are summed in float32.
+        lower = compute if compute != torch.float32 else None
+        mixed = MixedPrecisionPolicy(param_dtype=lower, reduce_dtype=torch.float32)
+        module = loaded.policy
+        for layer in module.model.model.layers:
+            fully_shard(layer, mp_policy=mixed)
+        self.root = fully_shard(module, mp_policy=replace(mixed, output_dtype=torch.float32))
+        if loaded.weights is not None:
+            fill(module, loaded.weights)
         super().__init__(module, optimizer)
         self.world = world
 
@@ -167,7 +181,9 @@ class Fsdp2(Single):
 class DeepSpeed:
     """ZeRO 0-3, called directly (through Accelerate it is silently ignored on a CPU). Asserts the stage."""
 
-    def __init__(self, module: Policy, optimizer: OptimizerConfig, learner: LearnerConfig, world: int) -> None:
+    def __init__(
+        self, module: Policy, optimizer: OptimizerConfig, compute: torch.dtype, world: int, learner: LearnerConfig
+    ) -> None:
         import deepspeed
 
         # On a CPU it would compile its shared-memory collectives at the first start on a machine, half a minute of both
@@ -181,6 +197,12 @@ class DeepSpeed:
             "gradient_clipping": optimizer.clip_norm,
             "zero_optimization": {"stage": learner.deepspeed_stage, "reduce_scatter": True},
             "zero_allow_untested_optimizer": True,
+            # It switches an autocast around it off. No modules: those named here would reduce their gradients in it.
+            "torch_autocast": {
+                "enabled": compute == torch.bfloat16,
+                "dtype": "bfloat16",
+                "lower_precision_safe_modules": [],
+            },
         }
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
@@ -239,16 +261,23 @@ class DeepSpeed:
 
 
 def shard(
-    module: Policy, layers: Any, optimizer: OptimizerConfig, learner: LearnerConfig, world: int, device: torch.device
+    loaded: Loaded,
+    optimizer: OptimizerConfig,
+    compute: torch.dtype,
+    learner: LearnerConfig,
+    world: int,
+    device: torch.device,
 ) -> Sharded:
-    """The module under the configured sharding; several processes need an initialised process group."""
+    """The module under the configured sharding; several processes need an initialised process group. `compute`: what
+    forward and backward passes compute in."""
+    module = loaded.policy
     if learner.sharding == "ddp":
-        return Ddp(module, optimizer, world, device)
+        return Ddp(module, optimizer, compute, world, device)
     if learner.sharding == "fsdp2":
-        return Fsdp2(module, optimizer, world, layers)
+        return Fsdp2(loaded, optimizer, compute, world)
     if learner.sharding == "deepspeed":
-        return DeepSpeed(module, optimizer, learner, world)
-    return Single(module, optimizer)
+        return DeepSpeed(module, optimizer, compute, world, learner)
+    return Single(module, optimizer, compute)
 
 
 def _steps(optimizer: torch.optim.Optimizer) -> int:

@@ -1,0 +1,106 @@
+"""The models that a learner works with. Where a sharding can hand weights out, rank 0 alone reads the folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from configs.training import LearnerConfig, ModelConfig
+from training.learner.architecture import attention, check_model
+from training.learner.policy import Policy
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A policy, whole on every rank; or, with `weights`, an empty one that its sharding cuts before it fills it."""
+
+    policy: Policy
+    weights: dict[str, Tensor] | None = None  # all of them on rank 0, in its main memory; {} on the others
+
+
+@dataclass(frozen=True)
+class Loader:
+    """Loads the folder's model once for each call; with several ranks every call is a collective."""
+
+    folder: str | Path
+    model: ModelConfig
+    learner: LearnerConfig
+    as_policy: Callable[[Any], Policy]
+    device: torch.device
+    rank: int
+    world: int
+
+    @property
+    def cuts(self) -> bool:
+        """Whether what is loaded is to be cut over the ranks."""
+        return self.world > 1 and self.learner.sharding == "fsdp2"
+
+    def load(self, dtype: torch.dtype, check: bool = False) -> Loaded:
+        """The model with weights of `dtype`. `check`: raises UnknownArchitecture for one that cannot be trained, on the
+        ranks that read it. DeepSpeed and a single process read it on every rank."""
+        hands_out = self.cuts or (self.world > 1 and self.learner.sharding == "ddp")
+        whole = self._policy(self._read(dtype)) if self.rank == 0 or not hands_out else None
+        if whole is not None and check:
+            check_model(whole)
+        if whole is not None and not hands_out:
+            return Loaded(whole.to(self.device))
+        if self.learner.sharding == "ddp":
+            return Loaded(_broadcast(_filled(whole or self._policy(self._empty(dtype)), self.device)))
+        empty = self._policy(self._empty(dtype))
+        if whole is None:
+            return Loaded(empty, {})
+        empty.model.generation_config = whole.model.generation_config
+        return Loaded(empty, whole.state_dict())
+
+    def _policy(self, model: Any) -> Policy:
+        if self.model.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        return self.as_policy(model)
+
+    def _read(self, dtype: torch.dtype) -> Any:
+        from transformers import AutoModelForCausalLM
+
+        kernel = attention(self.folder, self.model.attn_implementation)
+        return AutoModelForCausalLM.from_pretrained(self.folder, dtype=dtype, attn_implementation=kernel)
+
+    def _empty(self, dtype: torch.dtype) -> Any:
+        """Parameters on the meta device, without memory. Buffers are computed: no file has those of positions."""
+        from accelerate import init_empty_weights
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        kernel = attention(self.folder, self.model.attn_implementation)
+        with init_empty_weights(include_buffers=False):
+            model = AutoModelForCausalLM.from_config(
+                AutoConfig.from_pretrained(self.folder), dtype=dtype, attn_implementation=kernel
+            )
+        model.tie_weights()  # moving them to the meta device gave a tied head a parameter of its own
+        return model
+
+
+def fill(policy: Policy, weights: dict[str, Tensor]) -> None:
+    """Gives each rank its part of rank 0's weights, tensor by tensor; a collective. The policy's parameters are cut and
+    have no memory yet."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+    set_model_state_dict(policy, weights, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))
+    policy.model.tie_weights()  # loading into parameters without memory gave each name a parameter of its own
+
+
+def _filled(policy: Policy, device: torch.device) -> Policy:
+    """On the device; parameters without memory get some, whatever is in it."""
+    policy._apply(lambda each: torch.empty_like(each, device=device) if each.is_meta else each.to(device))
+    policy.model.tie_weights()
+    return policy
+
+
+def _broadcast(policy: Policy) -> Policy:
+    for tensor in chain(policy.parameters(), policy.buffers()):
+        dist.broadcast(tensor.data, src=0)
+    return policy
