@@ -10,8 +10,9 @@ parameters, in bfloat16, with the share of the GPU's peak that the step reaches 
 - `bare`: the learner's micro-batches through transformers' model. Only the positions before a chosen token go through
   the head, logits are held whole, the loss is cross entropy: an update cannot do less.
 
-A micro-batch holds at most `--budget` tokens, padding included, on every side. Each block of steps is a process of its
-own, for its peak memory; the sides' blocks take turns; the first step of a block is not counted.
+A micro-batch holds at most `--budget` tokens, padding included, on every side. Each side is a process of its own, for
+its peak memory. Sides take turns step by step (on a GPU, which holds one at a time, block by block); the first step of
+a block is not counted.
 """
 
 from __future__ import annotations
@@ -23,14 +24,18 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks import shapes
 from benchmarks.common import Figure, options, report
 from benchmarks.learner_sides import SIDES, Work
 from training.cluster.child import Report, in_own_process
+from training.cluster.quiet import quiet_libraries
 from training.types import Sample
 
 GIB = 2**30
@@ -71,15 +76,6 @@ GPU = Setting(
 )
 
 
-@dataclass(frozen=True)
-class Block:
-    """What one process saw: seconds of each counted step, its largest memory, the GPU's name."""
-
-    seconds: list[float]
-    peak_bytes: int
-    gpu: str = ""
-
-
 def samples(lengths: Lengths, vocabulary: int) -> tuple[Sample, ...]:
     """Random tokens, about half of them chosen, by a sampler to which all tokens were alike, as to random weights."""
     rng = random.Random(0)
@@ -92,42 +88,67 @@ def samples(lengths: Lengths, vocabulary: int) -> tuple[Sample, ...]:
     return tuple(made)
 
 
-def block(side: str, work: Work, steps: int, _: Report) -> Block:
-    """One process. `steps`: with the one that is not counted."""
-    import torch
+@dataclass(frozen=True)
+class Step:
+    """What a side's process saw: the seconds of one step, its largest memory so far, the GPU's name."""
 
-    step = SIDES[side](work)
-    seconds = [_timed(step, work.gpu) for _ in range(steps)][1:]
-    if work.gpu:
-        return Block(seconds, torch.cuda.max_memory_allocated(), torch.cuda.get_device_name())
-    return Block(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    seconds: float
+    peak_bytes: int
+    gpu: str
 
 
-def _timed(step: Callable[[], object], gpu: bool) -> float:
+_take: Callable[[], object]  # in a side's process
+
+
+def _prepare(side: str, work: Work) -> None:
+    global _take
+    quiet_libraries()
+    _take = SIDES[side](work)
+
+
+def _step(gpu: bool) -> Step:
     import torch
 
     began = time.perf_counter()
-    step()
-    if gpu:
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
+    _take()
+    if not gpu:
+        seconds = time.perf_counter() - began
+        return Step(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "")
+    torch.cuda.synchronize()
+    seconds = time.perf_counter() - began
+    return Step(seconds, torch.cuda.max_memory_allocated(), torch.cuda.get_device_name())
+
+
+def block(sides: Sequence[str], work: Work, steps: int) -> dict[str, list[Step]]:
+    """Steps of the sides in turns, each side in a process of its own; without the first step."""
+    found: dict[str, list[Step]] = {side: [] for side in sides}
+    with ExitStack() as stack:
+        processes = {
+            side: stack.enter_context(
+                ProcessPoolExecutor(1, get_context("spawn"), initializer=_prepare, initargs=(side, work))
+            )
+            for side in sides
+        }
+        for index in range(steps):
+            for side in sides if index % 2 else reversed(sides):
+                step = processes[side].submit(_step, work.gpu).result()
+                print(f"{side}: {step.seconds:.2f} s, {step.peak_bytes / GIB:.2f} GiB", flush=True)
+                found[side].append(step)
+    return {side: taken[1:] for side, taken in found.items()}
 
 
 def measure(shape: shapes.Shape, lengths: Lengths, work: Work, blocks: int, steps: int) -> list[Figure]:
-    seconds: dict[str, list[float]] = defaultdict(list)
-    peaks: dict[str, list[int]] = defaultdict(list)
-    gpu = ""
-    for index in range(blocks):
-        for side in SIDES if index % 2 == 0 else reversed(SIDES):
-            found = in_own_process(block, side, work, steps)
-            seconds[side] += found.seconds
-            peaks[side].append(found.peak_bytes)
-            gpu = found.gpu
-            print(f"{lengths.name}, {side}: {[round(s, 2) for s in found.seconds]} s, {found.peak_bytes / GIB:.2f} GiB")
+    found: dict[str, list[Step]] = defaultdict(list)
+    # A GPU's memory holds one side at a time.
+    together = [[side] for side in SIDES] if work.gpu else [list(SIDES)]
+    for sides in together * blocks:
+        for side, taken in block(sides, work, steps).items():
+            found[side] += taken
     name = f"{shape.name}, {lengths.name}"
     tokens = [len(sample.token_ids_T) for sample in work.samples]
-    rate = {side: sum(tokens) / statistics.median(values) for side, values in seconds.items()}
-    peak = {side: statistics.median(values) / GIB for side, values in peaks.items()}
+    rate = {side: sum(tokens) / statistics.median(step.seconds for step in taken) for side, taken in found.items()}
+    peak = {side: max(step.peak_bytes for step in taken) / GIB for side, taken in found.items()}
+    gpu = found["rayward"][0].gpu
     figures = [
         *(Figure(f"{name}, {side}", rate[side], "tokens/s") for side in SIDES),
         *(Figure(f"{name}, {side}, peak", peak[side], "GiB") for side in SIDES),
@@ -153,8 +174,9 @@ def has_gpu(_: Report) -> bool:
 
 def main() -> None:
     parser = options(__doc__ or "")
-    parser.add_argument("--blocks", type=int, default=2, help="of each side")
-    parser.add_argument("--steps", type=int, default=3, help="steps of one block; its first is not counted")
+    parser.add_argument("--blocks", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=5, help="steps of one block; its first is not counted")
+    parser.add_argument("--lengths", type=int, nargs="+", help="which batches, by their number from 0; default: all")
     parser.add_argument("--budget", type=int, help="tokens of a micro-batch; default: 1,024 on a CPU, 16,384 on a GPU")
     chosen = parser.parse_args()
     gpu = in_own_process(has_gpu)
@@ -163,7 +185,7 @@ def main() -> None:
     for shape in setting.shapes:
         with tempfile.TemporaryDirectory() as folder:
             in_own_process(shapes.save, shape, Path(folder))
-            for lengths in setting.lengths:
+            for lengths in setting.lengths if chosen.lengths is None else [setting.lengths[i] for i in chosen.lengths]:
                 batch = samples(lengths, shape.vocabulary)
                 work = Work(Path(folder), batch, chosen.budget or setting.budget, gpu)
                 figures += measure(shape, lengths, work, chosen.blocks, chosen.steps)
