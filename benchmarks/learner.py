@@ -18,6 +18,7 @@ a block is not counted.
 from __future__ import annotations
 
 import math
+import os
 import random
 import resource
 import statistics
@@ -176,6 +177,9 @@ def main() -> None:
     parser = options(__doc__ or "")
     parser.add_argument("--blocks", type=int, default=1)
     parser.add_argument("--steps", type=int, default=5, help="steps of one block; its first is not counted")
+    parser.add_argument(
+        "--threads", type=int, default=len(os.sched_getaffinity(0)), help="of PyTorch; default: all cores"
+    )
     parser.add_argument("--lengths", type=int, nargs="+", help="which batches, by their number from 0; default: all")
     parser.add_argument("--budget", type=int, help="tokens of a micro-batch; default: 1,024 on a CPU, 16,384 on a GPU")
     chosen = parser.parse_args()
@@ -187,7 +191,7 @@ def main() -> None:
             in_own_process(shapes.save, shape, Path(folder))
             for lengths in setting.lengths if chosen.lengths is None else [setting.lengths[i] for i in chosen.lengths]:
                 batch = samples(lengths, shape.vocabulary)
-                work = Work(Path(folder), batch, chosen.budget or setting.budget, gpu)
+                work = Work(Path(folder), batch, chosen.budget or setting.budget, chosen.threads, gpu)
                 figures += measure(shape, lengths, work, chosen.blocks, chosen.steps)
     report("learner", figures, chosen)
 

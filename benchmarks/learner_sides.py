@@ -17,11 +17,12 @@ OPTIMIZER = OptimizerConfig(lr=1e-6, warmup_steps=0)
 
 @dataclass(frozen=True)
 class Work:
-    """What a step is taken on. `budget`: tokens of a micro-batch, padding included."""
+    """What a step is taken on. `budget`: tokens of a micro-batch, padding included. `threads`: of PyTorch."""
 
     model: Path
     samples: tuple[Sample, ...]
     budget: int
+    threads: int
     gpu: bool = False
 
     @property
@@ -35,9 +36,11 @@ class Work:
 
 def rayward(work: Work) -> Callable[[], object]:
     """`Learner.update`, whole."""
+    import torch
+
     from training.learner.learner import Learner, LearnerSettings
 
-    _all_cores()
+    torch.set_num_threads(work.threads)
     settings = LearnerSettings(
         ModelConfig(dtype="bfloat16" if work.gpu else "float32"),
         OPTIMIZER,
@@ -107,6 +110,7 @@ SIDES: dict[str, Callable[[Work], Callable[[], object]]] = {"rayward": rayward, 
 def _trainer(work: Work) -> tuple[Any, Any]:
     """(model, GRPOTrainer) with TRL's fastest settings: no gradient checkpointing, no reference model."""
     os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+    import torch
     from datasets import Dataset
     from transformers import AutoTokenizer
     from trl import GRPOConfig, GRPOTrainer
@@ -130,7 +134,7 @@ def _trainer(work: Work) -> tuple[Any, Any]:
         train_dataset=Dataset.from_dict({"prompt": ["a"]}),
         processing_class=AutoTokenizer.from_pretrained(work.model),
     )
-    _all_cores()
+    torch.set_num_threads(work.threads)  # the trainer may have set it
     trainer.model.train()
     return trainer.model, trainer
 
@@ -167,7 +171,7 @@ def _model(work: Work) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    _all_cores()
+    torch.set_num_threads(work.threads)
     return AutoModelForCausalLM.from_pretrained(work.model, dtype=torch.float32).to(work.device)
 
 
@@ -184,9 +188,3 @@ def _apply(model: Any, optimizer: Any) -> None:
     torch.nn.utils.clip_grad_norm_(model.parameters(), OPTIMIZER.clip_norm)
     optimizer.step()
     optimizer.zero_grad()
-
-
-def _all_cores() -> None:
-    import torch
-
-    torch.set_num_threads(len(os.sched_getaffinity(0)))

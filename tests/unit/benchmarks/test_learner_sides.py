@@ -27,7 +27,7 @@ def test_all_sides_compute_the_same_gradient(tmp_path: Path, monkeypatch: pytest
         norms.append(float(torch.nn.utils.get_total_norm([p.grad for p in model.parameters()])))
 
     monkeypatch.setattr(learner_sides, "_apply", kept)
-    work = Work(save(TINY, tmp_path), samples(Lengths("", 5, (4, 9), (3, 8)), TINY.vocabulary), budget=40)
+    work = Work(save(TINY, tmp_path), samples(Lengths("", 5, (4, 9), (3, 8)), TINY.vocabulary), budget=40, threads=1)
     work = replace(work, samples=on_policy(work))
 
     metrics: Any = SIDES["rayward"](work)()
