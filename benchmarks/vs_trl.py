@@ -47,6 +47,7 @@ class Case:
     blocks: int
     steps: int  # of one block; the first is not counted
     shape: Shape | None = None  # of the model; None: the configuration's tiny one
+    accumulation: int = 1  # TRL's micro-batches per step, for its memory
 
 
 CONFIG = "configs/train/key_door_tiny.yaml"
@@ -77,6 +78,7 @@ CASES = {
         blocks=1,
         steps=3,
         shape=SMOLLM2_135M,
+        accumulation=4,
     ),
     "tiny": Case("b: 64 answers of 32 tokens, 0.6 M parameters", SINGLE_TURN, None, blocks=2, steps=5),
 }
@@ -134,7 +136,8 @@ def trl_block(config: TrainConfig, model: Path, case: str, folder: Path, steps: 
 
     arguments = GRPOConfig(
         output_dir=str(folder),
-        per_device_train_batch_size=groups * size,
+        per_device_train_batch_size=groups * size // CASES[case].accumulation,
+        gradient_accumulation_steps=CASES[case].accumulation,
         num_generations=size,
         max_steps=steps,
         max_completion_length=2048 if case == "a" else ANSWER_TOKENS,
