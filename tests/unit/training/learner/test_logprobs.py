@@ -50,12 +50,14 @@ def test_entropy_without_gradient_leaves_the_gradient_of_the_log_probabilities_a
 @pytest.mark.parametrize("block", [1, 16 * 2**20])
 @pytest.mark.parametrize("chunk", [1, 2, 100])
 @pytest.mark.parametrize("cap", [None, 2.0])
+@pytest.mark.parametrize("entropy_weight", [0.0, 1.0])
 def test_gradients_equal_those_of_the_whole_softmax(
-    chunk: int, block: int, cap: float | None, monkeypatch: pytest.MonkeyPatch
+    entropy_weight: float, chunk: int, block: int, cap: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of log-probabilities and entropies together, each token with a weight of its own."""
+    """Of log-probabilities alone and with entropies, each token with a weight of its own."""
     monkeypatch.setattr(logprobs, "BLOCK_BYTES", block)
     of_logp, of_entropy = torch.randn(2, 2, 4, generator=torch.Generator().manual_seed(1))
+    of_entropy = of_entropy * entropy_weight
 
     def gradients(whole: bool) -> list[torch.Tensor]:
         hidden, linear = parts()
@@ -69,7 +71,9 @@ def test_gradients_equal_those_of_the_whole_softmax(
             entropy = -(scores.exp() * scores).sum(-1) * MASK[:, 1:]
             loss = (of_logp[:, 1:] * logp + of_entropy[:, 1:] * entropy).sum()
         else:
-            logp, entropy = chosen_logprobs(hidden, head, TOKEN_IDS, MASK, temperature=0.5, chunk=chunk)
+            logp, entropy = chosen_logprobs(
+                hidden, head, TOKEN_IDS, MASK, 0.5, chunk, entropy_gradient=entropy_weight > 0
+            )
             loss = (of_logp * logp + of_entropy * entropy).sum()
         return list(torch.autograd.grad(loss, [hidden, linear.weight, linear.bias]))
 
