@@ -59,7 +59,7 @@ test-packaging: setup ## build the wheel and install it elsewhere
 
 bench: setup ## all benchmarks with their bars, one after the other (NAME=rollout_throughput for one)
 	@failed=""; \
-	for name in $(or $(NAME),$(sort $(filter-out __init__ _% common engines single_turn,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/*.py))))); do \
+	for name in $(or $(NAME),$(sort $(filter-out __init__ _% common engines learner_sides shapes single_turn,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/*.py))))); do \
 		echo "== benchmarks.$$name"; $(BIN)/python -m "benchmarks.$$name" --check || failed="$$failed $$name"; \
 	done; \
 	if [ -n "$$failed" ]; then echo "missed:$$failed" >&2; exit 1; fi

@@ -2,7 +2,8 @@
 
 (a) multi-turn: KeyDoor with the whole history, 8 groups of 8; TRL plays the same environment in its `rollout_func`, all
     episodes of the step in one batch per turn, with transformers' generate (its only engine on a CPU).
-(b) single turn: 64 answers of 32 tokens, TRL's best case: everything in one process, nothing to send anywhere.
+(b) single turn: 64 answers of 32 tokens, a model of SmolLM2's shape (135 M parameters) with random weights. TRL's best
+    case: everything in one process, nothing to send anywhere. `tiny`: the same with 0.6 M, where schedulers decide.
 
 Same start model, prompts, rewards, sampling, and a learning rate so small that both go on playing alike. Blocks of
 steps take turns; the first step of a block is not counted. TRL's step has no weight transfer and no server in it.
@@ -21,10 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import Figure, options, report
+from benchmarks.shapes import SMOLLM2_135M, Shape, save
 from benchmarks.single_turn import question, text_reward
 from configs.training import TrainConfig
 from deployments.storage import runs
 from envs.registry import make as make_env
+from training.cluster.child import in_own_process
 from training.rollouts.buffer import task_at
 from training.rollouts.conversation import Conversation
 from training.rollouts.renderer import ChatRenderer
@@ -33,46 +36,51 @@ from training.run.driver import train
 from training.run.start import start_model
 
 LR = 1e-7
+ANSWER_TOKENS = 32
 
 
 @dataclass(frozen=True)
 class Case:
     name: str
-    config: str
-    overrides: tuple[str, ...]
-    bar: float
+    overrides: tuple[str, ...]  # of CONFIG
+    bar: float | None
     blocks: int
     steps: int  # of one block; the first is not counted
+    shape: Shape | None = None  # of the model; None: the configuration's tiny one
+    accumulation: int = 1  # TRL's micro-batches per step, for its memory
 
 
+CONFIG = "configs/train/key_door_tiny.yaml"
+SINGLE_TURN = (
+    "env.name=benchmarks.single_turn:SingleTurn",
+    "env.kwargs={}",
+    "env.history=none",
+    f"sampling.max_tokens={ANSWER_TOKENS}",
+    "algorithm.updates_per_batch=1",
+    "warmstart.enabled=false",
+    "model.tiny.max_positions=256",
+    "serving.engine.max_model_len=128",
+    f"optimizer.lr={LR}",
+    "checkpoint.every_steps=0",
+)
 CASES = {
     "a": Case(
         "a: KeyDoor, whole history, 8 x 8",
-        "configs/train/key_door_tiny.yaml",
         (f"optimizer.lr={LR}", "checkpoint.every_steps=0", "algorithm.updates_per_batch=1", "warmstart.steps=80"),
         3.0,
         blocks=1,
         steps=4,
     ),
     "b": Case(
-        "b: 64 answers of 32 tokens",
-        "configs/train/key_door_tiny.yaml",
-        (
-            "env.name=benchmarks.single_turn:SingleTurn",
-            "env.kwargs={}",
-            "env.history=none",
-            "sampling.max_tokens=32",
-            "algorithm.updates_per_batch=1",
-            "warmstart.enabled=false",
-            "model.tiny.max_positions=256",
-            "serving.engine.max_model_len=128",
-            f"optimizer.lr={LR}",
-            "checkpoint.every_steps=0",
-        ),
+        "b: 64 answers of 32 tokens, 135 M parameters",
+        (*SINGLE_TURN, "learner.max_tokens_per_microbatch=1024", "serving.engine.cpu_kv_cache_gib=0.5"),
         1.0,
-        blocks=2,
-        steps=5,
+        blocks=1,
+        steps=3,
+        shape=SMOLLM2_135M,
+        accumulation=4,
     ),
+    "tiny": Case("b: 64 answers of 32 tokens, 0.6 M parameters", SINGLE_TURN, None, blocks=2, steps=5),
 }
 
 
@@ -128,10 +136,11 @@ def trl_block(config: TrainConfig, model: Path, case: str, folder: Path, steps: 
 
     arguments = GRPOConfig(
         output_dir=str(folder),
-        per_device_train_batch_size=groups * size,
+        per_device_train_batch_size=groups * size // CASES[case].accumulation,
+        gradient_accumulation_steps=CASES[case].accumulation,
         num_generations=size,
         max_steps=steps,
-        max_completion_length=32 if case == "b" else 2048,
+        max_completion_length=2048 if case == "a" else ANSWER_TOKENS,
         learning_rate=LR,
         temperature=1.0,
         beta=0.0,
@@ -147,7 +156,7 @@ def trl_block(config: TrainConfig, model: Path, case: str, folder: Path, steps: 
     )
     trainer = GRPOTrainer(
         model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32),
-        reward_funcs=text_rewards if case == "b" else played_rewards,
+        reward_funcs=played_rewards if case == "a" else text_rewards,
         args=arguments,
         train_dataset=rows,
         processing_class=tokenizer,
@@ -232,7 +241,10 @@ def measure(name: str, blocks: int, steps: int) -> list[Figure]:
     case = CASES[name]
     ours, trl = Steps([], []), Steps([], [])
     with tempfile.TemporaryDirectory() as folder:
-        config = TrainConfig.load(case.config, [*case.overrides, f"storage_path={folder}", f"steps={blocks * steps}"])
+        settings = [*case.overrides, f"storage_path={folder}", f"steps={blocks * steps}"]
+        if case.shape is not None:
+            settings.append(f"model.source={in_own_process(save, case.shape, Path(folder) / 'model')}")
+        config = TrainConfig.load(CONFIG, settings)
         run = runs.create(config)
         model = start_model(config, run)
         with open_session(config, run, model) as session:
@@ -260,11 +272,11 @@ def measure(name: str, blocks: int, steps: int) -> list[Figure]:
 
 def main() -> None:
     parser = options(__doc__ or "")
-    parser.add_argument("--case", choices=("a", "b", "both"), default="both")
-    parser.add_argument("--blocks", type=int, help="default: as many as fit into ten minutes for both cases")
+    parser.add_argument("--case", choices=(*CASES, "all"), default="all")
+    parser.add_argument("--blocks", type=int, help="default: as many as fit into ten minutes for all cases")
     parser.add_argument("--steps", type=int, help="steps of one block")
     chosen = parser.parse_args()
-    names = ("a", "b") if chosen.case == "both" else (chosen.case,)
+    names = tuple(CASES) if chosen.case == "all" else (chosen.case,)
     figures = []
     for name in names:
         case = CASES[name]

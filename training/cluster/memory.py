@@ -34,7 +34,7 @@ DRIVER = int(0.55 * GIB)
 
 MADE_ON_THE_SPOT = "tiny:"  # models of a megabyte or two
 LEARNER_BYTES_PER_PARAMETER = 16  # float32: weights, gradients, Adam's two moments
-LOGITS_COPIES = 3  # of a chunk, float32: logits, log-softmax, gradient
+LOGITS_COPIES = 2  # of a chunk, float32: before and after a scale or a cap; the gradient takes the place of the latter
 
 
 @dataclass(frozen=True)
