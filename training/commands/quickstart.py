@@ -66,7 +66,8 @@ def _play_in(run: runs.RunFolder, config: TrainConfig, console: Console) -> Outc
 
 
 def prepare(config: TrainConfig, run: runs.RunFolder, console: Console, lap: Callable[[str], None]) -> Path:
-    """Builds the random policy (returned) and its warm-started copy, `run.start_model`."""
+    """The model that `model.source` names (returned), built where it is tiny, and its warm-started copy,
+    `run.start_model`."""
     with bars(console) as progress:
         bar = progress.add_task("2/5 warm start on mediocre demonstrations", total=config.warmstart.steps)
 
@@ -75,7 +76,7 @@ def prepare(config: TrainConfig, run: runs.RunFolder, console: Console, lap: Cal
 
         start_model(config, run, on_warm)
     lap("build and warm start")
-    return initial_model(run)
+    return initial_model(config, run)
 
 
 def train_and_evaluate(
