@@ -60,9 +60,9 @@ test-integration: real ## local Ray and real vLLM, minutes
 test-packaging: setup ## build the wheel and install it elsewhere
 	@$(PYTEST) -q tests/packaging
 
-bench: setup ## all benchmarks with their bars, one after the other (NAME=rollout_throughput for one)
+bench: setup ## all benchmarks with their bars but the hour of real_model, one after the other (NAME=... for one)
 	@failed=""; \
-	for name in $(or $(NAME),$(sort $(filter-out __init__ _% common engines single_turn,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/*.py))))); do \
+	for name in $(or $(NAME),$(sort $(filter-out __init__ _% common engines real_model single_turn,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/*.py))))); do \
 		echo "== benchmarks.$$name"; $(BIN)/python -m "benchmarks.$$name" --check || failed="$$failed $$name"; \
 	done; \
 	if [ -n "$$failed" ]; then echo "missed:$$failed" >&2; exit 1; fi

@@ -80,11 +80,11 @@ def prepare(config: TrainConfig, run: runs.RunFolder, console: Console, lap: Cal
 
 
 def train_and_evaluate(
-    session: Session, console: Console, lap: Callable[[str], None]
+    session: Session, console: Console, lap: Callable[[str], None], untrained: str = "random init"
 ) -> tuple[Evaluation, Evaluation, Evaluation]:
-    """Random init, warm start and trained policy through the same replica."""
+    """The session's model (named `untrained`), warm start and trained policy through the same replica."""
     config, run = session.config, session.run
-    at_random = evaluate(session, "random init", publish_folder(session, session.model))
+    at_first = evaluate(session, untrained, publish_folder(session, session.model))
     version = publish_folder(session, run.start_model)
     warm = evaluate(session, "warm start", version)
     lap("evaluate before")
@@ -103,7 +103,7 @@ def train_and_evaluate(
     console.print("[bold]5/5[/] evaluating on held-out situations")
     trained = evaluate(session, "GRPO", session.store.latest() or 0)
     lap("evaluate after")
-    return at_random, warm, trained
+    return at_first, warm, trained
 
 
 def main(env: str = "tictactoe", overrides: tuple[str, ...] = ()) -> Outcome:
