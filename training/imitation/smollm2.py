@@ -84,16 +84,18 @@ def _convert(file: Path, folder: Path) -> None:
 
 @contextmanager
 def _read_once() -> Iterator[None]:
-    """transformers opens the file for the tokenizer, the configuration and the weights, and each time parses its whole
-    vocabulary, which takes seconds."""
+    """transformers opens the file for the tokenizer, the configuration and the weights, each time parses its whole
+    vocabulary, and makes the table of tensor names again for each of 400 modules: half a minute."""
     import gguf
 
-    reader = gguf.GGUFReader
-    gguf.GGUFReader = functools.cache(reader)
+    kept = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
     try:
+        for name, function in kept.items():
+            setattr(gguf, name, functools.cache(function))
         yield
     finally:
-        gguf.GGUFReader = reader
+        for name, function in kept.items():
+            setattr(gguf, name, function)
 
 
 @contextmanager
