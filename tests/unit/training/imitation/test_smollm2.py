@@ -3,10 +3,13 @@ served in tests/integration/test_real_model.py."""
 
 from __future__ import annotations
 
+import fcntl
 import importlib.machinery
 import importlib.util
 import json
-import multiprocessing
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -77,17 +80,30 @@ def test_the_model_is_converted_once(
     assert (folder.parent / "conversions").read_text() == "one\n"
 
 
-def test_processes_that_want_it_at_the_same_time_share_one_conversion(
+def test_who_wants_it_while_it_is_converted_waits_and_takes_the_same(
     packages: dict[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Trials of a sweep start at the same time. Threads stand for processes: a lock on a file holds between both."""
     packed(packages[smollm2.PACKAGE][0])
-    monkeypatch.setattr(smollm2, "_convert", converted)
-    forked = multiprocessing.get_context("fork")  # with what is replaced here
-    children = [forked.Process(target=smollm2.made, args=(tmp_path,)) for _ in range(4)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(30)
+    begun, second_waits, asked = threading.Event(), threading.Event(), []
 
-    assert [child.exitcode for child in children] == [0] * 4
-    assert (smollm2.folder_in(tmp_path).parent / "conversions").read_text() == "one\n"
+    def slowly(file: Path, folder: Path) -> None:
+        begun.set()
+        assert second_waits.wait(20)
+        converted(file, folder)
+
+    def flock(lock: int, operation: int, real: Callable[[int, int], None] = fcntl.flock) -> None:
+        asked.append(operation)
+        if len(asked) == 2:
+            second_waits.set()
+        real(lock, operation)
+
+    monkeypatch.setattr(smollm2, "_convert", slowly)
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(smollm2.made, tmp_path)
+        assert begun.wait(20)
+        second = pool.submit(smollm2.made, tmp_path)
+
+    assert first.result() == second.result() == smollm2.folder_in(tmp_path)
+    assert (first.result().parent / "conversions").read_text() == "one\n"
