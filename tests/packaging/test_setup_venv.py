@@ -4,6 +4,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -113,3 +114,43 @@ def test_an_unusable_python_is_refused_with_what_to_do() -> None:
     assert done.returncode == 1
     assert "PYTHON=/no/python is not a usable Python 3.11 or 3.12" in done.stderr
     assert "make setup PYTHON=" in done.stderr
+
+
+@pytest.fixture
+def with_real_lock(script: ModuleType) -> ModuleType:
+    (script.ROOT / "requirements/real.lock").write_text("# header\na-model==1.0\n")
+    return script
+
+
+def test_a_pretrained_model_that_is_there_is_not_asked_for_again(
+    with_real_lock: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (with_real_lock.VENV / "lib/python3.11/site-packages/a_model-1.0.dist-info").mkdir(parents=True)
+    monkeypatch.setattr(with_real_lock, "run", lambda command: pytest.fail(f"ran {command}"))
+
+    with_real_lock.add_real_model()
+
+
+def test_a_pretrained_model_that_the_index_lacks_is_named_and_no_failure(
+    with_real_lock: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def refuse(command: list[str]) -> None:
+        asked.append(command)
+        raise with_real_lock.StepFailed("no matching distribution")
+
+    monkeypatch.setattr(with_real_lock, "run", refuse)
+
+    with_real_lock.add_real_model()
+
+    assert len(asked) == 1
+    assert "a-model==1.0" in asked[0]
+    printed = capsys.readouterr().out
+    assert "a-model==1.0" in printed
+    assert "what needs it is skipped" in printed
+
+
+def test_the_extra_names_what_the_lock_of_the_pretrained_model_pins(script: ModuleType) -> None:
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["real"]
+    assert sorted(extra) == sorted(script.pins_of(ROOT / "requirements/real.lock"))

@@ -174,7 +174,7 @@ def certify(storage: Path, healthy_runs: int, say: Say = lambda row: None) -> Ce
     warm-started on TicTacToe, and of a model of each of OTHER_FAMILIES."""
     settings, tictactoe = settings_of(storage), settings_of(storage, *TICTACTOE)
     run = runs.create(tictactoe)
-    warm, init = start_model(tictactoe, run), initial_model(run)
+    warm, init = start_model(tictactoe, run), initial_model(tictactoe, run)
     share = healthy_runs // (2 + len(OTHER_FAMILIES))
     with ray_session.ray_session():
         application.start_serve(HttpConfig(port=0))

@@ -74,7 +74,7 @@ def reference_is_policy() -> Fault:
     def aliased(original: Any) -> Any:
         def init(self: Any, *given: Any, **named: Any) -> None:
             original(self, *given, **named)
-            self._reference = self.policy
+            self._reference.policy = self.policy
 
         return init
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from configs.policies import ChunkPolicy, PolicyConfig, ProviderPolicy
 from configs.serving import ServeConfig
-from configs.training import TinyModel, TrainConfig
+from configs.training import SMOLLM2, TINY, TinyModel, TrainConfig
 from deployments.storage.owned import SHARED_MEMORY
 from deployments.storage.tensors import DTYPE_BYTES, weight_bytes
 from deployments.weights.space import GIB, needed_bytes
@@ -65,6 +65,9 @@ class ModelSize:
         keys = ("hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size")
         sizes = [int(text.get(key) or 0) for key in keys]
         return cls(weight_bytes(folder, "float32") // 4, *sizes)
+
+
+OF_SMOLLM2 = ModelSize(134_515_008, hidden=576, intermediate=1536, layers=30, vocabulary=49_152)
 
 
 @dataclass(frozen=True)
@@ -153,8 +156,10 @@ def check(estimate: Estimate, available: int | None = None) -> None:
 def model_size(config: TrainConfig, model: Path | None = None) -> ModelSize:
     if model is not None and model.is_dir():
         return ModelSize.of_folder(model)
-    if config.model.source == "tiny":
+    if config.model.source == TINY:
         return ModelSize.of_tiny(config.model.tiny)
+    if config.model.source == SMOLLM2:
+        return OF_SMOLLM2
     return ModelSize.of_folder(Path(config.model.source).expanduser())
 
 

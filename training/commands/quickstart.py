@@ -66,7 +66,8 @@ def _play_in(run: runs.RunFolder, config: TrainConfig, console: Console) -> Outc
 
 
 def prepare(config: TrainConfig, run: runs.RunFolder, console: Console, lap: Callable[[str], None]) -> Path:
-    """Builds the random policy (returned) and its warm-started copy, `run.start_model`."""
+    """The model that `model.source` names (returned), built where it is tiny, and its warm-started copy,
+    `run.start_model`."""
     with bars(console) as progress:
         bar = progress.add_task("2/5 warm start on mediocre demonstrations", total=config.warmstart.steps)
 
@@ -75,15 +76,15 @@ def prepare(config: TrainConfig, run: runs.RunFolder, console: Console, lap: Cal
 
         start_model(config, run, on_warm)
     lap("build and warm start")
-    return initial_model(run)
+    return initial_model(config, run)
 
 
 def train_and_evaluate(
-    session: Session, console: Console, lap: Callable[[str], None]
+    session: Session, console: Console, lap: Callable[[str], None], untrained: str = "random init"
 ) -> tuple[Evaluation, Evaluation, Evaluation]:
-    """Random init, warm start and trained policy through the same replica."""
+    """The session's model (named `untrained`), warm start and trained policy through the same replica."""
     config, run = session.config, session.run
-    at_random = evaluate(session, "random init", publish_folder(session, session.model))
+    at_first = evaluate(session, untrained, publish_folder(session, session.model))
     version = publish_folder(session, run.start_model)
     warm = evaluate(session, "warm start", version)
     lap("evaluate before")
@@ -95,7 +96,7 @@ def train_and_evaluate(
     console.print("[bold]5/5[/] evaluating on held-out situations")
     trained = evaluate(session, "GRPO", session.store.latest() or 0)
     lap("evaluate after")
-    return at_random, warm, trained
+    return at_first, warm, trained
 
 
 def main(env: str = "tictactoe", overrides: tuple[str, ...] = ()) -> Outcome:

@@ -9,7 +9,7 @@ import typer
 
 from configs.base import ConfigError
 from configs.sweep import SweepConfig
-from configs.training import TrainConfig
+from configs.training import SMOLLM2, TINY, TrainConfig
 from training.commands.options import (
     ConfigOption,
     SetOption,
@@ -96,13 +96,15 @@ def warmstart(
     import tempfile
 
     from deployments.storage.models import model_folder_error
-    from training.imitation import tiny
+    from training.imitation import smollm2, tiny
     from training.imitation.sft import warmstart as run_warmstart
 
     settings = with_checked_environment(TrainConfig.load(config, overrides))
     with tempfile.TemporaryDirectory() as scratch:
-        if settings.model.source == "tiny":
+        if settings.model.source == TINY:
             model = tiny.build(settings.model.tiny, settings.env, settings.seed, scratch)
+        elif settings.model.source == SMOLLM2:
+            model = smollm2.made(settings.storage_path)
         else:
             problem = model_folder_error(settings.model.source)
             if problem:

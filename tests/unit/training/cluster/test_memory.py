@@ -130,3 +130,13 @@ def test_the_memory_of_the_machine_is_what_its_control_group_leaves(tmp_path: Pa
     assert machine.available_bytes(proc, cgroup) == 6 * GIB  # 8 - 3, and 1 of files that are given back
 
     assert machine.available_bytes(tmp_path / "no-proc", cgroup) is None
+
+
+def test_the_pretrained_model_is_counted_before_it_has_been_unpacked() -> None:
+    config = TrainConfig.load("configs/train/tictactoe_smollm2.yaml", ["serving.engine.device=cpu"])
+    estimate = memory.of_training(config)
+    assert estimate.unknown == ()
+    # 0.5 GiB of weights: one copy in the engine, four (with gradients and moments) in the learner, 2 + 1 in the store
+    assert each(estimate, "learner") > 2 * GIB
+    assert each(estimate, "weight versions in shared memory") == 3 * 134_515_008 * 4
+    assert estimate.total_bytes < 10.1 * GIB

