@@ -60,7 +60,11 @@ def hostile_observations() -> Fault:
 
 
 def mask_shifted() -> Fault:
-    return _sampled(lambda made, run: replace(made, mask_T=(0, *made.mask_T[:-1])))
+    def shifted(made: Sample, run: list[Turn]) -> Sample:
+        mask = (0, *made.mask_T[:-1])
+        return replace(made, mask_T=mask) if any(mask) else made
+
+    return _sampled(shifted)
 
 
 def end_of_turn_masked() -> Fault:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.table import Table
 
 from training.certify.short_run import Outcome
+from training.checks.alarms import CHECKS
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Certificate:
 
     @property
     def escaped(self) -> list[str]:
-        return [row.name for row in self.faults if row.outcome is not None and not row.alarmed]
+        """Also a fault that only made its run fail: what is not named is not found."""
+        return [row.name for row in self.faults if row.outcome is not None and row.outcome.check not in CHECKS]
 
     @property
     def false_alarms(self) -> list[str]:
@@ -69,11 +71,12 @@ class Certificate:
 def _cells(row: Row) -> Sequence[str]:
     if row.outcome is None:
         return f"skipped: {row.skipped}", "", ""
-    if not row.alarmed:
-        return "ESCAPED", str(row.outcome.steps), f"{row.outcome.seconds:.1f}"
+    if row.outcome.check not in CHECKS:
+        return f"ESCAPED {row.outcome.check}".strip(), str(row.outcome.steps), f"{row.outcome.seconds:.1f}"
     return row.outcome.check, str(row.outcome.steps), f"{row.outcome.seconds:.1f}"
 
 
-def told(rows: Iterable[Row]) -> list[str]:
-    """The messages of rows that raised an alarm, for people."""
+def told(certificate: Certificate) -> list[str]:
+    """What healthy runs were alarmed by, and what made runs with a fault fail, for people."""
+    rows = [*certificate.healthy, *(row for row in certificate.faults if row.name in certificate.escaped)]
     return [f"{row.name}: {row.outcome.message}" for row in rows if row.outcome is not None and row.alarmed]

@@ -28,6 +28,9 @@ from training.run.process import Place, RunSettings
 OTHER_ERRORS: dict[type[Exception], str] = {UnknownArchitecture: "own forward", NotFinite: "finite numbers"}
 
 
+FAILED = "(the run failed)"  # loudly, but by no check
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a short run ended with. `check` is empty where nothing was noticed; `steps` is how many it took."""
@@ -110,7 +113,7 @@ def _steps(coordinator: Any) -> int:
 
 
 def _named(error: Exception) -> tuple[str, str]:
-    """(check, message) of what a run raised. Raises what is no alarm."""
+    """(check, message) of what a run raised; FAILED where that is no alarm. Raises what is no error of a run."""
     cause = getattr(error, "cause", None) or error
     if isinstance(cause, FaultFound):
         return cause.alarm.check, str(cause)
@@ -119,6 +122,8 @@ def _named(error: Exception) -> tuple[str, str]:
             return check, str(cause)
     if isinstance(cause, ValueError) and "must be finite" in str(cause):
         return "finite numbers", str(cause)
+    if isinstance(cause, UserError):
+        return FAILED, str(cause)
     raise error
 
 

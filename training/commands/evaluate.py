@@ -131,6 +131,6 @@ def _certify(healthy_runs: int) -> None:
     console.print(certificate.table())
     console.print(certificate.summary())
     if not certificate.passed:
-        for line in [*(f"escaped: {name}" for name in certificate.escaped), *told(certificate.healthy)]:
+        for line in [*(f"escaped: {name}" for name in certificate.escaped), *told(certificate)]:
             print(f"rayward: {line}", file=sys.stderr)
         raise typer.Exit(1)

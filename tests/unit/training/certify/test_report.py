@@ -7,7 +7,7 @@ import io
 from rich.console import Console
 
 from training.certify.report import Certificate, Row, told
-from training.certify.short_run import Outcome
+from training.certify.short_run import FAILED, Outcome
 
 CAUGHT = Row("mask shifted", Outcome("agreement", "check «agreement»: they differ", 1, 0.5))
 ESCAPED = Row("KL sign", Outcome("", "", 3, 1.0))
@@ -31,7 +31,13 @@ def test_a_fault_that_escapes_is_named() -> None:
 def test_an_alarm_of_a_healthy_run_is_told_with_its_message() -> None:
     whole = Certificate((CAUGHT,), (FINE, ALARMED))
     assert not whole.passed
-    assert told(whole.healthy) == ["seed=2: check «surprise»: ..."]
+    assert told(whole) == ["seed=2: check «surprise»: ..."]
+
+
+def test_a_fault_that_only_made_its_run_fail_has_escaped() -> None:
+    whole = Certificate((Row("mask", Outcome(FAILED, "a sample without a chosen token", 1)),), ())
+    assert whole.escaped == ["mask"]
+    assert told(whole) == ["mask: a sample without a chosen token"]
 
 
 def test_the_table_names_the_check_and_what_escaped() -> None:
