@@ -21,7 +21,8 @@ TINY = {
     "rollout": {"groups_per_step": 4, "group_size": 4, "request_deadline_s": 20.0, "max_retries": 30},
     "optimizer": {"lr": 1e-3},
     "serving": {
-        "engine": {"dtype": "float32", "max_model_len": 256, "max_num_seqs": 32},
+        # small blocks: prompts of these lengths share whole ones, which the prefix cache then holds
+        "engine": {"dtype": "float32", "max_model_len": 256, "max_num_seqs": 32, "extra": {"block_size": 32}},
         "replicas": {"health_period_s": 1.0, "drain_s": 2.0, "no_progress_s": 20.0},
     },
     "evaluation": {"episodes": 16},
