@@ -249,11 +249,9 @@ class TrainConfig(YamlConfig):
     experiment: str = Field("default", description="Second folder of the run below runs/.")
     storage_path: str = Field(".", description="A folder; the run is written to runs/ below it.")
     seed: int = Field(0, description="Seed of the model, the demonstrations and the stream of tasks.")
-    steps: int = Field(
-        100, ge=1, description="Training steps; each plays `groups_per_step` groups and learns from them."
-    )
+    steps: int = Field(100, ge=1, description="Training steps; each plays and learns from `groups_per_step` groups.")
     deterministic: bool = Field(
-        False, description="Synchronous, and every request seeded: runs on a CPU repeat bit for bit."
+        False, description="Synchronous, all requests seeded: runs on a CPU repeat bit for bit."
     )
     on_alarm: Literal["end", "warn"] = Field(
         "end",

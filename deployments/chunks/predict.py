@@ -25,8 +25,8 @@ from deployments.protocol.act import Actions, ChunkRequest
 class Predictor:
     """A policy on its device. Not for several threads at once.
 
-    On a CPU in float32 the same request with the same seed has the same answer bit for bit, whatever else is in the
-    batch. On a GPU, and compiled, kernels depend on the size of the batch, and answers differ in the last bits.
+    The same request with the same seed has the same answer, bit for bit in a batch of the same size. Kernels may depend
+    on the size of the batch (on a GPU, compiled, and on some CPUs with several threads): then the last bits differ.
     """
 
     def __init__(self, model: FlowPolicy, flow_steps: int, device: str = "cpu", dtype: torch.dtype = torch.float32):

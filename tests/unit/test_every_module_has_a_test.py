@@ -27,6 +27,7 @@ ELSEWHERE = {
     "training/bc.py": "unit/training/commands/test_bc.py",
     "training/certify/faults_rollouts.py": "integration/test_certify.py",
     "training/certify/faults_sampler.py": "integration/test_certify.py",
+    "training/certify/rough.py": "integration/test_certify.py",
     "training/commands/evaluate.py": "integration/test_training.py",
     "training/commands/options.py": "unit/training/commands/test_app.py",
     "training/commands/play.py": "unit/training/commands/test_app.py",

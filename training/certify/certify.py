@@ -16,7 +16,7 @@ from configs.serving import HttpConfig
 from configs.training import TrainConfig
 from deployments.storage import runs
 from training.certify.faults_learner import LEARNER
-from training.certify.faults_rollouts import ROLLOUTS, healthy_but_rough
+from training.certify.faults_rollouts import ROLLOUTS
 from training.certify.faults_sampler import SAMPLER
 from training.certify.healthy import variations
 from training.certify.local_actor import local_coordinator
@@ -24,6 +24,7 @@ from training.certify.models import of_family
 from training.certify.mutants import Mutant
 from training.certify.ranks import WORLD, Ranks, ranks_of
 from training.certify.report import Certificate, Row
+from training.certify.rough import healthy_but_rough
 from training.certify.short_run import Outcome, ShortRuns
 from training.cluster import application, ray_session
 from training.learner.architecture import UnknownArchitecture
