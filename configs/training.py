@@ -250,13 +250,9 @@ class TrainConfig(YamlConfig):
     storage_path: str = Field(".", description="A folder; the run is written to runs/ below it.")
     seed: int = Field(0, description="Seed of the model, the demonstrations and the stream of tasks.")
     steps: int = Field(100, ge=1, description="Training steps; each plays and learns from `groups_per_step` groups.")
-    deterministic: bool = Field(
-        False, description="Synchronous, all requests seeded: runs on a CPU repeat bit for bit."
-    )
+    deterministic: bool = Field(False, description="Synchronous and seeded: runs on a CPU repeat bit for bit.")
     on_alarm: Literal["end", "warn"] = Field(
-        "end",
-        description="What an alarm of the run's own checks (docs/faults.md) does, such as a log-probability that "
-        "differs between learner and sampler: it ends the run before the step is published, or warns and is counted.",
+        "end", description="What an alarm of the run's own checks (docs/faults.md) does: it ends the run, or warns."
     )
     check_memory: bool = Field(
         True, description="Refuse to start a run on this machine when its estimated memory is not available."
