@@ -25,8 +25,9 @@ from training.certify.mutants import Mutant
 from training.certify.ranks import WORLD, Ranks, ranks_of
 from training.certify.report import Certificate, Row
 from training.certify.rough import healthy_but_rough
-from training.certify.short_run import Outcome, ShortRuns
+from training.certify.short_run import FaultyHarness, Outcome, ShortRuns
 from training.cluster import application, ray_session
+from training.evaluation.evaluate import publish_folder
 from training.learner.architecture import UnknownArchitecture
 from training.rollouts.batch import assemble, fetched
 from training.rollouts.session import Session, open_session
@@ -127,17 +128,18 @@ def _loaded(mutant: Mutant, short: ShortRuns) -> Outcome:
 
 @contextmanager
 def _two_ranks(short: ShortRuns, model: Path) -> Iterator[Ranks]:
-    """Two ranks with a batch of the replicas; one update without a fault is taken first."""
+    """Two ranks with a batch of the replicas. Raises FaultyHarness when an update without a fault is alarmed."""
     settings = TrainConfig.parse(short.settings.dump(), [f"learner.workers={WORLD}", "learner.sharding=ddp"])
     shares = played(short.session, settings, model)
     with ranks_of(settings, model, shares, runs.create(settings).path) as ranks:
+        healthy_update = ranks.update()
+        if healthy_update.check:
+            raise FaultyHarness(f"an update of two ranks without a fault: {healthy_update.message}")
         yield ranks
 
 
 def played(session: Session, settings: TrainConfig, model: Path) -> list[Batch]:
     """The first batch of a run, each rank's share of it."""
-    from training.evaluation.evaluate import publish_folder
-
     version = publish_folder(session, model)
     with local_coordinator(settings.dump(), str(model), session.app) as coordinator:
         ray.get(coordinator.begin.remote(0, version))

@@ -11,7 +11,6 @@ from training.certify.swapping import in_replicas
 
 Where = Literal["run", "resume", "ranks", "start"]
 Fault = Callable[[], AbstractContextManager[None]]
-PutIn = Callable[[str], AbstractContextManager[None]]  # called with the name of the application
 
 
 @dataclass(frozen=True)
