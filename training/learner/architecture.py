@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from configs.base import UserError
+from training.learner.microbatches import Beginnings
 from training.learner.policy import Policy
 
 logger = logging.getLogger("rayward")
@@ -35,7 +36,7 @@ def attention(folder: str | Path, chosen: str = "sdpa") -> str:
 def check_model(policy: Policy) -> None:
     """Raises UnknownArchitecture for a model that lacks a part that the learner works with, or whose own forward gives
     other log-probabilities than the policy, on a few random tokens."""
-    model, name = policy.model, type(policy.model).__name__
+    model, name = policy.model, _name(policy)
     _check_parts(model, name)
     ids = torch.randint(model.config.vocab_size, PROBED, generator=torch.Generator().manual_seed(0))
     ids = ids.to(next(model.parameters()).device)
@@ -50,6 +51,33 @@ def check_model(policy: Policy) -> None:
             f"{name} cannot be trained: the learner's log-probabilities differ from the model's own by up to "
             f"{difference:.3g} nats; something that it does after its head is not in training.learner.head"
         )
+
+
+def can_share(policy: Policy) -> bool:
+    """Whether the model scores tokens alike when it computes only once what sequences begin with alike. One whose cache
+    of keys and values does not do that computes every sequence whole."""
+    ids = torch.randint(policy.model.config.vocab_size, PROBED, generator=torch.Generator().manual_seed(0))
+    half = ids.shape[1] // 2
+    ids[:, :half] = ids[:1, :half]
+    ids = ids.to(next(policy.parameters()).device)
+    mask = torch.zeros_like(ids, dtype=torch.float32)
+    mask[:, half + 1 :] = 1
+    first = torch.zeros(len(ids), dtype=torch.int64, device=ids.device)
+    with torch.no_grad():
+        try:
+            shared = policy(ids, mask, Beginnings(half, first[:1], first)).logp
+        except Exception as error:
+            logger.info("sequences are computed whole: %s has no cache that could be shared: %r", _name(policy), error)
+            return False
+        difference = float((shared - policy(ids, mask).logp).abs().max())
+    if not difference <= AGREES:
+        logger.info("sequences are computed whole: sharing changes %s by %.3g nats", _name(policy), difference)
+        return False
+    return True
+
+
+def _name(policy: Policy) -> str:
+    return type(policy.model).__name__
 
 
 def check_folder(folder: str | Path) -> None:

@@ -20,6 +20,7 @@ from training.algorithms.losses import LossInputs
 from training.algorithms.objective import SUMS, Objective, objective
 from training.algorithms.off_policy import Behaviour, Drift, behaviour, by_ratio
 from training.checks.updates import UpdateRecord
+from training.learner.architecture import can_share
 from training.learner.audit import UNIT, Audit, mark_of
 from training.learner.loading import Loader
 from training.learner.microbatches import MicroBatch, microbatches, padding_microbatch
@@ -33,6 +34,9 @@ from training.types import Batch, Sample
 
 class NotFinite(UserError):
     """Training left the finite numbers: the message says where, and what to change."""
+
+
+FLASH = "flash_attention_2"
 
 
 @dataclass(frozen=True)
@@ -77,10 +81,11 @@ class Learner:
         self._skipped_in_a_row = 0
         compute = DTYPES[settings.model.dtype]
         loader = Loader(settings.model_folder, settings.model, self._learner, self._as_policy, self.device, rank, world)
-        # The check is in float32, which flash attention does not take.
-        loaded = loader.load(torch.float32, check=settings.model.attn_implementation != "flash_attention_2")
+        # The checks are in float32, which flash attention does not take.
+        loaded = loader.load(torch.float32, check=settings.model.attn_implementation != FLASH)
         self.policy = loaded.policy
         self.config = self.policy.model.config
+        self.shares_beginnings = loader.whole and settings.model.attn_implementation != FLASH and can_share(self.policy)
         self._reference = Reference(loader, compute) if self._algorithm.kl_coef else None
         self._reference_mark = mark_of(self._reference and self._reference.policy)
         self._sharded: Sharded = shard(loaded, settings.optimizer, compute, self._learner, world, self.device)
@@ -101,7 +106,7 @@ class Learner:
         self.steps_done += 1
         if batch.denominators.groups == 0:
             return {"train/lr": lr, "train/episodes": float(batch.denominators.episodes), "train/tokens": 0.0}
-        parts = self._microbatches(batch.samples)
+        parts = self.microbatches(batch.samples)
         behaviours: list[Behaviour] = []
         sums, drift, audit = torch.zeros(len(SUMS), dtype=torch.float64), Drift(), Audit()
         norm, skipped, units = 0.0, 0, []
@@ -130,9 +135,9 @@ class Learner:
             "train/lr": lr,
         }
 
-    def _microbatches(self, samples: tuple[Sample, ...]) -> list[MicroBatch]:
+    def microbatches(self, samples: tuple[Sample, ...]) -> list[MicroBatch]:
         """This rank's micro-batches; as many on every rank, since each forward is a collective for some shardings."""
-        parts = microbatches(samples, self._learner.max_tokens_per_microbatch)
+        parts = microbatches(samples, self._learner.max_tokens_per_microbatch, self.shares_beginnings)
         if self._world > 1:
             count = torch.tensor(len(parts), device=self.device)
             dist.all_reduce(count, dist.ReduceOp.MAX)
@@ -144,14 +149,14 @@ class Learner:
         return sample is not None and batch.samples[sample].weight_version == batch.version
 
     def _forward(self, part: MicroBatch) -> Scored:
-        return self._sharded.forward(token_ids=part.token_ids, mask=part.mask)
+        return self._sharded.forward(token_ids=part.token_ids, mask=part.mask, beginnings=part.beginnings)
 
     def _objective(
         self, part: MicroBatch, scored: Scored, before: Behaviour, batch: Batch, first: bool
     ) -> tuple[LossInputs, Objective]:
         reference_logp = None
         if self._reference is not None:
-            reference_logp = self._reference.logp(part.token_ids, part.mask)
+            reference_logp = self._reference.logp(part.token_ids, part.mask, part.beginnings)
         inputs = LossInputs(scored.logp, before.logp, part.advantage, part.mask, before.weight)
         return inputs, objective(
             inputs, scored.entropy, reference_logp, batch.denominators, self._algorithm, slopes=first
@@ -218,7 +223,7 @@ class Learner:
         """Log-probability of each chosen token, and the entropy of what it was chosen from, in nats."""
         scores: list[list[float]] = [[] for _ in samples]
         entropies: list[list[float]] = [[] for _ in samples]
-        for part in microbatches(samples, self._learner.max_tokens_per_microbatch):
+        for part in microbatches(samples, self._learner.max_tokens_per_microbatch, self.shares_beginnings):
             scored = self._forward(part.to(self.device))
             rows = zip(scored.logp.cpu(), scored.entropy.cpu(), part.mask, part.order, strict=True)
             for logp, entropy, mask, index in rows:

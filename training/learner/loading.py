@@ -42,6 +42,11 @@ class Loader:
         """Whether what is loaded is to be cut over the ranks."""
         return self.world > 1 and self.learner.sharding == "fsdp2"
 
+    @property
+    def whole(self) -> bool:
+        """Whether each rank has the whole model and keeps its activations: then a forward pass may be of two parts."""
+        return self.learner.sharding in ("none", "ddp") and not self.model.gradient_checkpointing
+
     def load(self, dtype: torch.dtype, check: bool = False) -> Loaded:
         """The model with weights of `dtype`. `check`: raises UnknownArchitecture for one that cannot be trained, on the
         ranks that read it. DeepSpeed and a single process read it on every rank."""

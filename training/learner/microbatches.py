@@ -1,4 +1,4 @@
-"""Samples to tensors: balanced over ranks, cut into micro-batches under a budget of padded tokens. Deterministic."""
+"""Samples to tensors: cut into micro-batches under a budget of padded tokens. Deterministic."""
 
 from __future__ import annotations
 
@@ -9,7 +9,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from training.learner.prefixes import parts
 from training.types import Sample
+
+
+@dataclass(frozen=True)
+class Beginnings:
+    """The first `tokens` tokens of a micro-batch's sequences, where several begin alike: each kind is computed once."""
+
+    tokens: int
+    examples: Tensor  # [U] int64, a sequence with each kind of beginning
+    kinds: Tensor  # [B] int64, which of them a sequence begins with
+
+    def to(self, device: torch.device) -> Beginnings:
+        return Beginnings(self.tokens, self.examples.to(device), self.kinds.to(device))
 
 
 @dataclass(frozen=True)
@@ -30,48 +43,54 @@ class MicroBatch:
     sampler_logp: Tensor  # [B, T] float32
     advantage: Tensor  # [B] float32
     order: tuple[int, ...] = ()  # position of each sequence in the rank's samples
+    beginnings: Beginnings | None = None
 
     def to(self, device: torch.device) -> MicroBatch:
         token_ids, mask, logp, advantage = (
             tensor.to(device, non_blocking=True)
             for tensor in (self.token_ids, self.mask, self.sampler_logp, self.advantage)
         )
-        return MicroBatch(token_ids, mask, logp, advantage, self.order)
+        return MicroBatch(token_ids, mask, logp, advantage, self.order, self.beginnings and self.beginnings.to(device))
 
 
-def microbatches(samples: Sequence[Sample], max_tokens: int) -> list[MicroBatch]:
-    """Sequences of like length together; sequences times longest sequence stays within `max_tokens`. Raises ValueError
-    for a sequence that does not fit alone, and for one with a number that is not finite."""
-    order = sorted(range(len(samples)), key=lambda i: len(samples[i].token_ids_T))
-    batches: list[list[int]] = []
-    for index in order:
-        length = len(samples[index].token_ids_T)
-        if length > max_tokens:
-            raise ValueError(
-                f"a sequence of {length} tokens is over learner.max_tokens_per_microbatch ({max_tokens}): raise it"
-            )
-        if batches and length * (len(batches[-1]) + 1) <= max_tokens:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
-    return [collate([samples[i] for i in members], tuple(members)) for members in batches]
+def microbatches(samples: Sequence[Sample], max_tokens: int, share: bool = False) -> list[MicroBatch]:
+    """Sequences of like length together; sequences times longest sequence stays within `max_tokens`. With `share`,
+    sequences that begin alike may be together instead, and a beginning counts once. Raises ValueError for a sequence
+    that does not fit alone, and for one with a number that is not finite."""
+    longest = max((len(sample.token_ids_T) for sample in samples), default=0)
+    if longest > max_tokens:
+        raise ValueError(
+            f"a sequence of {longest} tokens is over learner.max_tokens_per_microbatch ({max_tokens}): raise it"
+        )
+    found = parts(samples, max_tokens, share)
+    return [collate([samples[i] for i in part.members], part.members, part.shared) for part in found]
 
 
-def collate(samples: Sequence[Sample], order: tuple[int, ...] = ()) -> MicroBatch:
-    """One micro-batch of all `samples`, padded to the longest. Raises ValueError for a number that is not finite."""
+def collate(samples: Sequence[Sample], order: tuple[int, ...] = (), shared: int = 0) -> MicroBatch:
+    """One micro-batch of all `samples`, padded to the longest, whose first `shared` tokens are computed once for each
+    kind. Raises ValueError for a number that is not finite."""
     for sample in samples:
         _check_finite(sample)
 
     def padded(values: list[Sequence[float]], dtype: torch.dtype) -> Tensor:
         return torch.nn.utils.rnn.pad_sequence([torch.tensor(each, dtype=dtype) for each in values], batch_first=True)
 
+    token_ids = padded([sample.token_ids_T for sample in samples], torch.int64)
     return MicroBatch(
-        padded([sample.token_ids_T for sample in samples], torch.int64),
+        token_ids,
         padded([sample.mask_T for sample in samples], torch.float32),
         padded([sample.sampler_logp_T for sample in samples], torch.float32),
         torch.tensor([sample.advantage for sample in samples], dtype=torch.float32),
         order,
+        _beginnings(token_ids, shared) if shared else None,
     )
+
+
+def _beginnings(token_ids: Tensor, tokens: int) -> Beginnings:
+    rows = [tuple(row) for row in token_ids[:, :tokens].tolist()]
+    kinds = {beginning: kind for kind, beginning in enumerate(dict.fromkeys(rows))}
+    examples = [rows.index(beginning) for beginning in kinds]
+    return Beginnings(tokens, torch.tensor(examples), torch.tensor([kinds[row] for row in rows]))
 
 
 def padding_microbatch(token_id: int = 0) -> MicroBatch:

@@ -7,9 +7,12 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
+from transformers import DynamicCache
 
 from training.learner.head import logits_of
 from training.learner.logprobs import chosen_logprobs
+from training.learner.microbatches import Beginnings
 
 PREFIX = "model."  # of the Hugging Face model inside Policy
 
@@ -51,19 +54,35 @@ class Policy(nn.Module):
                 _drop_nothing(module)
         return self
 
-    def forward(self, token_ids: Tensor, mask: Tensor) -> Scored:
-        # No attention mask: padding stands on the right, where causal attention never looks.
-        hidden = self.model.model(input_ids=token_ids, use_cache=False).last_hidden_state
+    def forward(self, token_ids: Tensor, mask: Tensor, beginnings: Beginnings | None = None) -> Scored:
+        """token_ids, mask [B, T]. With `beginnings`, within which nothing was chosen and the token before the first
+        chosen one does not lie, the model's first pass is over each kind of them, once."""
+        start = beginnings.tokens if beginnings else 0
         logp, entropy = chosen_logprobs(
-            hidden,
+            self._hidden(token_ids, beginnings),
             partial(logits_of, self.model),
-            token_ids,
-            mask,
+            token_ids[:, start:],
+            mask[:, start:],
             self.temperature,
             self.chunk,
             self.entropy_gradient,
         )
-        return Scored(logp, entropy, self.unit.sum())
+        return Scored(pad(logp, (start, 0)), pad(entropy, (start, 0)), self.unit.sum())
+
+    def _hidden(self, token_ids: Tensor, beginnings: Beginnings | None) -> Tensor:
+        """[B, T, D] without the beginnings. No attention mask: padding stands on the right, where causal attention
+        never looks."""
+        hidden: Tensor
+        if beginnings is None:
+            hidden = self.model.model(input_ids=token_ids, use_cache=False).last_hidden_state
+            return hidden
+        cache = DynamicCache(config=self.model.config)
+        first = token_ids[beginnings.examples, : beginnings.tokens]
+        self.model.model(input_ids=first, past_key_values=cache, use_cache=True)
+        cache.batch_select_indices(beginnings.kinds)  # its keys and values keep their gradient
+        rest = token_ids[:, beginnings.tokens :]
+        hidden = self.model.model(input_ids=rest, past_key_values=cache, use_cache=True).last_hidden_state
+        return hidden
 
 
 def _drop_nothing(module: nn.Module) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from training.learner.loading import Loader, fill
+from training.learner.microbatches import Beginnings
 from training.learner.policy import Policy
 from training.learner.precision import autocast
 
@@ -29,10 +30,10 @@ class Reference:
         self.policy.requires_grad_(False)
 
     @torch.no_grad()
-    def logp(self, token_ids: Tensor, mask: Tensor) -> Tensor:
+    def logp(self, token_ids: Tensor, mask: Tensor, beginnings: Beginnings | None = None) -> Tensor:
         """[B, T] log-probabilities of the chosen tokens; a collective where the reference is cut."""
         with nullcontext() if self._cut else autocast(self.policy, self._compute):
-            logp: Tensor = self.policy(token_ids=token_ids, mask=mask).logp
+            logp: Tensor = self.policy(token_ids, mask, beginnings).logp
         return logp
 
 

@@ -18,6 +18,17 @@ def sample(seed: int, length: int, advantage: float = 1.0) -> Sample:
     return Sample(ids, tuple(mask), tuple(-1.0 * m for m in mask), advantage)
 
 
+def siblings(seed: int, prompt: int, answers: list[int]) -> list[Sample]:
+    """Sequences with one prompt and answers of the given lengths."""
+    rng = random.Random(seed)
+    start = tuple(rng.randrange(250) for _ in range(prompt))
+    made = []
+    for answer in answers:
+        ids = start + tuple(rng.randrange(250) for _ in range(answer))
+        made.append(Sample(ids, (0,) * prompt + (1,) * answer, (0.0,) * prompt + (-1.0,) * answer, 1.0))
+    return made
+
+
 def batch(samples: list[Sample]) -> Batch:
     return Batch(tuple(samples), Denominators(tokens := sum(s.chosen for s in samples), len(samples), 1, tokens))
 

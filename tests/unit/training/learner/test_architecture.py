@@ -10,7 +10,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, Gemma3Config, GPT2Config, Qwen2VLConfig
 
 from training.learner import policy as policies
-from training.learner.architecture import UnknownArchitecture, attention, check_folder, check_model
+from training.learner.architecture import UnknownArchitecture, attention, can_share, check_folder, check_model
+from training.learner.microbatches import Beginnings
 from training.learner.policy import Policy
 
 SMALL = {
@@ -114,3 +115,44 @@ def test_an_architecture_that_cannot_be_made_small_is_left_to_the_learner(
     path = folder(model("qwen2").config, tmp_path)
     monkeypatch.setattr(AutoModelForCausalLM, "from_config", fails)
     check_folder(path)
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "mistral with a window"])
+def test_a_beginning_that_is_computed_once_changes_neither_scores_nor_gradients(family: str) -> None:
+    name, _, window = family.partition(" with a ")
+    made = model(name, **({"sliding_window": 4} if window else {}))
+    policy = Policy(made, 0.7, 16)
+    assert can_share(policy)
+    ids = torch.randint(300, (4, 12), generator=torch.Generator().manual_seed(1))
+    ids[1, :6], ids[3, :6] = ids[0, :6], ids[2, :6]
+    mask = torch.zeros(4, 12)
+    mask[:, 7:] = 1
+    once = Beginnings(6, torch.tensor([0, 2]), torch.tensor([0, 0, 1, 1]))
+    found = []
+    for beginnings in (None, once):
+        policy.zero_grad()
+        scored = policy(ids, mask, beginnings)
+        (scored.logp.sum() + scored.entropy.sum()).backward()
+        found.append((scored.logp.detach(), torch.cat([p.grad.flatten() for p in made.parameters()])))
+    (whole, of_whole), (shared, of_shared) = found
+    assert torch.allclose(whole, shared, atol=1e-4)
+    assert torch.allclose(of_whole, of_shared, atol=1e-4 * float(of_whole.abs().max()))
+
+
+def test_a_model_that_scores_otherwise_after_a_cache_computes_every_sequence_whole() -> None:
+    policy = Policy(model("llama"), 1.0, 16)
+    plain = policy.model.model.forward
+
+    def forgetful(**inputs: Any) -> Any:
+        """A model that forgets what is in its cache."""
+        return plain(**inputs | {"past_key_values": None})
+
+    policy.model.model.forward = forgetful
+    assert not can_share(policy)
+
+
+def test_a_model_without_a_cache_computes_every_sequence_whole() -> None:
+    policy = Policy(model("llama"), 1.0, 16)
+    plain = policy.model.model.forward
+    policy.model.model.forward = lambda input_ids, use_cache=False: plain(input_ids=input_ids)
+    assert not can_share(policy)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from configs.training import LearnerConfig, OptimizerConfig
-from tests.unit.training.learner.cases import SAMPLES, batch, learner, sample
+from configs.training import AlgorithmConfig, LearnerConfig, OptimizerConfig
+from tests.unit.training.learner.cases import SAMPLES, batch, learner, sample, siblings
 from training.learner import checkpoint
 from training.types import Batch, Denominators
 
@@ -34,6 +34,27 @@ def test_micro_batches_of_any_size_give_the_same_step(policy_folder: Path) -> No
 
     small, large = after(32), after(4096)
     assert all(torch.allclose(small[name], large[name], atol=1e-4) for name in small)
+
+
+def test_a_prompt_that_is_computed_once_gives_the_same_step(policy_folder: Path) -> None:
+    """Against the same updates without sharing; with a KL term, whose reference shares too."""
+    samples = [each for seed in range(3) for each in siblings(seed, 12, [3, 5, 4])]
+    settings = LearnerConfig(max_tokens_per_microbatch=96, logprob_chunk_tokens=16)
+    found = []
+    for shares in (True, False):
+        one = learner(policy_folder, learner=settings, algorithm=AlgorithmConfig(kl_coef=0.1, entropy_coef=0.01))
+        assert one.shares_beginnings
+        one.shares_beginnings = shares
+        parts = one.microbatches(tuple(samples))
+        assert any(part.beginnings for part in parts) is shares
+        found.append((one.score(samples), [one.update(batch(samples)) for _ in range(2)]))
+    (scores, updates), (whole_scores, whole_updates) = found
+    for got, expected in zip(scores, whole_scores, strict=True):
+        assert got == pytest.approx(expected, abs=1e-5)
+    for metrics, whole in zip(updates, whole_updates, strict=True):
+        names = ("train/loss", "train/entropy", "train/kl", "train/grad_norm")
+        assert [metrics[name] for name in names] == pytest.approx([whole[name] for name in names], rel=1e-3, abs=1e-5)
+    assert updates[1]["train/kl"] > 0
 
 
 def test_updates_raise_the_probability_of_what_paid(policy_folder: Path) -> None:

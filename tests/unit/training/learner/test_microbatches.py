@@ -40,5 +40,13 @@ def test_sequences_are_padded_on_the_right_with_nothing_chosen() -> None:
     assert part.order == (3, 0)
 
 
+def test_each_kind_of_beginning_has_one_example() -> None:
+    rows = [(1, 2, 3, 9), (1, 2, 4, 9), (5, 6, 7, 9), (1, 2, 8, 9)]
+    part = collate([Sample(ids, (0, 0, 0, 1), (0.0, 0.0, 0.0, -1.0), 1.0) for ids in rows], shared=2)
+    assert part.beginnings is not None
+    assert part.token_ids[part.beginnings.examples, :2].tolist() == [[1, 2], [5, 6]]
+    assert part.beginnings.kinds.tolist() == [0, 0, 1, 0]
+
+
 def test_a_padding_micro_batch_chooses_nothing() -> None:
     assert padding_microbatch().mask.sum() == 0

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from configs.training import AlgorithmConfig, LearnerConfig, ModelConfig, OptimizerConfig
-from tests.unit.training.learner.cases import SAMPLES, batch, learner
+from tests.unit.training.learner.cases import SAMPLES, batch, learner, siblings
 from training.checks.agreement import FLOAT32
 from training.checks.updates import update_alarms
 from training.learner.learner import Learner
@@ -28,6 +28,7 @@ from training.types import Batch
 MODES: list[tuple[str, int]] = [
     ("ddp", 2), ("fsdp2", 2), ("deepspeed", 0), ("deepspeed", 1), ("deepspeed", 2), ("deepspeed", 3),
 ]  # fmt: skip
+SIBLINGS = siblings(0, 20, [2, 3, 4, 5, 6, 7])
 HANDED_OUT = MODES[:2]  # one rank reads the model
 ONCE_PER_UPDATE = MODES[:4]  # ZeRO 2 and 3 hold only parts of a gradient: they reduce every micro-batch by design
 
@@ -46,6 +47,7 @@ def two_processes(rank: int, port: int, folder: str, tied: str, out: str) -> Non
         torch.distributed.barrier()
     for mode, _ in HANDED_OUT:
         torch.save(losses_of_tied(rank, mode, Path(tied)), Path(out) / f"{mode}-tied.{rank}.pt")
+    torch.save(of_siblings(rank, Path(folder)), Path(out) / f"siblings.{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -55,6 +57,13 @@ def losses_of_tied(rank: int, mode: Any, folder: Path) -> list[float]:
     config = LearnerConfig(workers=2, sharding=mode, max_tokens_per_microbatch=32)
     one = learner(folder, learner=config, rank=rank, world=2)
     return [one.update(share)["train/loss"] for _ in range(3)]
+
+
+def of_siblings(rank: int, folder: Path) -> tuple[bool, dict[str, float]]:
+    """Whether this rank computes what its sequences begin with alike once, and an update of them."""
+    share = Batch(tuple(split_over_ranks(SIBLINGS, 2)[rank]), batch(SIBLINGS).denominators)
+    one = learner(folder, learner=LearnerConfig(workers=2, sharding="ddp"), rank=rank, world=2)
+    return any(part.beginnings for part in one.microbatches(share.samples)), one.update(share)
 
 
 def life(rank: int, mode: str, stage: int, folder: Path, out: Path) -> dict[str, Any]:
@@ -255,6 +264,17 @@ def test_two_processes_learn_what_one_learns(mode: str, stage: int, of_two: Path
     assert found["norms"] == pytest.approx([metrics["train/grad_norm"] for metrics in expected], rel=1e-3)
     state = found["two_updates"]
     assert all(torch.allclose(tensor, state[name], atol=2e-4) for name, tensor in one.state_dict())
+
+
+def test_two_processes_that_compute_a_prompt_once_learn_what_one_learns(of_two: Path, policy_folder: Path) -> None:
+    one = learner(policy_folder)
+    one.shares_beginnings = False
+    expected = one.update(batch(SIBLINGS))
+    for rank in (0, 1):
+        shares, metrics = torch.load(of_two / f"siblings.{rank}.pt")
+        assert shares
+        assert metrics["train/loss"] == pytest.approx(expected["train/loss"], abs=1e-5)
+        assert metrics["train/grad_norm"] == pytest.approx(expected["train/grad_norm"], rel=1e-3)
 
 
 @pytest.mark.parametrize(("mode", "stage"), MODES)
