@@ -1,12 +1,16 @@
-"""Markers by folder, the skip of GPU tests where there is no GPU, and the wheel, which two folders install."""
+"""Hypothesis without deadlines, markers by folder, a skip of GPU tests without a GPU, a wheel for two folders."""
 
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.packaging.environments import base_install, installed, wheel
 
 __all__ = ["base_install", "installed", "wheel"]  # fixtures
+
+settings.register_profile("rayward", deadline=None)  # a busy machine makes no property false
+settings.load_profile("rayward")
 
 MARKED_FOLDERS = ("integration", "packaging", "gpu")
 

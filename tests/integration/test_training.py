@@ -84,7 +84,7 @@ def test_sampler_and_learner_agree_on_every_token(stack: Any) -> None:
 
 
 def test_training_goes_on_when_the_replica_is_killed_in_the_middle_of_a_step(stack: Any) -> None:
-    steps, groups = 12, 48
+    steps, groups = 5, 48
     session = stack.open_run(tiny_config(stack.storage, f"steps={steps}", f"rollout.groups_per_step={groups}"))
     killed = threading.Event()
 

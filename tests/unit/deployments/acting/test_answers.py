@@ -6,7 +6,7 @@ import contextlib
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.acting.answers import UnreadableAnswer, object_in
@@ -58,13 +58,11 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(value=json_values, before=st.text(alphabet=st.characters(exclude_characters="{`"), max_size=40))
 def test_valid_json_after_prose_is_never_mended_wrongly(value: object, before: str) -> None:
     assert object_in(before + json.dumps({"x": value}), KEYS) == {"x": value}
 
 
-@settings(deadline=None)
 @given(text=st.text(alphabet="{}[]'\",:`x1 \\\nNone", max_size=60))
 def test_whatever_comes_it_is_an_object_or_unreadable(text: str) -> None:
     with contextlib.suppress(UnreadableAnswer):

@@ -6,7 +6,7 @@ import base64
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
@@ -28,7 +28,6 @@ def as_json(array: NDArray[np.generic], **changes: object) -> dict[str, object]:
     return {"__numpy__": data, "dtype": array.dtype.str, "shape": list(array.shape), **changes}
 
 
-@settings(deadline=None)
 @given(array=hnp.arrays(numbers, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)))
 def test_an_array_comes_back_as_it_was_in_either_byte_order(array: NDArray[np.generic]) -> None:
     found = array_from_numpy_json(as_json(array), max_bytes=1 << 20)
@@ -85,7 +84,6 @@ def test_base64_is_bounded_and_may_have_line_breaks() -> None:
     assert refusal.value.kind == "too_large"
 
 
-@settings(deadline=None)
 @given(values=st.lists(st.floats(-1e6, 1e6, width=32), max_size=9))
 def test_a_vector_is_the_same_as_a_list_and_as_an_array(values: list[float]) -> None:
     expected = np.array(values, np.float32)

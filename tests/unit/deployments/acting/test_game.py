@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.acting import GameConfig
@@ -121,7 +121,6 @@ def test_no_op_is_a_new_object_each_time() -> None:
     assert no_op()[CAMERA] == [0.0, 0.0]
 
 
-@settings(deadline=None)
 @given(
     pressed=st.lists(st.sampled_from([0, 1]), min_size=len(BUTTONS), max_size=len(BUTTONS)),
     camera=st.tuples(st.integers(-180, 180), st.integers(-180, 180)),

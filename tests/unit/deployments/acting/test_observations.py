@@ -56,7 +56,6 @@ frames = hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st
 )
 
 
-@settings(deadline=None)
 @given(frame=frames)
 def test_one_frame_has_the_same_bytes_in_every_spelling(frame: NDArray[np.uint8]) -> None:
     units = frame / 255.0
@@ -88,7 +87,6 @@ def test_one_frame_has_the_same_bytes_in_every_spelling(frame: NDArray[np.uint8]
         assert found.flags.c_contiguous
 
 
-@settings(deadline=None)
 @given(frame=hnp.arrays(np.uint8, st.integers(1, 8).map(lambda side: (side, side, 3))))
 def test_raw_floats_of_0_to_1_are_the_frame(frame: NDArray[np.uint8]) -> None:
     assert np.array_equal(frame_from_raw_float32((frame / 255).astype("<f4").tobytes(), LIMITS), frame)
@@ -147,7 +145,7 @@ def test_truncated_and_corrupt_files_are_refused() -> None:
             frame_from_encoded(data, LIMITS)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.binary(max_size=80), start=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"BM"]))
 def test_whatever_bytes_come_only_a_policy_error_is_raised(data: bytes, start: bytes) -> None:
     with contextlib.suppress(PolicyError):

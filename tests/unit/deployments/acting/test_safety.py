@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
@@ -190,7 +190,6 @@ def limits(draw: st.DrawFn) -> tuple[SafetyConfig, int]:
     return config, dimensions
 
 
-@settings(deadline=None)
 @given(limits(), st.data())
 def test_what_leaves_is_finite_and_within_the_bounds_or_an_error(
     limited: tuple[SafetyConfig, int], data: st.DataObject
@@ -217,7 +216,6 @@ def test_what_leaves_is_finite_and_within_the_bounds_or_an_error(
         assert np.array_equal(safe.actions, actions)
 
 
-@settings(deadline=None)
 @given(limits(), st.data())
 def test_a_chunk_is_limited_as_its_actions_are_one_after_the_other(
     limited: tuple[SafetyConfig, int], data: st.DataObject
@@ -240,7 +238,6 @@ def test_a_chunk_is_limited_as_its_actions_are_one_after_the_other(
     assert set(taken) == set(whole.interventions)
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_from_inside_the_workspace_no_sequence_of_changes_leaves_it(data: st.DataObject) -> None:
     actions = data.draw(hnp.arrays(np.float32, (6, 2), elements=st.floats(-3, 3, width=32)))

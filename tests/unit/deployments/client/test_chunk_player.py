@@ -10,7 +10,7 @@ from concurrent.futures import Future
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.client.chunk_player import Ask, ChunkPlayer, play
@@ -83,7 +83,6 @@ def largest_jump(executed: list[float]) -> float:
     return float(np.abs(np.diff(executed) - 1).max(initial=0.0))
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 10_000), first_ticks=st.integers(0, 100), longest_ticks=st.integers(0, HORIZON))
 def test_the_executed_sequence_never_jumps_or_repeats_by_more_than_one_step(
     seed: int, first_ticks: int, longest_ticks: int

@@ -96,7 +96,7 @@ frames = hnp.arrays(np.uint8, st.tuples(sides, sides, st.just(3))).map(
 )
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(frame=frames)
 async def test_a_frame_gives_the_same_actions_through_every_dialect(frame: NDArray[np.uint8]) -> None:
     png, units = encoded(frame, "PNG"), (frame / 255).astype(np.float32)

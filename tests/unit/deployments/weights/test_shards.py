@@ -16,7 +16,7 @@ from deployments.weights.store import WeightStore
 from tests.unit.deployments.weights.cases import Pairs, load, pairs, same
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(
         st.tuples(

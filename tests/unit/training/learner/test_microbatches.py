@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.training.learner.cases import sample
@@ -13,7 +13,6 @@ from training.types import Sample
 
 
 @given(st.lists(st.integers(3, 40), min_size=0, max_size=30), st.integers(1, 4))
-@settings(deadline=None)
 def test_cutting_over_ranks_and_micro_batches_loses_and_doubles_nothing(lengths: list[int], world: int) -> None:
     samples = [sample(i, n) for i, n in enumerate(lengths)]
     shares = split_over_ranks(samples, world)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.training.learner.cases import sample, siblings
@@ -15,7 +15,6 @@ GROUPS = st.lists(st.tuples(st.integers(1, 20), st.lists(st.integers(1, 12), min
 
 
 @given(GROUPS, st.integers(32, 200), st.booleans())
-@settings(deadline=None)
 def test_every_sequence_is_in_one_part_and_shares_only_what_is_alike_and_not_chosen(
     groups: list[tuple[int, list[int]]], budget: int, share: bool
 ) -> None:

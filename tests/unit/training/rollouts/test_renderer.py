@@ -45,7 +45,7 @@ def controls(renderer: ChatRenderer, ids: Any) -> Counter[int]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(contents=st.lists(hostile, min_size=1, max_size=4))
 def test_content_never_makes_a_control_token(family: str, contents: list[str]) -> None:
     renderer = renderers[family]
@@ -54,7 +54,7 @@ def test_content_never_makes_a_control_token(family: str, contents: list[str]) -
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(content=hostile)
 def test_content_after_an_answer_never_makes_a_control_token(family: str, content: str) -> None:
     renderer = renderers[family]
@@ -63,7 +63,7 @@ def test_content_after_an_answer_never_makes_a_control_token(family: str, conten
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(contents=st.lists(harmless, min_size=1, max_size=4))
 def test_harmless_content_gives_the_ids_of_transformers(
     family: str, contents: list[str], chat_folders: dict[str, Path]
@@ -86,7 +86,7 @@ def transformers_tokenizer(folder: Path) -> Any:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(contents=st.lists(hostile, min_size=1, max_size=3))
 def test_a_tokenizer_of_transformers_renders_the_same(
     family: str, contents: list[str], chat_folders: dict[str, Path]

@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.acting.answers import UnreadableAnswer
@@ -105,7 +105,6 @@ def test_a_size_that_is_no_number_is_named() -> None:
         read_move('{"y": ["left", NaN, ""]}')
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_every_answer_of_the_schema_is_read(data: st.DataObject) -> None:
     schema = move_schema()
