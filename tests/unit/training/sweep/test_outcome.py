@@ -124,9 +124,13 @@ def test_a_resumed_sweep_knows_its_trials_before_they_report_again(tmp_path: Pat
     assert {trial.trial: trial.status for trial in outcome.trials} == {"00000": "stopped early", "00001": "interrupted"}
 
 
-def test_ray_tune_can_save_the_callback_and_the_stopper() -> None:
-    progress = Progress(SWEEP, SWEEP.resolve(), Path("/runs"), "lr-x", lambda shown: None)
+def test_ray_tune_can_save_the_callback_with_the_trials_that_it_knows_and_the_stopper(tmp_path: Path) -> None:
+    progress = Progress(SWEEP, SWEEP.resolve(), tmp_path, "lr-x", lambda shown: None)
     stopper = StopOnEvent(threading.Event())
+    progress.on_trial_result(0, [], *reported("5f_00000", 25, 0.2))
 
-    assert isinstance(pickle.loads(pickle.dumps(progress)), Progress)
+    restored = pickle.loads(pickle.dumps(progress))
+    restored.on_trial_result(0, [], *reported("5f_00001", 25, 0.6))
+
+    assert {trial.trial for trial in read_results(tmp_path / "results.json")} == {"00000", "00001"}
     assert not pickle.loads(pickle.dumps(stopper)).stop_all()
