@@ -6,12 +6,16 @@ nothing behind a beginning changes what is computed for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from training.types import Sample
+
+Array = NDArray[Any]
 
 COPY = 1 / 8  # a beginning's keys and values are copied for each sequence: about so much of a token's activations
 WORTH = 0.9  # two passes instead of one take longer than their tokens tell: less than a tenth is not worth it
@@ -30,13 +34,15 @@ class Part:
 def parts(samples: Sequence[Sample], max_tokens: int, share: bool) -> list[Part]:
     """Every sample once, in parts that cost `max_tokens` at most; a sample that alone costs more is a part. Of two
     orders the one that costs less in all: by length, for little padding; and by prompt, for long common beginnings."""
-    by_length = sorted(range(len(samples)), key=lambda i: len(samples[i].token_ids_T))
-    plain = _cut(samples, by_length, max_tokens, _unshared)
+    ids = [np.asarray(sample.token_ids_T) for sample in samples]
+    by_length = sorted(range(len(samples)), key=lambda i: len(ids[i]))
+    plain = _cut(ids, [0] * len(ids), by_length, max_tokens)
     if not share:
         return plain
-    prompts = [tuple(sample.token_ids_T[: first_chosen(sample)]) for sample in samples]
-    by_prompt = sorted(range(len(samples)), key=lambda i: (prompts[i], len(samples[i].token_ids_T)))
-    shared = _cut(samples, by_prompt, max_tokens, _shared)
+    # The token before the first chosen one predicts it: it is not shared.
+    limits = [first_chosen(sample) - 1 for sample in samples]
+    by_prompt = sorted(range(len(samples)), key=lambda i: (ids[i][: limits[i] + 1].tolist(), len(ids[i])))
+    shared = _cut(ids, limits, by_prompt, max_tokens)
     return min(plain, shared, key=lambda found: sum(part.cost for part in found))
 
 
@@ -44,55 +50,37 @@ def first_chosen(sample: Sample) -> int:
     return int(np.argmax(sample.mask_T))
 
 
-@dataclass(frozen=True)
-class _Open:
-    """A part while it grows: what its cost depends on."""
-
-    longest: int
-    limit: int  # the most that may be shared: the token before the first chosen one predicts it
-    common: tuple[int, ...]  # how many first tokens each sequence has in common with the one before
-
-
-def _cut(
-    samples: Sequence[Sample], order: Sequence[int], max_tokens: int, cost_of: Callable[[_Open], tuple[int, float]]
-) -> list[Part]:
+def _cut(ids: Sequence[Array], limits: Sequence[int], order: Sequence[int], max_tokens: int) -> list[Part]:
+    """Parts of neighbours in `order`, by which sequences with a common beginning are neighbours. `limits`: the most
+    first tokens of each sequence that may be shared."""
     found: list[Part] = []
-    members: list[int] = []
-    before: _Open | None = None
+    kinds = np.ones(1)  # of the open part: how many different beginnings it has, for each length of them
+    longest = 0
     for index in order:
-        sample = samples[index]
-        length, limit = len(sample.token_ids_T), first_chosen(sample) - 1
-        if before is not None:
-            common = (*before.common, _common(samples[members[-1]], sample))
-            grown = _Open(max(before.longest, length), min(before.limit, limit), common)
-            shared, cost = cost_of(grown)
+        if found:
+            members = found[-1].members
+            lengths = np.arange(min(len(kinds), limits[index] + 1))
+            grown = kinds[: len(lengths)] + (lengths > _common(ids[members[-1]], ids[index]))
+            shared, cost = _cheapest(grown, len(members) + 1, max(longest, len(ids[index])))
             if cost <= max_tokens:
-                members.append(index)
-                found[-1], before = Part(tuple(members), shared, cost), grown
+                found[-1] = Part((*members, index), shared, cost)
+                kinds, longest = grown, max(longest, len(ids[index]))
                 continue
-        members, before = [index], _Open(length, limit, ())
-        found.append(Part((index,), 0, float(length)))
+        found.append(Part((index,), 0, float(len(ids[index]))))
+        kinds, longest = np.ones(limits[index] + 1), len(ids[index])
     return found
 
 
-def _unshared(part: _Open) -> tuple[int, float]:
-    return 0, float((len(part.common) + 1) * part.longest)
+def _cheapest(kinds: Array, count: int, longest: int) -> tuple[int, float]:
+    """The length of beginnings at which `count` sequences cost least, and that cost."""
+    lengths = np.arange(len(kinds))
+    costs = lengths * kinds + count * (longest - lengths) + COPY * count * lengths
+    best, plain = int(costs.argmin()), float(count * longest)
+    return (best, float(costs[best])) if costs[best] < WORTH * plain else (0, plain)
 
 
-def _shared(part: _Open) -> tuple[int, float]:
-    """The length of the beginnings that costs least. Sequences are sorted by their beginnings, so those of length n are
-    as many as the neighbours that have less than n tokens in common, and one."""
-    count = len(part.common) + 1
-    lengths = np.arange(max(part.limit, 0) + 1)
-    kinds = 1 + np.searchsorted(np.sort(part.common), lengths)
-    costs = lengths * kinds + count * (part.longest - lengths) + COPY * count * lengths
-    best = int(costs.argmin())
-    plain = count * part.longest
-    return (best, float(costs[best])) if costs[best] < WORTH * plain else (0, float(plain))
-
-
-def _common(one: Sample, other: Sample) -> int:
+def _common(one: Array, other: Array) -> int:
     """How many first tokens two sequences have in common."""
-    length = min(len(one.token_ids_T), len(other.token_ids_T))
-    differs = np.asarray(one.token_ids_T[:length]) != np.asarray(other.token_ids_T[:length])
+    length = min(len(one), len(other))
+    differs = one[:length] != other[:length]
     return int(np.argmax(differs)) if differs.any() else length
