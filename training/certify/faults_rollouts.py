@@ -209,6 +209,8 @@ ROLLOUTS = (
         end_of_turn_cut,
         sources=("huggingface/trl#4974",),
         caught_by=("end of turn",),
+        # Random weights end one answer in sixty by themselves at the usual five tokens: in some runs, none.
+        settings=("sampling.max_tokens=24",),
     ),
     Mutant(
         "advantages of another group",
