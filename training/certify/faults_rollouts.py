@@ -209,7 +209,7 @@ ROLLOUTS = (
         end_of_turn_cut,
         sources=("huggingface/trl#4974",),
         caught_by=("end of turn",),
-        # Random weights end one answer in sixty by themselves at the usual five tokens: in some runs, none.
+        # Random weights end about one answer in sixty by themselves at the usual five tokens: in some runs, none.
         settings=("sampling.max_tokens=24",),
     ),
     Mutant(

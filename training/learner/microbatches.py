@@ -88,9 +88,11 @@ def collate(samples: Sequence[Sample], order: tuple[int, ...] = (), shared: int 
 
 def _beginnings(token_ids: Tensor, tokens: int) -> Beginnings:
     rows = [tuple(row) for row in token_ids[:, :tokens].tolist()]
-    kinds = {beginning: kind for kind, beginning in enumerate(dict.fromkeys(rows))}
-    examples = [rows.index(beginning) for beginning in kinds]
-    return Beginnings(tokens, torch.tensor(examples), torch.tensor([kinds[row] for row in rows]))
+    examples: dict[tuple[int, ...], int] = {}
+    for sequence, row in enumerate(rows):
+        examples.setdefault(row, sequence)
+    kinds = {row: kind for kind, row in enumerate(examples)}
+    return Beginnings(tokens, torch.tensor(list(examples.values())), torch.tensor([kinds[row] for row in rows]))
 
 
 def padding_microbatch(token_id: int = 0) -> MicroBatch:
