@@ -21,6 +21,9 @@ endif
 # Relative on purpose: the checkout may lie in a folder with spaces.
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
+# Two processes of one thread: while an engine starts in one, the other has a core. Tests that share a replica stay in
+# one of them, in their order.
+SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadgroup --no-loadscope-reorder
 
 REAL_TEST := tests/integration/test_real_model.py
 
@@ -43,7 +46,7 @@ quickstart: setup ## train a tiny policy through Serve replicas and show that it
 test: setup ## everything that CI runs: checks, unit, integration and packaging tests
 	@$(MAKE) check
 	@echo "== tests: unit, integration, packaging"
-	@$(PYTEST) -q tests/unit tests/packaging tests/gpu tests/integration --ignore=$(REAL_TEST)
+	@$(SIDE_BY_SIDE) -q tests/unit tests/packaging tests/gpu tests/integration --ignore=$(REAL_TEST)
 
 check: setup ## ruff and mypy
 	@echo "== ruff check";  $(BIN)/ruff check --quiet .
@@ -54,10 +57,10 @@ format: setup ## let ruff fix and format
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
 
 test-unit: setup ## unit tests only, seconds
-	@$(PYTEST) -q tests/unit
+	@$(SIDE_BY_SIDE) -q tests/unit
 
 test-integration: setup ## local Ray and real vLLM, minutes
-	@$(PYTEST) -q tests/integration --ignore=$(REAL_TEST)
+	@$(SIDE_BY_SIDE) -q tests/integration --ignore=$(REAL_TEST)
 
 test-real: real ## a pretrained model, served and trained; minutes
 	@$(PYTEST) -q $(REAL_TEST)

@@ -96,7 +96,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "name": "two",
         "train": str(folder / "train.yaml"),
         "settings": {"steps": 4},
-        "space": {"optimizer.lr": {"grid": [1e-4, 1e-3]}, "model.source": {"grid": [str(model), "/no/such/model"]}},
+        "space": {"model.source": {"grid": [str(model), "/no/such/model"]}},
         "trials": 1,
         "concurrency": 2,
         "report_every_steps": 2,
@@ -231,24 +231,21 @@ def test_a_sweep_is_killed_and_resumed_names_the_best_and_outlives_those_that_fa
     printed = cluster.run("rayward", "sweep", "--resume", str(file.parent), deadline_s=400)
 
     assert f"sweep folder {file.parent}, resumed" in printed
-    results = json.loads(file.read_text())
-    resumed = next(trial for trial in results["trials"] if trial["trial"] == first["trial"])
-    assert (resumed["run"], resumed["values"]) == (first["run"], first["values"])
+    trained, failed = json.loads(file.read_text())["trials"]
+    assert [trained[name] for name in ("trial", "run", "values")] == [
+        first[name] for name in ("trial", "run", "values")
+    ]
     assert runs <= {path.name for path in file.parent.parent.glob("two-*-0000?-*")}
-    assert len({path.name.rsplit("-", 3)[0] for path in file.parent.parent.glob("two-*-0000?-*")}) == 4
-    trained, failed = results["trials"][:2], results["trials"][2:]
-    assert sorted(trial["values"]["optimizer.lr"] for trial in trained) == [1e-4, 1e-3]
-    assert {trial["status"] for trial in trained} <= {"finished", "stopped early"}
-    assert results["best"] == trained[0]["trial"]
-    assert trained[0]["success"] >= trained[1]["success"]
-    for trial in trained:
-        rows = [json.loads(line) for line in (Path(trial["run"]) / "metrics.jsonl").read_text().splitlines()]
-        assert [row["step"] for row in rows if "eval/success" in row] in ([1], [1, 3])
-        assert all(row["train/episodes"] > 0 for row in rows), "no gradient: the trial trained nothing"
-    assert [trial["status"] for trial in failed] == ["failed", "failed"]
-    assert all("/no/such/model" in trial["error"] for trial in failed)
+    assert len({path.name.rsplit("-", 3)[0] for path in file.parent.parent.glob("two-*-0000?-*")}) == 2
+    assert trained["status"] == "finished"
+    assert json.loads(file.read_text())["best"] == trained["trial"]
+    rows = [json.loads(line) for line in (Path(trained["run"]) / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "eval/success" in row] == [1, 3]
+    assert all(row["train/episodes"] > 0 for row in rows), "no gradient: the trial trained nothing"
+    assert failed["status"] == "failed"
+    assert "/no/such/model" in failed["error"]
     best = yaml.safe_load((file.parent / "best.yaml").read_text())
-    assert best["optimizer"]["lr"] == trained[0]["values"]["optimizer.lr"]
+    assert best["model"]["source"] == trained["values"]["model.source"]
     assert f"rayward train --config {file.parent / 'best.yaml'}" in printed
     assert not [line for line in cluster.serving_processes() if "ServeReplica" in line], "a trial left its replicas"
 
@@ -256,7 +253,7 @@ def test_a_sweep_is_killed_and_resumed_names_the_best_and_outlives_those_that_fa
 def test_a_sweep_whose_trials_all_fail_ends_with_exit_code_1_and_the_cause(cluster: Cluster) -> None:
     sweep = cluster.start(
         "python", "-m", "training.tune", "--config", "sweep.yaml", "--set", "name=none",
-        "--set", "space.model.source.grid=[/no/such/model]", "--set", "space.optimizer.lr.grid=[0.001]",
+        "--set", "space.model.source.grid=[/no/such/model]",
     )  # fmt: skip
 
     assert sweep.popen.wait(timeout=120) == 1

@@ -171,18 +171,25 @@ def with_free_ports(config: ServeConfig) -> ServeConfig:
 
 def start_serve(http: HttpConfig, grpc_options: Any = None) -> None:
     """Serve's controller and the proxy on the head node. Where they run already, they keep the ports that they have.
-    `grpc_options`: see `deployments.app.grpc_options`."""
+    `grpc_options`: see `deployments.app.grpc_options`. Raises ClusterError when the proxy does not get ready."""
     from ray import serve
+    from ray.exceptions import RayError
     from ray.serve.config import HTTPOptions, ProxyLocation
 
     port = http.port or free_port()
     check_port(http.host, port)
-    serve.start(
-        proxy_location=ProxyLocation.HeadOnly,
-        http_options=HTTPOptions(host=http.host, port=port),
-        grpc_options=grpc_options,
-        logging_config={"log_level": "ERROR", "enable_access_log": False},
-    )
+    try:
+        serve.start(
+            proxy_location=ProxyLocation.HeadOnly,
+            http_options=HTTPOptions(host=http.host, port=port),
+            grpc_options=grpc_options,
+            logging_config={"log_level": "ERROR", "enable_access_log": False},
+        )
+    except (TimeoutError, RayError) as error:
+        raise ClusterError(
+            f"the proxy of Ray Serve was not ready on port {port} within a minute ({type(error).__name__}): is the "
+            "machine busy with other work? the folder logs/serve of Ray's session says more"
+        ) from error
 
 
 def served_policy(app: str, policy: str, deadline_s: float = 30.0) -> PolicyConfig:

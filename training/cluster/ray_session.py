@@ -23,7 +23,9 @@ from training.cluster.ports import free_port
 
 logger = logging.getLogger("rayward")
 
-ADMIN_SOCKET = "admin.sock"
+ADMIN_SOCKET = "admin"
+LONGEST_ADMIN_SOCKET = 97 - 57  # bytes that HAProxy takes, less those that Serve puts in front of the name
+SHORT = "/tmp"  # where there is room for sockets if TMPDIR is too long
 LOCAL = "local"  # Ray's address for: start one, whatever runs already or is written in an address file
 LONGEST_SOCKET_PATH = 107  # bytes, on Linux
 END_GRACE_S = 2.0  # between SIGTERM and SIGKILL for what is left
@@ -35,8 +37,7 @@ def _own_environment() -> Iterator[None]:
     folder and ports of a Ray around this process. At the end, or when this process is killed, whatever carries the mark
     ends, too: Serve leaves HAProxy behind when its manager is killed first, and a replica its engine."""
     started.end_orphans()
-    # Short: behind it Serve puts 57 characters of its own, and HAProxy takes at most 97 for the path of a socket.
-    folder = Path(tempfile.mkdtemp(prefix="rayward-"))
+    folder = _new_folder()
     me = Owner.current()
     ours = {**process_settings(folder, os.environ), started.MARK: started.mark(me)}
     before = {name: os.environ.get(name) for name in ours}
@@ -52,6 +53,15 @@ def _own_environment() -> Iterator[None]:
                     os.environ.pop(name, None)
                 else:
                     os.environ[name] = value
+
+
+def _new_folder() -> Path:
+    """Temporary, with a path that is short enough for the socket of HAProxy."""
+    folder = Path(tempfile.mkdtemp(prefix="rayward-"))
+    if len(os.fsencode(folder / ADMIN_SOCKET)) <= LONGEST_ADMIN_SOCKET:
+        return folder
+    folder.rmdir()
+    return Path(tempfile.mkdtemp(prefix="rayward-", dir=SHORT))
 
 
 def process_settings(folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
@@ -85,6 +95,8 @@ def _same_settings() -> dict[str, str]:
         **THROUGHPUT_SWITCHES,
         # For load balancers outside, which there are none of: every orderly end would take half a minute.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        # By default 5: on a busy machine the proxy would be killed while it starts, and the command with it.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "RAY_worker_niceness": "0",  # by default 15: whatever else runs here would be served before the robots
         "RAY_DEDUP_LOGS": "1",
         "RAY_TRAIN_V2_ENABLED": "1",

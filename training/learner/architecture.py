@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from configs.base import UserError
-from training.learner.microbatches import Beginnings
+from training.learner.microbatches import Alike, Beginnings
 from training.learner.policy import Policy
 
 logger = logging.getLogger("rayward")
@@ -65,7 +65,7 @@ def can_share(policy: Policy) -> bool:
     first = torch.zeros(len(ids), dtype=torch.int64, device=ids.device)
     with torch.no_grad():
         try:
-            shared = policy(ids, mask, Beginnings(half, first[:1], first)).logp
+            shared = policy(ids, mask, Beginnings(half, Alike(first[:1], first))).logp
         except Exception as error:
             logger.info("sequences are computed whole: %s has no cache that could be shared: %r", _name(policy), error)
             return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,26 +137,32 @@ class Learner:
 
     def microbatches(self, samples: tuple[Sample, ...]) -> list[MicroBatch]:
         """This rank's micro-batches; as many on every rank, since each forward is a collective for some shardings."""
-        parts = microbatches(samples, self._learner.max_tokens_per_microbatch, self.shares_beginnings)
+        parts = self._cut(samples)
         if self._world > 1:
             count = torch.tensor(len(parts), device=self.device)
             dist.all_reduce(count, dist.ReduceOp.MAX)
             parts += [padding_microbatch()] * (int(count) - len(parts))
         return [part.to(self.device) for part in parts]
 
+    def _cut(self, samples: Sequence[Sample]) -> list[MicroBatch]:
+        budget = self._learner.max_tokens_per_microbatch
+        return microbatches(samples, budget, twins=True, beginnings=self.shares_beginnings)
+
     def _is_fresh(self, batch: Batch, sample: int | None) -> bool:
         """Whether a sample, by its position (None: padding), was drawn with the weights that the step begins with."""
         return sample is not None and batch.samples[sample].weight_version == batch.version
 
     def _forward(self, part: MicroBatch) -> Scored:
-        return self._sharded.forward(token_ids=part.token_ids, mask=part.mask, beginnings=part.beginnings)
+        token_ids, mask = part.distinct()
+        scored = self._sharded.forward(token_ids=token_ids, mask=mask, beginnings=part.beginnings)
+        return Scored(part.of_each(scored.logp), part.of_each(scored.entropy), scored.unit)
 
     def _objective(
         self, part: MicroBatch, scored: Scored, before: Behaviour, batch: Batch, first: bool
     ) -> tuple[LossInputs, Objective]:
         reference_logp = None
         if self._reference is not None:
-            reference_logp = self._reference.logp(part.token_ids, part.mask, part.beginnings)
+            reference_logp = part.of_each(self._reference.logp(*part.distinct(), part.beginnings))
         inputs = LossInputs(scored.logp, before.logp, part.advantage, part.mask, before.weight)
         return inputs, objective(
             inputs, scored.entropy, reference_logp, batch.denominators, self._algorithm, slopes=first
@@ -223,7 +229,7 @@ class Learner:
         """Log-probability of each chosen token, and the entropy of what it was chosen from, in nats."""
         scores: list[list[float]] = [[] for _ in samples]
         entropies: list[list[float]] = [[] for _ in samples]
-        for part in microbatches(samples, self._learner.max_tokens_per_microbatch, self.shares_beginnings):
+        for part in self._cut(samples):
             scored = self._forward(part.to(self.device))
             rows = zip(scored.logp.cpu(), scored.entropy.cpu(), part.mask, part.order, strict=True)
             for logp, entropy, mask, index in rows:

@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from training.learner.prefixes import parts
+from training.learner.prefixes import parts, what_is_computed
 from training.types import Sample
 
 
 @dataclass(frozen=True)
+class Alike:
+    """Sequences of which several are alike: each kind of them is computed once."""
+
+    examples: Tensor  # [K] int64, a sequence of each kind
+    kinds: Tensor  # [B] int64, which kind a sequence is
+
+    @classmethod
+    def of(cls, rows: Sequence[Hashable]) -> Self:
+        examples: dict[Hashable, int] = {}
+        for sequence, row in enumerate(rows):
+            examples.setdefault(row, sequence)
+        kinds = {row: kind for kind, row in enumerate(examples)}
+        return cls(torch.tensor(list(examples.values())), torch.tensor([kinds[row] for row in rows]))
+
+    def to(self, device: torch.device) -> Alike:
+        return Alike(self.examples.to(device), self.kinds.to(device))
+
+
+@dataclass(frozen=True)
 class Beginnings:
-    """The first `tokens` tokens of a micro-batch's sequences, where several begin alike: each kind is computed once."""
+    """The first `tokens` tokens of sequences, where several begin alike."""
 
     tokens: int
-    examples: Tensor  # [U] int64, a sequence with each kind of beginning
-    kinds: Tensor  # [B] int64, which of them a sequence begins with
+    alike: Alike
 
     def to(self, device: torch.device) -> Beginnings:
-        return Beginnings(self.tokens, self.examples.to(device), self.kinds.to(device))
+        return Beginnings(self.tokens, self.alike.to(device))
 
 
 @dataclass(frozen=True)
@@ -43,56 +62,65 @@ class MicroBatch:
     sampler_logp: Tensor  # [B, T] float32
     advantage: Tensor  # [B] float32
     order: tuple[int, ...] = ()  # position of each sequence in the rank's samples
-    beginnings: Beginnings | None = None
+    twins: Alike | None = None  # equal sequences, with the same tokens chosen
+    beginnings: Beginnings | None = None  # of the `distinct` sequences
 
     def to(self, device: torch.device) -> MicroBatch:
         token_ids, mask, logp, advantage = (
             tensor.to(device, non_blocking=True)
             for tensor in (self.token_ids, self.mask, self.sampler_logp, self.advantage)
         )
-        return MicroBatch(token_ids, mask, logp, advantage, self.order, self.beginnings and self.beginnings.to(device))
+        twins, beginnings = self.twins and self.twins.to(device), self.beginnings and self.beginnings.to(device)
+        return MicroBatch(token_ids, mask, logp, advantage, self.order, twins, beginnings)
+
+    def distinct(self) -> tuple[Tensor, Tensor]:
+        """Token ids and mask of the sequences that are to be computed, [D, T] each."""
+        if self.twins is None:
+            return self.token_ids, self.mask
+        return self.token_ids[self.twins.examples], self.mask[self.twins.examples]
+
+    def of_each(self, computed: Tensor) -> Tensor:
+        """What was computed of the distinct sequences, [D, ...], for every sequence, [B, ...]."""
+        return computed if self.twins is None else computed[self.twins.kinds]
 
 
-def microbatches(samples: Sequence[Sample], max_tokens: int, share: bool = False) -> list[MicroBatch]:
-    """Sequences of like length together; sequences times longest sequence stays within `max_tokens`. With `share`,
-    sequences that begin alike may be together instead, and a beginning counts once. Raises ValueError for a sequence
-    that does not fit alone, and for one with a number that is not finite."""
+def microbatches(
+    samples: Sequence[Sample], max_tokens: int, twins: bool = False, beginnings: bool = False
+) -> list[MicroBatch]:
+    """Sequences of like length together; sequences times longest sequence stays within `max_tokens`. With `twins`,
+    equal sequences count once; with `beginnings`, sequences that begin alike may be together instead, and a beginning
+    counts once. Raises ValueError for a sequence that does not fit alone, and for a number that is not finite."""
     longest = max((len(sample.token_ids_T) for sample in samples), default=0)
     if longest > max_tokens:
         raise ValueError(
             f"a sequence of {longest} tokens is over learner.max_tokens_per_microbatch ({max_tokens}): raise it"
         )
-    found = parts(samples, max_tokens, share)
-    return [collate([samples[i] for i in part.members], part.members, part.shared) for part in found]
+    found = parts(samples, max_tokens, twins, beginnings)
+    return [collate([samples[i] for i in part.members], part.members, twins, part.shared) for part in found]
 
 
-def collate(samples: Sequence[Sample], order: tuple[int, ...] = (), shared: int = 0) -> MicroBatch:
-    """One micro-batch of all `samples`, padded to the longest, whose first `shared` tokens are computed once for each
-    kind. Raises ValueError for a number that is not finite."""
+def collate(samples: Sequence[Sample], order: tuple[int, ...] = (), twins: bool = False, shared: int = 0) -> MicroBatch:
+    """One micro-batch of all `samples`, padded to the longest. With `twins`, equal ones are computed once; the first
+    `shared` tokens are computed once for each kind. Raises ValueError for a number that is not finite."""
     for sample in samples:
         _check_finite(sample)
 
     def padded(values: list[Sequence[float]], dtype: torch.dtype) -> Tensor:
         return torch.nn.utils.rnn.pad_sequence([torch.tensor(each, dtype=dtype) for each in values], batch_first=True)
 
-    token_ids = padded([sample.token_ids_T for sample in samples], torch.int64)
+    alike = Alike.of([what_is_computed(sample) for sample in samples]) if twins else None
+    if alike is not None and len(alike.examples) == len(samples):
+        alike = None
+    distinct = samples if alike is None else [samples[i] for i in alike.examples.tolist()]
     return MicroBatch(
-        token_ids,
+        padded([sample.token_ids_T for sample in samples], torch.int64),
         padded([sample.mask_T for sample in samples], torch.float32),
         padded([sample.sampler_logp_T for sample in samples], torch.float32),
         torch.tensor([sample.advantage for sample in samples], dtype=torch.float32),
         order,
-        _beginnings(token_ids, shared) if shared else None,
+        alike,
+        Beginnings(shared, Alike.of([tuple(each.token_ids_T[:shared]) for each in distinct])) if shared else None,
     )
-
-
-def _beginnings(token_ids: Tensor, tokens: int) -> Beginnings:
-    rows = [tuple(row) for row in token_ids[:, :tokens].tolist()]
-    examples: dict[tuple[int, ...], int] = {}
-    for sequence, row in enumerate(rows):
-        examples.setdefault(row, sequence)
-    kinds = {row: kind for kind, row in enumerate(examples)}
-    return Beginnings(tokens, torch.tensor(list(examples.values())), torch.tensor([kinds[row] for row in rows]))
 
 
 def padding_microbatch(token_id: int = 0) -> MicroBatch:

@@ -77,9 +77,9 @@ class Policy(nn.Module):
             hidden = self.model.model(input_ids=token_ids, use_cache=False).last_hidden_state
             return hidden
         cache = DynamicCache(config=self.model.config)
-        first = token_ids[beginnings.examples, : beginnings.tokens]
+        first = token_ids[beginnings.alike.examples, : beginnings.tokens]
         self.model.model(input_ids=first, past_key_values=cache, use_cache=True)
-        cache.batch_select_indices(beginnings.kinds)  # its keys and values keep their gradient
+        cache.batch_select_indices(beginnings.alike.kinds)  # its keys and values keep their gradient
         rest = token_ids[:, beginnings.tokens :]
         hidden = self.model.model(input_ids=rest, past_key_values=cache, use_cache=True).last_hidden_state
         return hidden

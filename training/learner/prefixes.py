@@ -1,13 +1,13 @@
-"""Which sequences to put into one forward pass, and how much of their beginnings to compute only once. Pure.
+"""Which sequences to put into one forward pass, and what of them to compute only once. Pure.
 
 Siblings begin with the same prompt, and all episodes of an environment with the same instructions. In a causal model
-nothing behind a beginning changes what is computed for it.
+nothing behind a beginning changes what is computed for it. In small games, whole turns are played again and again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,13 +31,31 @@ class Part:
     cost: float  # in tokens, padding included
 
 
-def parts(samples: Sequence[Sample], max_tokens: int, share: bool) -> list[Part]:
-    """Every sample once, in parts that cost `max_tokens` at most; a sample that alone costs more is a part. Of two
-    orders the one that costs less in all: by length, for little padding; and by prompt, for long common beginnings."""
+def parts(samples: Sequence[Sample], max_tokens: int, twins: bool, beginnings: bool) -> list[Part]:
+    """Every sample once, in parts that cost `max_tokens` at most; a sample that alone costs more is a part. With
+    `twins`, equal samples are in one part and cost what one of them does."""
+    if not twins:
+        return _parts(samples, max_tokens, beginnings)
+    same: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+    for index, sample in enumerate(samples):
+        same.setdefault(what_is_computed(sample), []).append(index)
+    of_each = list(same.values())
+    found = _parts([samples[first] for first, *_ in of_each], max_tokens, beginnings)
+    return [replace(part, members=tuple(i for each in part.members for i in of_each[each])) for part in found]
+
+
+def what_is_computed(sample: Sample) -> tuple[tuple[int, ...], ...]:
+    """All that a forward pass depends on: samples for which it is equal are equal to the model."""
+    return tuple(sample.token_ids_T), tuple(sample.mask_T)
+
+
+def _parts(samples: Sequence[Sample], max_tokens: int, beginnings: bool) -> list[Part]:
+    """Of two orders the one that costs less in all: by length, for little padding; and by prompt, for long common
+    beginnings."""
     ids = [np.asarray(sample.token_ids_T) for sample in samples]
     by_length = sorted(range(len(samples)), key=lambda i: len(ids[i]))
     plain = _cut(ids, [0] * len(ids), by_length, max_tokens)
-    if not share:
+    if not beginnings:
         return plain
     # The token before the first chosen one predicts it: it is not shared.
     limits = [first_chosen(sample) - 1 for sample in samples]

@@ -17,7 +17,7 @@ import yaml
 from tests.integration.processes import MARK, Process
 
 ROOT = Path(__file__).resolve().parents[3]
-START_S, END_S = 120.0, 60.0
+START_S, END_S = 200.0, 60.0
 CONFIG = {
     "http": {"port": 0, "manage_policies": True},
     "grpc": {"port": 0},

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from configs.policies import ChunkPolicy, EngineConfig, PolicyConfig
-from configs.serving import ServeConfig
+from configs.serving import HttpConfig, ServeConfig
 from tests.unit.deployments.engines.lerobot.cases import lerobot_folder
 from training.cluster import application
 from training.cluster.application import check_servable
@@ -72,6 +72,19 @@ def test_the_gpus_of_a_cluster_are_not_judged_by_this_machine(model: Path, monke
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
     monkeypatch.setattr(application, "gpus_here", lambda: 0)
     check_servable(policy(model, device="gpu"))
+
+
+def test_a_proxy_that_does_not_get_ready_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Serve kills it when its time is over, and Ray's own error says that an actor died."""
+    from ray import serve
+    from ray.exceptions import RayActorError
+
+    def start(**_: object) -> None:
+        raise RayActorError
+
+    monkeypatch.setattr(serve, "start", start)
+    with pytest.raises(ClusterError, match=r"the proxy of Ray Serve was not ready on port \d+ .*busy"):
+        application.start_serve(HttpConfig(port=0))
 
 
 def test_policies_that_were_loaded_end_with_their_application(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from training.cluster import started
 from training.cluster.errors import ClusterError
-from training.cluster.ray_session import check_reachable, process_settings, ray_session
+from training.cluster.ray_session import ADMIN_SOCKET, _new_folder, check_reachable, process_settings, ray_session
 
 
 @pytest.fixture
@@ -55,6 +55,24 @@ def test_the_sockets_of_haproxy_fit_below_the_sessions_folder(short: Path) -> No
     """Serve puts the id of the node (56 characters) in front of the socket's name, HAProxy takes at most 97."""
     socket_path = Path(process_settings(short, {})["RAY_SERVE_HAPROXY_SOCKET_PATH"])
     assert len(str(socket_path.parent / ("0" * 56) / socket_path.name)) <= 97
+
+
+def test_the_sockets_of_haproxy_fit_where_the_folder_for_temporary_files_has_a_long_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = _new_folder()
+    try:
+        assert len(str(folder / ("0" * 56) / ADMIN_SOCKET)) <= 97
+        assert not list(tmp_path.iterdir()), "a folder that is not used was left"
+    finally:
+        folder.rmdir()
+
+
+def test_a_proxy_may_take_as_long_to_start_as_the_command_waits_for_it(short: Path) -> None:
+    from ray.serve._private.constants import HTTP_PROXY_TIMEOUT
+
+    assert float(process_settings(short, {})["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"]) >= HTTP_PROXY_TIMEOUT
 
 
 def test_what_a_user_has_set_stays(short: Path) -> None:

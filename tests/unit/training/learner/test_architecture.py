@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, Gemma3Config, GPT2Con
 
 from training.learner import policy as policies
 from training.learner.architecture import UnknownArchitecture, attention, can_share, check_folder, check_model
-from training.learner.microbatches import Beginnings
+from training.learner.microbatches import Alike, Beginnings
 from training.learner.policy import Policy
 
 SMALL = {
@@ -127,7 +127,7 @@ def test_a_beginning_that_is_computed_once_changes_neither_scores_nor_gradients(
     ids[1, :6], ids[3, :6] = ids[0, :6], ids[2, :6]
     mask = torch.zeros(4, 12)
     mask[:, 7:] = 1
-    once = Beginnings(6, torch.tensor([0, 2]), torch.tensor([0, 0, 1, 1]))
+    once = Beginnings(6, Alike(torch.tensor([0, 2]), torch.tensor([0, 0, 1, 1])))
     found = []
     for beginnings in (None, once):
         policy.zero_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import torch
 from configs.training import AlgorithmConfig, LearnerConfig, OptimizerConfig
 from tests.unit.training.learner.cases import SAMPLES, batch, learner, sample, siblings
 from training.learner import checkpoint
+from training.learner import learner as learning
+from training.learner.microbatches import microbatches
 from training.types import Batch, Denominators
 
 
@@ -55,6 +58,28 @@ def test_a_prompt_that_is_computed_once_gives_the_same_step(policy_folder: Path)
         names = ("train/loss", "train/entropy", "train/kl", "train/grad_norm")
         assert [metrics[name] for name in names] == pytest.approx([whole[name] for name in names], rel=1e-3, abs=1e-5)
     assert updates[1]["train/kl"] > 0
+
+
+def test_turns_that_were_played_twice_are_computed_once_and_give_the_same_step(
+    policy_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has an advantage and sampler's log-probabilities of its own. Against the same updates with all computed."""
+    played = siblings(0, 12, [3, 5])
+    again = [replace(s, advantage=-0.5, sampler_logp_T=tuple(2 * p for p in s.sampler_logp_T)) for s in played]
+
+    def updated(each: bool) -> tuple[int, list[dict[str, float]]]:
+        if each:
+            monkeypatch.setattr(learning, "microbatches", lambda samples, budget, **_: microbatches(samples, budget))
+        one = learner(policy_folder, algorithm=AlgorithmConfig(kl_coef=0.1, entropy_coef=0.01))
+        computed: list[int] = []
+        one.policy.model.lm_head.register_forward_pre_hook(lambda _, inputs: computed.append(len(inputs[0])))
+        metrics = [one.update(batch([*played, *again])) for _ in range(2)]
+        return sum(computed), metrics
+
+    (tokens, once), (all_tokens, whole) = updated(each=False), updated(each=True)
+    assert 2 * tokens == all_tokens
+    for metrics, expected in zip(once, whole, strict=True):
+        assert metrics == pytest.approx(expected, rel=1e-3, abs=1e-5)
 
 
 def test_updates_raise_the_probability_of_what_paid(policy_folder: Path) -> None:

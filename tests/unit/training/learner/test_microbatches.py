@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +22,9 @@ def test_cutting_over_ranks_and_micro_batches_loses_and_doubles_nothing(lengths:
         parts = microbatches(share, 64)
         assert sorted(i for part in parts for i in part.order) == list(range(len(share)))
         assert all(part.token_ids.numel() <= 64 for part in parts)
+        twice = microbatches([*share, *share], 64, twins=True)
+        assert sorted(i for part in twice for i in part.order) == list(range(2 * len(share)))
+        assert all(part.distinct()[0].numel() <= 64 for part in twice)
 
 
 def test_a_sequence_over_the_budget_names_the_setting() -> None:
@@ -43,8 +47,26 @@ def test_each_kind_of_beginning_has_one_example() -> None:
     rows = [(1, 2, 3, 9), (1, 2, 4, 9), (5, 6, 7, 9), (1, 2, 8, 9)]
     part = collate([Sample(ids, (0, 0, 0, 1), (0.0, 0.0, 0.0, -1.0), 1.0) for ids in rows], shared=2)
     assert part.beginnings is not None
-    assert part.token_ids[part.beginnings.examples, :2].tolist() == [[1, 2], [5, 6]]
-    assert part.beginnings.kinds.tolist() == [0, 0, 1, 0]
+    assert part.token_ids[part.beginnings.alike.examples, :2].tolist() == [[1, 2], [5, 6]]
+    assert part.beginnings.alike.kinds.tolist() == [0, 0, 1, 0]
+
+
+def test_equal_sequences_are_computed_once_unless_other_tokens_were_chosen() -> None:
+    turn, longer = (1, 2, 3, 9), (1, 2, 3, 9, 4)
+    rows = [(turn, (0, 0, 1, 1)), (longer, (0, 0, 0, 0, 1)), (turn, (0, 0, 1, 1)), (turn, (0, 0, 0, 1))]
+    part = collate([Sample(ids, mask, (-1.0,) * len(ids), 1.0) for ids, mask in rows], twins=True, shared=1)
+    token_ids, mask = part.distinct()
+    assert token_ids.tolist() == [[1, 2, 3, 9, 0], [1, 2, 3, 9, 4], [1, 2, 3, 9, 0]]
+    assert mask.tolist() == [[0, 0, 1, 1, 0], [0, 0, 0, 0, 1], [0, 0, 0, 1, 0]]
+    assert part.of_each(torch.tensor([5, 6, 7])).tolist() == [5, 6, 5, 7]
+    assert part.beginnings is not None
+    assert part.beginnings.alike.kinds.tolist() == [0, 0, 0], "of what is computed"
+
+
+def test_sequences_without_an_equal_are_computed_in_their_order() -> None:
+    part = collate([sample(i, 5) for i in range(3)], twins=True)
+    assert part.twins is None
+    assert part.distinct()[0] is part.token_ids
 
 
 def test_a_padding_micro_batch_chooses_nothing() -> None:

@@ -69,7 +69,7 @@ async def test_a_key_opens_the_door_and_names_the_caller(address: str, scheme: s
     assert (answer.status_code, answer.text) == (200, "hello robot-1")
 
 
-@pytest.mark.parametrize("authorization", [None, "Bearer wrong", f"Basic {MADE.key}"])
+@pytest.mark.parametrize("authorization", [None, "Bearer wrong", f"Basic {MADE.key}"], ids=["none", "wrong", "basic"])
 @pytest.mark.parametrize("path", ["/act", "/below/act", "/no-such-route", "/health/../act", "/HEALTH"])
 async def test_without_a_valid_key_no_route_can_be_told_from_another(
     address: str, path: str, authorization: str | None
