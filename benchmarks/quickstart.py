@@ -65,7 +65,8 @@ def main() -> None:
     chosen = parser.parse_args()
     envs = tuple(CONFIGS) if chosen.env == "both" else (chosen.env,)
     figures = [f for env in envs for f in play(env, chosen.seeds, chosen.longer, chosen.overrides)]
-    report("quickstart_longer" if chosen.longer else "quickstart", figures, chosen)
+    name = "quickstart_longer" if chosen.longer else "quickstart"
+    report(name if chosen.env == "both" else f"{name}_{chosen.env}", figures, chosen)
 
 
 if __name__ == "__main__":

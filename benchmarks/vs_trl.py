@@ -281,7 +281,7 @@ def main() -> None:
     for name in names:
         case = CASES[name]
         figures += measure(name, chosen.blocks or case.blocks, chosen.steps or case.steps)
-    report("vs_trl", figures, chosen)
+    report("vs_trl" if chosen.case == "all" else f"vs_trl_{chosen.case}", figures, chosen)
 
 
 if __name__ == "__main__":
