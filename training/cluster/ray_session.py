@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from deployments.storage import owned
 from deployments.storage.owned import Owner
 from training.cluster import quiet, started, watcher
 from training.cluster.errors import ClusterError
@@ -48,6 +49,7 @@ def _own_environment() -> Iterator[None]:
         finally:
             started.end(lambda owner: owner == me, grace_s=END_GRACE_S)
             shutil.rmtree(folder, ignore_errors=True)
+            owned.take_back()  # a replica that had to be killed leaves its weights in shared memory
             for name, value in before.items():
                 if value is None:
                     os.environ.pop(name, None)

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from deployments.storage.owned import Owner
 from training.cluster import started
 from training.cluster.errors import ClusterError
-from training.cluster.ray_session import ADMIN_SOCKET, _new_folder, check_reachable, process_settings, ray_session
+from training.cluster.ray_session import (
+    ADMIN_SOCKET,
+    _new_folder,
+    _own_environment,
+    check_reachable,
+    process_settings,
+    ray_session,
+)
 
 
 @pytest.fixture
@@ -67,6 +77,20 @@ def test_the_sockets_of_haproxy_fit_where_the_folder_for_temporary_files_has_a_l
         assert not list(tmp_path.iterdir()), "a folder that is not used was left"
     finally:
         folder.rmdir()
+
+
+def test_what_a_killed_process_held_in_memory_goes_with_the_session(
+    short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After Ctrl-C a replica's copy of the weights stayed in /dev/shm."""
+    monkeypatch.setattr(tempfile, "tempdir", str(short))
+    with _own_environment():
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        started_at = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]
+        held = short / f"rayward-weights-{child.pid}-{started_at}-{Owner.current().place}-x"
+        held.mkdir()
+    child.wait(10)
+    assert not held.exists()
 
 
 def test_a_proxy_may_take_as_long_to_start_as_the_command_waits_for_it(short: Path) -> None:
