@@ -17,8 +17,8 @@ from configs.base import ConfigError
 from configs.training import TrainConfig
 from deployments.protocol.generate import GenerateRequest, GenerateResult, Sampling
 from deployments.storage import runs
-from training.evaluation.doctor import Fit, Tolerance
-from training.evaluation.examine import check_episodes, scorer
+from training.checks.agreement import Fit, Tolerance
+from training.evaluation.examine import Scoring, check_episodes
 from training.imitation import smollm2
 from training.rollouts.renderer import ChatRenderer
 from training.rollouts.samples import episode_samples
@@ -156,7 +156,7 @@ def test_a_learner_in_bfloat16_differs_by_rounding_alone(
     samples = [sample for episode in played for sample in episode_samples(episode, 0.0, 0)]
     sampler = [[p for p, chosen in zip(s.sampler_logp_T, s.mask_T, strict=True) if chosen] for s in samples]
 
-    learner = scorer(configured(stack, "model.dtype=bfloat16"), model, samples)(1.0)
+    learner = Scoring(configured(stack, "model.dtype=bfloat16"), model, samples)(1.0)
 
     fit = Fit.of(sampler, learner)
     print(f"\ndoctor, learner in bfloat16: largest {fit.largest:.2g}, mean {fit.mean:.2g}, bias {fit.bias:+.2g}")
