@@ -11,6 +11,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -73,6 +74,7 @@ class Player:
     settings: PlaySettings
     hooks: Hooks = field(default_factory=Hooks)
     blocking: bool = False  # the environment's calls run in a thread (Env.blocking)
+    room: AbstractAsyncContextManager[object] = field(default_factory=nullcontext)  # entered by each episode that plays
 
 
 def request_seed(settings: PlaySettings, task: Task, sibling: int, turn: int) -> int | None:

@@ -53,6 +53,11 @@ def _alarms(player: Player, group: Group) -> Iterator[Alarm]:
 
 
 async def _complete(player: Player, task: Task, sibling: int) -> Episode:
+    async with player.room:
+        return await _played_until_it_ends_well(player, task, sibling)
+
+
+async def _played_until_it_ends_well(player: Player, task: Task, sibling: int) -> Episode:
     limits = player.settings.rollout
     env_failures = 0
     for attempt in range(limits.max_retries + 1):

@@ -51,10 +51,9 @@ class GroupPlayer:
     def __init__(self, config: dict[str, Any], model_folder: str, app: str) -> None:
         self._config = TrainConfig.model_validate(config)
         self._renderer = ChatRenderer.load(model_folder)
-        rollout = self._config.rollout
         self._generate = serve_generate(self._config, app)
         self._hooks = Hooks()
-        self._room = asyncio.Semaphore(max(1, rollout.max_concurrent_episodes // rollout.group_size))
+        self._room = asyncio.Semaphore(self._config.rollout.max_concurrent_episodes)
 
     @ray.method(num_returns=3)
     async def play(
@@ -73,9 +72,9 @@ class GroupPlayer:
             settings=settings,
             hooks=Hooks(env_call=self._hooks.env_call, total=self._hooks.counts),
             blocking=load_env(settings.env.name).blocking,
+            room=self._room,
         )
-        async with self._room:
-            group = await run_group(player, task, group_size)
+        group = await run_group(player, task, group_size)
         return *pack(group, player.hooks.counts), group.episodes if keep_episodes else None
 
     async def counts(self) -> dict[str, int]:

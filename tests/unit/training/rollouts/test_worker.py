@@ -1,0 +1,57 @@
+"""A worker plays as many episodes at the same time as it is told, whatever the size of their groups."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs.training import TrainConfig
+from deployments.protocol.generate import GenerateRequest, GenerateResult
+from tests.unit.training.rollouts.players import policy
+from training.rollouts import worker
+from training.rollouts.renderer import ChatRenderer
+from training.rollouts.worker import GroupPlayer
+from training.types import Task
+
+ROOM = 8
+
+
+@pytest.mark.parametrize(("group_size", "evaluation"), [(1, True), (4, False), (20, False)])
+async def test_the_room_counts_episodes_not_groups(
+    monkeypatch: pytest.MonkeyPatch, policy_folder: Path, renderer: ChatRenderer, group_size: int, evaluation: bool
+) -> None:
+    """Evaluation plays groups of one: once each of them took the room of a whole group."""
+    answer, together = policy(renderer), Together()
+
+    async def generate(request: GenerateRequest) -> GenerateResult:
+        async with together:
+            result: GenerateResult = await answer(request)
+            return result
+
+    monkeypatch.setattr(worker, "serve_generate", lambda config, app: generate)
+    rollout: dict[str, Any] = {"group_size": 4, "max_concurrent_episodes": ROOM}
+    config = TrainConfig.parse({"env": {"name": "tictactoe"}, "rollout": rollout})
+    plays = GroupPlayer(config.dump(), str(policy_folder), "app")
+
+    tasks = [Task("tictactoe", seed, seed) for seed in range(40 // group_size)]
+    await asyncio.gather(*(plays.play(task, group_size, 0, evaluation, "", False) for task in tasks))
+
+    assert together.most == ROOM
+
+
+class Together:
+    """How many were inside at the same time, at most."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+
+    async def __aenter__(self) -> None:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        await asyncio.sleep(0)  # whoever may come in, too, does
+
+    async def __aexit__(self, *error: object) -> None:
+        self.now -= 1
