@@ -3,6 +3,7 @@ use."""
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +13,7 @@ from deployments.storage.owned import SHARED_MEMORY, Owner
 
 PROC = Path("/proc")
 CGROUP = Path("/sys/fs/cgroup")
+MAPPING = re.compile(r"[0-9a-f]+-[0-9a-f]+ ")  # the first line of each in smaps
 
 
 def available_bytes(proc: Path = PROC, cgroup: Path = CGROUP) -> int | None:
@@ -65,8 +67,8 @@ class PeakMemory:
     """Most memory that this process and all that it started used at once, sampled by a thread while the context is
     open.
 
-    Proportional set size: what processes share is counted once. Files of theirs in shared memory (weight versions) are
-    added, because no process has them mapped. Between two samples a peak can be missed.
+    Proportional set size: what processes share is counted once. Their files in shared memory (weight versions) are
+    added, whether a process has them mapped or not. Between two samples a peak can be missed.
     """
 
     def __init__(self, every_s: float = 2.0) -> None:
@@ -120,10 +122,23 @@ def _family() -> set[int]:
 
 
 def _proportional_bytes(pid: int) -> int:
-    for line in _text(PROC / str(pid) / "smaps_rollup").splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return 0
+    """Of a process, without the files in our folders of shared memory that it has mapped (a replica that takes up a
+    weight version maps it): those are counted as files."""
+    found = [_proportional(line) for line in _text(PROC / str(pid) / "smaps_rollup").splitlines()]
+    ours = str(SHARED_MEMORY / "rayward-")
+    if ours in _text(PROC / str(pid) / "maps"):
+        inside = False
+        for line in _text(PROC / str(pid) / "smaps").splitlines():
+            if MAPPING.match(line):
+                inside = ours in line
+            elif inside:
+                found.append(-_proportional(line))
+    return sum(found)
+
+
+def _proportional(line: str) -> int:
+    """Bytes in a line `Pss:  12 kB`; 0 in any other."""
+    return int(line.split()[1]) * 1024 if line.startswith("Pss:") else 0
 
 
 def _shared_files(pids: set[int]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import subprocess
 import sys
 from pathlib import Path
@@ -42,3 +43,15 @@ def test_weight_versions_in_shared_memory_count_once_however_many_caches_link_th
     (cache.path / "model.safetensors").hardlink_to(store.path / "model.safetensors")
 
     assert 60 * MIB < machine.used_bytes() - before < 100 * MIB
+
+
+def test_a_weight_version_that_is_being_read_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "SHARED_MEMORY", tmp_path)
+    store = OwnedFolder("store", tmp_path)
+    file = store.path / "model.safetensors"
+    before = machine.used_bytes()
+    file.write_bytes(b"x" * (64 * MIB))
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        assert mapped[:: mmap.PAGESIZE] == b"x" * (64 * MIB // mmap.PAGESIZE)  # each of its pages is in memory
+
+        assert 60 * MIB < machine.used_bytes() - before < 100 * MIB
