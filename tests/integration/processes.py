@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 import psutil
 
 MARK = "RAYWARD_TEST_MARK"  # in the environment of all that a command starts, however far away from it
+END_S = 60.0
 
 
 class Process:
-    """A running command, in a process session of its own; a thread reads what it prints, which can be awaited."""
+    """A running command, in a process session of its own; a thread reads what it prints, which can be awaited. As a
+    context it ends with its block: what a failed test leaves running would slow the others down."""
 
     def __init__(self, command: list[str], env: dict[str, str], cwd: Path) -> None:
         self.popen = subprocess.Popen(
@@ -35,6 +39,16 @@ class Process:
         self._over = False
         self._news = threading.Condition()
         threading.Thread(target=self._read, daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.end(signal.SIGINT, END_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.popen.pid, signal.SIGKILL)
+            raise
 
     def _read(self) -> None:
         assert self.popen.stdout is not None

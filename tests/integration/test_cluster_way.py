@@ -176,12 +176,9 @@ def served(cluster: Cluster) -> Iterator[Served]:
     """`serve run`, ready. Its HTTP port is that of `serve start`."""
     port = free_port()
     cluster.run("serve", "start", f"--http-port={port}", "--proxy-location=HeadOnly", deadline_s=60)
-    process = cluster.start("serve", "run", "--name=rayward", "deployments.app:build", "config=serve.yaml")
-    try:
+    with cluster.start("serve", "run", "--name=rayward", "deployments.app:build", "config=serve.yaml") as process:
         process.wait_for("Application 'rayward' is ready", deadline_s=240)
         yield Served(process, f"http://127.0.0.1:{port}")
-    finally:
-        process.end(signal.SIGINT, deadline_s=60)
 
 
 def test_serve_run_answers_health_and_a_completion(served: Served) -> None:
@@ -220,9 +217,9 @@ def test_serve_run_ends_on_ctrl_c_and_leaves_no_process(cluster: Cluster, served
 
 
 def test_a_sweep_is_killed_and_resumed_names_the_best_and_outlives_those_that_fail(cluster: Cluster) -> None:
-    killed = cluster.start("python", "-m", "training.tune", "--config", "sweep.yaml")
-    killed.wait_for("  step 2  eval/success", deadline_s=240)
-    killed.end(signal.SIGKILL, deadline_s=10)
+    with cluster.start("python", "-m", "training.tune", "--config", "sweep.yaml") as killed:
+        killed.wait_for("  step 2  eval/success", deadline_s=240)
+        killed.end(signal.SIGKILL, deadline_s=10)
     (file,) = cluster.project.parent.glob("cluster_runs/runs/*/*/two-*/results.json")
     (first, *_) = json.loads(file.read_text())["trials"]
     assert first["step"] == 2
@@ -251,10 +248,9 @@ def test_a_sweep_is_killed_and_resumed_names_the_best_and_outlives_those_that_fa
 
 
 def test_a_sweep_whose_trials_all_fail_ends_with_exit_code_1_and_the_cause(cluster: Cluster) -> None:
-    sweep = cluster.start(
+    with cluster.start(
         "python", "-m", "training.tune", "--config", "sweep.yaml", "--set", "name=none",
         "--set", "space.model.source.grid=[/no/such/model]",
-    )  # fmt: skip
-
-    assert sweep.popen.wait(timeout=120) == 1
-    sweep.wait_for("rayward: no trial of the sweep reported eval/success: ConfigError: model.source", deadline_s=10)
+    ) as sweep:  # fmt: skip
+        assert sweep.popen.wait(timeout=120) == 1
+        sweep.wait_for("rayward: no trial of the sweep reported eval/success: ConfigError: model.source", deadline_s=10)

@@ -66,11 +66,10 @@ def leftovers(temporary: Path) -> list[Path]:
 
 def test_it_shows_three_policies_a_picture_and_what_to_try_next(tmp_path: Path, temporary: Path) -> None:
     mark = uuid.uuid4().hex
-    process = quickstart(tmp_path, temporary, mark, "steps=2")
+    with quickstart(tmp_path, temporary, mark, "steps=2") as process:
+        assert process.popen.wait(300) == 0, process.printed[-3000:]
+        process.wait_for("Try next:", deadline_s=10)
 
-    assert process.popen.wait(300) == 0, process.printed[-3000:]
-
-    process.wait_for("Try next:", deadline_s=10)
     (run,) = (tmp_path / "runs" / "default" / "tictactoe").iterdir()
     assert (run / "learning_curve.png").stat().st_size > 10_000
     assert sorted(file.name for file in (run / "models").iterdir()) == ["final", "init", "start"]
@@ -90,21 +89,18 @@ def test_a_killed_run_leaves_no_process_and_is_resumed_until_ctrl_c(tmp_path: Pa
     settings = [f"storage_path={tmp_path}", "env.name=tictactoe", "steps=100000"]
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(TINY))
     options = ["--config", str(tmp_path / "train.yaml"), *(f"--set={setting}" for setting in settings)]
-    process = grpo(tmp_path, mark, *options, **own)
     checkpoints = "runs/default/default/*/checkpoints/step-*"
-    wait_until(lambda: len(list(tmp_path.glob(checkpoints))) > 1, 240, lambda: process.printed[-3000:])
+    with grpo(tmp_path, mark, *options, **own) as process:
+        wait_until(lambda: len(list(tmp_path.glob(checkpoints))) > 1, 240, lambda: process.printed[-3000:])
 
-    process.end(signal.SIGKILL, deadline_s=10)
+        process.end(signal.SIGKILL, deadline_s=10)
 
     wait_until(lambda: not marked(mark), 30, lambda: f"left behind: {marked(mark)}")
     (run,) = (tmp_path / "runs" / "default" / "default").iterdir()
     done = max(int(checkpoint.name.partition("-")[2]) for checkpoint in (run / "checkpoints").glob("step-*"))
-    resumed = grpo(tmp_path, mark, "--resume", str(run), **own)
-    try:
+    with grpo(tmp_path, mark, "--resume", str(run), **own) as resumed:
         wait_until(lambda: max(steps(run), default=0) > done, 300, lambda: resumed.printed[-3000:])
-    finally:  # a run that makes no step would train on beside the other tests
-        code = resumed.end(signal.SIGINT, deadline_s=20)
-    assert code == 130, resumed.printed[-3000:]
+        assert resumed.end(signal.SIGINT, deadline_s=20) == 130, resumed.printed[-3000:]
     assert steps(run) == list(range(len(steps(run)))), "a step is missing, or there twice"
     wait_until(lambda: not marked(mark), 30, lambda: f"left behind: {marked(mark)}")
 
