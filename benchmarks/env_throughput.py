@@ -12,6 +12,7 @@ from envs import registry
 ANSWERS = {
     "tictactoe": [f"<move>{cell}</move>" for cell in range(1, 10)],
     "key_door": [f"<action>{word}</action>" for word in ("up", "down", "left", "right", "interact")],
+    "wordle": [f"<guess>{word}</guess>" for word in ("crane", "moldy", "fight", "bumps", "vivid", "query", "jokes")],
 }
 
 

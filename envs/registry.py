@@ -14,6 +14,7 @@ from envs.base import Env, EnvSpec, EnvUsageError, check_settings
 REGISTRY: dict[str, str] = {
     "tictactoe": "envs.games.tictactoe:TicTacToe",
     "key_door": "envs.games.key_door:KeyDoor",
+    "wordle": "envs.games.wordle:Wordle",
 }
 ENTRY_POINTS = "rayward.environments"
 HELDOUT = {"split": "heldout"}
