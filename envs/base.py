@@ -32,11 +32,18 @@ class SettingError(EnvUsageError):
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What the policy sees: text, an optional HxWx3 uint8 image, and the perfect note where the environment has one."""
+    """What the policy sees: text, an optional HxWx3 uint8 image, and the perfect note where the environment has one.
+
+    Of an episode's first observation also: `tools`, functions that the policy may call, as chat templates take them
+    (`{"type": "function", "function": {name, description, parameters}}`, with a JSON schema); and `earlier`, (role,
+    text) of the chat so far, with role system, user or assistant.
+    """
 
     text: str
     image: np.ndarray | None = None
     note: str | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
+    earlier: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

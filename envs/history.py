@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -10,6 +11,7 @@ from envs.parsing import raw_tag_content
 
 Message = dict[str, Any]
 
+TOOLS = "tools"  # role of a first message with the tools as JSON: whoever renders the chat gives them to its template
 SCRATCHPAD_INSTRUCTION = (
     "You keep a note between turns. Write it as <scratchpad>...</scratchpad> in your answer; "
     "it is shown to you in the next turn."
@@ -27,7 +29,7 @@ class History(ABC):
 
     def start(self, system_prompt: str, observation: Observation) -> list[Message]:
         """Messages of the first turn. An empty system prompt leaves the system message out."""
-        self._system = [{"role": "system", "content": system_prompt}] if system_prompt else []
+        self._system = _opening(system_prompt, observation)
         return [*self._system, self._user(observation)]
 
     @abstractmethod
@@ -89,6 +91,19 @@ class OptimalScratchpad(History):
         if observation.note is None:
             raise HistoryUnsupported("the environment gave no note: use another history strategy")
         return [*self._system, self._user(observation, f"<scratchpad>{observation.note}</scratchpad>\n")]
+
+
+def _opening(system_prompt: str, observation: Observation) -> list[Message]:
+    """What every prompt of the episode begins with: tools, one system message, the chat before the first turn."""
+    tools = json.dumps([*map(dict, observation.tools)], ensure_ascii=False) if observation.tools else ""
+    system = "\n\n".join(text for text in (system_prompt, *_texts(observation, "system")) if text)
+    opening = [(role, text) for role, text in ((TOOLS, tools), ("system", system)) if text]
+    opening += [(role, text) for role, text in observation.earlier if role != "system"]
+    return [{"role": role, "content": text} for role, text in opening]
+
+
+def _texts(observation: Observation, role: str) -> list[str]:
+    return [text for its, text in observation.earlier if its == role]
 
 
 STRATEGIES: dict[str, type[History]] = {

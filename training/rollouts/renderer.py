@@ -9,6 +9,7 @@ encoded as the characters it consists of, and only the template's own pieces bec
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.base import UserError
+from envs.history import TOOLS
 from training.checks.alarms import Alarm
 from training.rollouts.failures import FaultyRollout
 from training.rollouts.ids_cache import IdsCache, Key
@@ -24,6 +26,7 @@ from training.rollouts.tokenizer import ChatTokenizer
 Message = Mapping[str, Any]
 PROBE = "probe-answer"  # stands for an answer where a template is asked what it does with one
 PROBED: list[Message] = [{"role": "user", "content": "u"}, {"role": "assistant", "content": PROBE}]
+PROBE_TOOL = {"type": "function", "function": {"name": PROBE, "description": "", "parameters": {"type": "object"}}}
 CACHED_SHAPES = 1024  # of chats, by the roles of their messages
 PRIVATE_USE = range(0xF0000, 0xFFFFE)  # Unicode's plane for private use: no text means anything by these
 
@@ -128,7 +131,16 @@ class ChatRenderer:
         return self._special.search(text, len(text) - len(rest)) if found else None
 
     def _text(self, messages: Sequence[Message], generate: bool) -> str:
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generate))
+        tools, chat = None, list(messages)
+        if chat and chat[0]["role"] == TOOLS:
+            tools = json.loads(chat.pop(0)["content"])
+        text = self.tokenizer.apply_chat_template(chat, tools=tools, tokenize=False, add_generation_prompt=generate)
+        if tools and tools[0]["function"]["name"] not in text:
+            raise TemplateError(
+                f"the chat template of {self.tokenizer.name_or_path} does not show the environment's tools: take a "
+                "model whose template does, or a form of the environment that writes them into its text"
+            )
+        return str(text)
 
     def _render(self, key: Key) -> tuple[int, ...]:
         disarmed, forged = self._disarm(key)
@@ -163,7 +175,8 @@ class ChatRenderer:
 
     def _count_controls(self, shape: tuple[tuple[str, bool], ...], tail: bool) -> int:
         """What the template writes around messages of these (role, whether there is content)."""
-        plain = [{"role": role, "content": PROBE if filled else ""} for role, filled in shape]
+        of_role = {TOOLS: json.dumps([PROBE_TOOL])}
+        plain = [{"role": role, "content": of_role.get(role, PROBE) if filled else ""} for role, filled in shape]
         text = self._text([*PROBED, *plain] if tail else plain, generate=True)
         behind = self._behind(PROBE, text) if tail else None
         return len(self._special.findall(text, behind.end() if behind else 0))

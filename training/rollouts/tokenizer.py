@@ -54,7 +54,11 @@ class ChatTokenizer:
         return str(self._backend.decode(list(token_ids), skip_special_tokens=skip_special_tokens))
 
     def apply_chat_template(
-        self, messages: Sequence[Any], tokenize: bool = False, add_generation_prompt: bool = False
+        self,
+        messages: Sequence[Any],
+        tools: Sequence[Any] | None = None,
+        tokenize: bool = False,
+        add_generation_prompt: bool = False,
     ) -> str:
         """The chat as text. Raises jinja2.TemplateError where the template does."""
         if tokenize or self.chat_template is None:
@@ -62,7 +66,7 @@ class ChatTokenizer:
         return str(
             _compiled(self.chat_template).render(
                 messages=messages,
-                tools=None,
+                tools=tools,
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
                 **self._tokens,

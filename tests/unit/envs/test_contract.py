@@ -46,9 +46,11 @@ def test_a_thousand_at_once_play_as_they_do_alone(name: str) -> None:
 def test_an_episode_goes_on_after_pickling(name: str) -> None:
     env = registry.make(name)
     env.reset(3)
-    env.step(actions(name, 3)[0])
+    *before, last = actions(name, 3)[: min(2, env.spec.horizon)]
+    for action in before:
+        env.step(action)
     copy = pickle.loads(pickle.dumps(env))
-    assert copy.step(actions(name, 3)[1]) == env.step(actions(name, 3)[1])
+    assert copy.step(last) == env.step(last)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -92,3 +92,23 @@ def test_what_cannot_be_played_is_refused_by_name() -> None:
     for strategy in ("scratchpad", "optimal_scratchpad"):
         with pytest.raises(HistoryUnsupported, match="board has no scratchpad: use history none or full"):
             make_history(strategy, WITHOUT_PAD)
+
+
+def test_tools_and_an_earlier_chat_open_every_prompt() -> None:
+    tool = {"type": "function", "function": {"name": "area"}}
+    seen = Observation(
+        "three", tools=(tool,), earlier=(("system", "of the row"), ("user", "one"), ("assistant", "two"))
+    )
+    opening = [
+        ("tools", '[{"type": "function", "function": {"name": "area"}}]'),
+        ("system", "rules\n\nof the row"),
+        ("user", "one"),
+        ("assistant", "two"),
+    ]
+    history = make_history("none", WITHOUT_PAD)
+    assert shape(history.start("rules", seen)) == [*opening, ("user", "three")]
+    assert shape(history.next("up", see("four"))) == [*opening, ("user", "four")]
+    assert shape(make_history("full", WITHOUT_PAD).start("", Observation("x", earlier=(("system", "s"),)))) == [
+        ("system", "s"),
+        ("user", "x"),
+    ]
