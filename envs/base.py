@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import inspect
 import random
+import string
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -65,7 +66,8 @@ class StepResult:
 @dataclass(frozen=True, slots=True)
 class EnvSpec:
     """What does not change between episodes. `failure_return`: the return of an episode that was lost, None where
-    losing has none of its own."""
+    losing has none of its own. `longest_text`, `alphabet`: the most characters of an observation, and which they may
+    be, for whoever declares its space beforehand (Gymnasium)."""
 
     name: str
     one_line: str
@@ -77,6 +79,8 @@ class EnvSpec:
     supports_scratchpad: bool = False
     image: bool = False
     failure_return: float | None = None
+    longest_text: int = 4096
+    alphabet: str = string.printable
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 

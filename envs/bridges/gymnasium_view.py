@@ -7,7 +7,6 @@ observation, reward, terminated, truncated, info = env.step("<move>5</move>")
 
 from __future__ import annotations
 
-import string
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -31,18 +30,19 @@ class _View(_Base):
     """The wrapped environment is `game`: its `spec` holds the system prompt and the action grammar.
 
     `reset(seed)` starts the game's episode of that seed; without one the seed is drawn from `np_random`, so that
-    a whole sequence of episodes repeats after one seeded reset. `info` also has the game's `success`.
+    a whole sequence of episodes repeats after one seeded reset. `info` also has the game's `success`, and after a reset
+    the `tools` and the `earlier` chat, where there are any.
     """
 
     def __init__(
         self,
         game: Env,
         render_mode: str | None = None,
-        max_text: int = 4096,
-        alphabet: str = string.printable,
+        max_text: int | None = None,
+        alphabet: str | None = None,
     ) -> None:
-        """`max_text` is the longest observation or answer in characters, `alphabet` the characters that both may hold.
-        Raises ValueError for a render mode that the game does not have."""
+        """`max_text` is the longest observation or answer in characters, `alphabet` the characters that both may hold;
+        None: those that the game names. Raises ValueError for a render mode that the game does not have."""
         from gymnasium import spaces
 
         self.game = game
@@ -53,6 +53,7 @@ class _View(_Base):
             raise ValueError(f"{game.spec.name} has no render mode {render_mode!r}; it has: {known}")
         self.render_mode = render_mode
         self.metadata = {"render_modes": modes, "render_fps": 4}
+        max_text, alphabet = max_text or game.spec.longest_text, alphabet or game.spec.alphabet
         text = spaces.Text(max_text, min_length=0, charset=alphabet)
         self.action_space = spaces.Text(max_text, min_length=0, charset=alphabet)
         self.observation_space = text
@@ -63,7 +64,9 @@ class _View(_Base):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         episode = int(self.np_random.integers(2**31)) if seed is None else seed
-        return _shown(self.game.reset(episode)), {}
+        first = self.game.reset(episode)
+        more = {"tools": first.tools, "earlier": first.earlier}
+        return _shown(first), {name: value for name, value in more.items() if value}
 
     def step(self, action: str) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         result = self.game.step(action)

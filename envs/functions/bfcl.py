@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -56,6 +57,7 @@ class FunctionCalling(Env):
             raise SettingError(f"categories: none of the {len(rows)} rows is in the split {split!r}")
         self._form, self._format_reward = form, format_reward
         self._row: Row | None = None
+        shown = [self._observe(row).text for row in self._rows]
         self.spec = EnvSpec(
             name="bfcl",
             one_line="call the right functions with the right values, or none",
@@ -65,6 +67,8 @@ class FunctionCalling(Env):
             best_return=1.0,
             best_success=1.0,
             failure_return=0.0,
+            longest_text=max(len(text) for text in shown) + 4096,  # what is wrong with a call is told, too
+            alphabet="".join(sorted(set(string.printable).union(*shown))),
         )
 
     def reset(self, seed: int) -> Observation:

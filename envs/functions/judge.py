@@ -89,15 +89,15 @@ def _accepts(parameter: Mapping[str, Any], accepted: Sequence[Any], value: Any) 
     of_items = TYPES[parameter["items"]["type"]] if parameter["type"] in ("array", "tuple") else None
     if parameter["type"] == "tuple" and isinstance(value, tuple):
         value = list(value)
-    if parameter["type"] == "float" and type(value) is int:
+    if parameter["type"] == "float" and _is_a(value, int):
         value = float(value)
     answered = _type_of(accepted)
-    if type(value) is expected:
+    if _is_a(value, expected):
         if of_items is not None and not _items_fit(value, of_items, accepted):
             return False
         # An answer of another type stands for a variable, which is compared as it is.
         variable = answered is not None and answered is not expected
-    elif answered is not None and type(value) is answered:
+    elif answered is not None and _is_a(value, answered):
         variable = True
     else:
         return False
@@ -114,6 +114,11 @@ def _accepts(parameter: Mapping[str, Any], accepted: Sequence[Any], value: Any) 
     return value in accepted
 
 
+def _is_a(value: Any, kind: type) -> bool:
+    """Exactly: a bool is no integer."""
+    return type(value) is kind
+
+
 def _type_of(accepted: Sequence[Any]) -> type | None:
     return next((type(each) for each in accepted if each != LEFT_OUT), None)
 
@@ -123,7 +128,7 @@ def _items_fit(items: list[Any], expected: type, accepted: Sequence[Any]) -> boo
 
     def fits(each: list[Any]) -> bool:
         answered = _type_of(each)
-        return all(type(item) is expected or (answered is not None and type(item) is answered) for item in items)
+        return all(_is_a(item, expected) or (answered is not None and _is_a(item, answered)) for item in items)
 
     return any(not isinstance(each, list) or fits(each) for each in accepted)
 
