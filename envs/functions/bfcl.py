@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from envs.base import Env, EnvSpec, EpisodeOver, Observation, SettingError, Split, StepResult, check_choice, in_split
+from envs.functions import generated
 from envs.functions.calls import BLOCK, HERMES, Call, Unreadable, read_calls
 from envs.functions.judge import LEFT_OUT, Wrong, check_calls
 from envs.functions.rows import CATEGORIES, SAMPLE, Row, as_tool, read_rows
 
 Form = Literal["native", "tagged"]
+GENERATED = "generated"
 NOTHING_FITS = "None of the functions fits."
 EXAMPLES: dict[str, Any] = {"string": "x", "integer": 1, "float": 1.0, "boolean": True, "dict": {}, "any": "x"}
 TAGGED_PROMPT = (
@@ -26,7 +28,8 @@ TAGGED_PROMPT = (
 
 class FunctionCalling(Env):
     """Settings: `categories` (default: all of the single-turn ones in Python), `data` (a folder with the whole set, in
-    the leaderboard's layout; default: the sample that ships with the package), `form` of the calls (native: the chat
+    the leaderboard's layout; default: the sample that ships with the package; `generated`: rows made by a program, for
+    tiny models, with held-out functions), `form` of the calls (native: the chat
     template shows the functions and the policy answers with `<tool_call>`, as hermes' format has it; tagged: functions
     and calls are text), `format_reward` for calls that can be read and are wrong (below 1), `split` by row.
 
@@ -35,7 +38,7 @@ class FunctionCalling(Env):
 
     def __init__(
         self,
-        categories: Sequence[str] = CATEGORIES,
+        categories: Sequence[str] | None = None,
         data: str | None = None,
         form: Form = "native",
         format_reward: float = 0.0,
@@ -47,12 +50,8 @@ class FunctionCalling(Env):
             raise SettingError(
                 f"format_reward must be at least 0 and below 1, which a right call gets; got {format_reward}"
             )
-        categories = (categories,) if isinstance(categories, str) else categories
-        for category in categories:
-            check_choice("categories", category, CATEGORIES)
-        folder = Path(data) if data else SAMPLE
-        rows = [row for category in categories for row in read_rows(folder, category)]
-        self._rows = [row for row in rows if in_split(f"bfcl/{row.id}", split)]
+        rows = _rows(categories, data)
+        self._rows = [row for row in rows if in_split(f"bfcl/{row.split_by}", split)]
         if not self._rows:
             raise SettingError(f"categories: none of the {len(rows)} rows is in the split {split!r}")
         self._form, self._format_reward = form, format_reward
@@ -126,6 +125,18 @@ class FunctionCalling(Env):
         if drawn < illegal_noise + noise or not calls:
             calls = [_made_up(rng.choice(row.functions))]
         return written(calls, self._form)
+
+
+def _rows(categories: Sequence[str] | None, data: str | None) -> list[Row]:
+    """Raises SettingError."""
+    known = generated.CATEGORIES if data == GENERATED else CATEGORIES
+    chosen = (categories,) if isinstance(categories, str) else categories or known
+    for category in chosen:
+        check_choice("categories", category, known)
+    if data == GENERATED:
+        return [row for category in chosen for row in generated.generated_rows(category)]
+    folder = Path(data) if data else SAMPLE
+    return [row for category in chosen for row in read_rows(folder, category)]
 
 
 def written(calls: Sequence[Call], form: Form) -> str:

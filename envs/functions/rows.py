@@ -32,13 +32,14 @@ JSON_TYPES = {"dict": "object", "float": "number", "tuple": "array", "any": "str
 @dataclass(frozen=True, slots=True)
 class Row:
     """`chat`: (role, text) of each message. `functions`: as the leaderboard describes them. `truths`: the accepted
-    calls, empty where none is judged by its content."""
+    calls, empty where none is judged by its content. `split_by`: rows for which it is equal are in one split."""
 
     id: str
     category: str
     chat: tuple[tuple[str, str], ...]
     functions: tuple[Mapping[str, Any], ...]
     truths: tuple[Mapping[str, Mapping[str, Any]], ...]
+    split_by: str
 
 
 @lru_cache(maxsize=32)
@@ -87,7 +88,7 @@ def _row(file: Path, found: dict[str, Any], category: str, truths: dict[str, Any
         raise SettingError(
             f"data: {file}, row {found['id']!r} is not in the leaderboard's layout: {error!r}"
         ) from error
-    return Row(str(found["id"]), category, chat, functions, accepted)
+    return Row(str(found["id"]), category, chat, functions, accepted, split_by=str(found["id"]))
 
 
 def _check_type(parameter: Mapping[str, Any]) -> None:

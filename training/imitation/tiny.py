@@ -21,6 +21,7 @@ SPECIAL_TOKENS = [PAD, USER, ASSISTANT, SYSTEM, END]
 
 # Two tokens of overhead a turn; the third, END, is the policy's own last token.
 CHAT_TEMPLATE = (
+    "{% if tools %}{{ '<|system|>' }}{% for tool in tools %}{{ tool['function'] | tojson }}{% endfor %}{% endif %}"
     "{% for message in messages %}"
     "{{ '<|' + message['role'] + '|>' + message['content'] }}"
     "{% if message['role'] == 'assistant' %}{{ '<|end|>' }}{% endif %}"

@@ -127,6 +127,17 @@ def test_no_held_out_row_is_ever_trained_on() -> None:
     assert len(rows["heldout"]) >= 10
 
 
+def test_generated_rows_ask_for_functions_that_were_never_trained_on() -> None:
+    made = {split: FunctionCalling(data="generated", split=split) for split in ("train", "heldout")}  # type: ignore[arg-type]
+    asked = {split: {row.split_by for row in env._rows} for split, env in made.items()}
+    assert not asked["train"] & asked["heldout"]
+    assert (len(asked["train"]) + len(asked["heldout"]), len(asked["heldout"]) > 5) == (96, True)
+    assert {row.category for row in made["train"]._rows} == {"simple_python", "multiple", "irrelevance"}
+    rng = random.Random(0)
+    assert all(_plays(made["train"], rng, seed, 0.0) for seed in range(60))
+    assert not all(_plays(made["train"], rng, seed, 1.0) for seed in range(60))
+
+
 @pytest.mark.parametrize(
     ("file", "text", "told"),
     [

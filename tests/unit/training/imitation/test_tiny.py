@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
 
 from configs.training import EnvConfig, TinyModel
+from envs import registry
 from training.imitation import tiny
+from training.rollouts.conversation import Conversation
+from training.rollouts.renderer import ChatRenderer
 
 MODEL = TinyModel(hidden_size=64, heads=2, kv_heads=1, intermediate_size=64, max_positions=64)
 
@@ -45,3 +49,14 @@ def test_what_an_environment_varies_as_a_whole_is_one_token(folder: Path) -> Non
     words = set(tiny.WHOLE_PIECES.findall("\n".join(tiny.environment_texts(EnvConfig(name="tictactoe")))))
     assert 0 < len(words) <= tiny.MOST_WHOLE_PIECES
     assert all(len(tokenizer.encode(word, add_special_tokens=False)) == 1 for word in words)
+
+
+def test_the_template_shows_tools_and_their_calls_are_short(tmp_path: Path) -> None:
+    env = EnvConfig(name="bfcl", kwargs={"data": "generated"}, system_prompt="")
+    renderer = ChatRenderer.load(str(tiny.build(MODEL, env, 3, tmp_path)))
+    game = registry.make("bfcl", data="generated")
+    chat = Conversation(env, game.spec, renderer)
+    text = renderer.tokenizer.decode(list(chat.start(game.reset(1))))
+    assert text.startswith('<|system|>{"name": "check_camera", "description": "check the camera"')
+    assert text.endswith("<|user|>Please check the camera: user Bob.<|assistant|>")
+    assert len(renderer.answer(game.expert_action(random.Random(0)))) < 40
