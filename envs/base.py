@@ -52,7 +52,7 @@ class StepResult:
     """`terminated`: the game ended; `truncated`: a limit ended it. `success` is the environment's own definition.
 
     `info` always has `parse_ok`; `illegal` is true for a malformed or forbidden action; `outcome` is win, draw or loss
-    at the end where it applies.
+    at the end where it applies; `rewards` names the parts of the reward before they are weighted, where there are any.
     """
 
     observation: Observation

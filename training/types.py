@@ -43,6 +43,7 @@ class Turn:
     illegal: bool = False
     prompt_text: str = ""
     extends: bool = False  # the prompt is the previous turn's prompt and answer, then `added_ids`
+    reward_parts: Mapping[str, float] = field(default_factory=dict)  # by name, where the environment tells them
 
     def __post_init__(self) -> None:
         if len(self.completion_ids) != len(self.logprobs):
@@ -151,6 +152,7 @@ class EpisodeSummary:
     first_answer: int = 0  # hash of the ids of its first answer
     first_logp: float = 0.0  # of the whole first answer, the sampler's
     first_version: int = 0  # weight version of the first answer
+    reward_parts: Mapping[str, float] = field(default_factory=dict)  # by name, summed over the turns
 
 
 @dataclass(frozen=True, slots=True)

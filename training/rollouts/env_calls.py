@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import math
 import queue
@@ -19,6 +20,7 @@ from training.types import Task
 
 logger = logging.getLogger("rayward")
 Result = TypeVar("Result")
+CHAT_ROLES = ("system", "user", "assistant")
 
 
 @dataclass(frozen=True)
@@ -176,11 +178,16 @@ def _from_thread(
 
 
 def checked_result(result: StepResult) -> StepResult:
-    """The result with its reward as a finite Python float. Raises TypeError or ValueError for one that is none."""
+    """The result with its reward as a finite Python float, and so the parts of it that `info["rewards"]` names. Raises
+    TypeError or ValueError for one that is none."""
     if not isinstance(result, StepResult):
         raise TypeError(f"step must return a StepResult, not {type(result).__name__}")
     checked_observation(result.observation)
-    return replace(result, reward=finite_reward(result.reward))
+    result = replace(result, reward=finite_reward(result.reward))
+    if "rewards" not in result.info:
+        return result
+    parts = {str(name): finite_reward(value) for name, value in dict(result.info["rewards"]).items()}
+    return replace(result, info={**result.info, "rewards": parts})
 
 
 def finite_reward(reward: Any) -> float:
@@ -198,10 +205,17 @@ def finite_reward(reward: Any) -> float:
 
 
 def checked_observation(observation: Observation) -> Observation:
-    """Raises TypeError for what is no Observation, UnicodeEncodeError for text that no tokenizer can encode."""
+    """Raises TypeError for what is no Observation or has tools that are not JSON, UnicodeEncodeError for text that no
+    tokenizer can encode, ValueError for an earlier chat with unknown roles."""
     if not isinstance(observation, Observation) or not isinstance(observation.text, str):
         raise TypeError(f"an observation must be an Observation with a text, got {observation!r:.80}")
     observation.text.encode()
     if observation.note is not None:
         observation.note.encode()
+    if observation.tools:
+        json.dumps([dict(tool) for tool in observation.tools], ensure_ascii=False).encode()
+    for role, text in observation.earlier:
+        if role not in CHAT_ROLES:
+            raise ValueError(f"an earlier message must have one of the roles {', '.join(CHAT_ROLES)}, got {role!r}")
+        text.encode()
     return observation

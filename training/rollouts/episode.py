@@ -221,4 +221,5 @@ def _turn(
         illegal=bool(result.info.get("illegal", False)),
         prompt_text=observation.text,
         extends=conversation.extends,
+        reward_parts=dict(result.info.get("rewards", {})),
     )

@@ -94,4 +94,13 @@ def _summary(episode: Episode, samples: Sequence[Sample]) -> EpisodeSummary:
         first_answer=hash(first.completion_ids),
         first_logp=sum(first.logprobs),
         first_version=first.weight_version,
+        reward_parts=_summed([turn.reward_parts for turn in episode.turns]),
     )
+
+
+def _summed(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for of_turn in parts:
+        for name, value in of_turn.items():
+            total[name] = total.get(name, 0.0) + value
+    return total

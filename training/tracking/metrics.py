@@ -34,6 +34,7 @@ MEANING: dict[str, str] = {
     "rollout/alarms_total": "alarms of the run's own checks while the step was played (on_alarm: warn)",
     "rollout/lag_max": "learner version minus the oldest version in the batch",
     "rollout/wait_s": "time that the learner waited for the batch",
+    "reward/NAME": "mean over the episodes of a part of the reward that the environment names",
     "train/loss": "policy loss",
     "train/grad_norm": "gradient norm before clipping, of the batch's last update",
     "train/skipped_updates": "updates of the step without effect, because their gradient was not finite",
@@ -84,6 +85,8 @@ def episode_metrics(episodes: Sequence[EpisodeSummary]) -> dict[str, float]:
     }
     for limit in get_args(Truncation):
         metrics[f"rollout/truncated_{limit}"] = mean([float(e.truncation == limit) for e in episodes])
+    for name in sorted({name for episode in episodes for name in episode.reward_parts}):
+        metrics[f"reward/{name}"] = mean([episode.reward_parts.get(name, 0.0) for episode in episodes])
     return metrics
 
 

@@ -19,8 +19,10 @@ from envs.base import Observation, StepResult
 from envs.games.tictactoe import TicTacToe
 from tests.unit.training.rollouts.players import TASK, player, policy
 from training.rollouts.episode import request_seed, run_episode
+from training.rollouts.packed import pack
 from training.rollouts.renderer import ChatRenderer
-from training.types import prompts
+from training.tracking.metrics import rollout_metrics
+from training.types import Group, prompts
 
 
 async def test_an_outage_never_becomes_a_reward(renderer: ChatRenderer) -> None:
@@ -81,6 +83,45 @@ async def test_numpys_numbers_are_rewards_and_become_pythons(renderer: ChatRende
     episode = await run_episode(player(renderer, make=cls), TASK, 0)
     assert {type(turn.reward) for turn in episode.turns} == {float}
     assert episode.turns[0].reward == 0.5
+
+
+class InParts(TicTacToe):
+    parts: Any = None
+
+    def step(self, action: str) -> StepResult:
+        result = super().step(action)
+        return replace(result, info={**result.info, "rewards": self.parts})
+
+
+async def test_named_parts_of_a_reward_reach_the_metrics(renderer: ChatRenderer) -> None:
+    cls = type("Named", (InParts,), {"parts": {"won": np.float32(0.5), "format": 1}})
+    episode = await run_episode(player(renderer, make=cls), TASK, 0)
+    summary, _ = pack(Group(TASK, (episode,)), {})
+    turns = len(episode.turns)
+    metrics = rollout_metrics([summary])
+    assert (metrics["reward/won"], metrics["reward/format"]) == (0.5 * turns, 1.0 * turns)
+
+
+@pytest.mark.parametrize("parts", [{"won": math.nan}, {"won": "1"}, 3])
+async def test_parts_of_a_reward_that_are_no_finite_numbers_fail_the_episode(
+    renderer: ChatRenderer, parts: Any
+) -> None:
+    episode = await run_episode(player(renderer, make=type("Broken", (InParts,), {"parts": parts})), TASK, 0)
+    assert episode.end == "env_failed"
+    assert "tictactoe step, seed 5" in episode.error
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"tools": ({"name": {1, 2}},)}, {"earlier": (("tool", "x"),)}, {"earlier": (("user", "\ud800"),)}]
+)
+async def test_what_no_chat_template_can_take_fails_the_episode(renderer: ChatRenderer, wrong: Any) -> None:
+    class Broken(TicTacToe):
+        def reset(self, seed: int) -> Observation:
+            return replace(super().reset(seed), **wrong)
+
+    episode = await run_episode(player(renderer, make=Broken), TASK, 0)
+    assert episode.end == "env_failed"
+    assert "tictactoe reset, seed 5" in episode.error
 
 
 @pytest.mark.parametrize("value", [math.nan, -math.inf, math.inf])
