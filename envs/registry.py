@@ -15,7 +15,7 @@ REGISTRY: dict[str, str] = {
     "tictactoe": "envs.games.tictactoe:TicTacToe",
     "key_door": "envs.games.key_door:KeyDoor",
     "wordle": "envs.games.wordle:Wordle",
-    "bfcl": "envs.functions.bfcl:FunctionCalling",
+    "bfcl": "envs.tools.bfcl:FunctionCalling",
 }
 ENTRY_POINTS = "rayward.environments"
 HELDOUT = {"split": "heldout"}

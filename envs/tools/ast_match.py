@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from envs.functions.calls import Call
+from envs.tools.tool_calls import Call
 
 TYPES: dict[str, type] = {
     "string": str,

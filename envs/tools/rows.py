@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.base import SettingError
-from envs.functions.judge import TYPES
+from envs.tools.ast_match import TYPES
 
 SAMPLE = Path(__file__).parent / "data"
 CATEGORIES = (

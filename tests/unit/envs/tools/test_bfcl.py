@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from envs.base import EpisodeOver, SettingError
-from envs.functions.bfcl import FunctionCalling
-from envs.functions.rows import CATEGORIES
+from envs.tools.bfcl import FunctionCalling
+from envs.tools.rows import CATEGORIES
 
 ROW = {
     "id": "simple_python_0",

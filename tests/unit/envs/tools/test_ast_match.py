@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from envs.functions.calls import Call
-from envs.functions.judge import Wrong, check_calls
+from envs.tools.ast_match import Wrong, check_calls
+from envs.tools.tool_calls import Call
 
 
 def function(name: str, required: list[str], **parameters: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from envs.functions.calls import LONGEST, Call, Unreadable, from_python, read_calls
+from envs.tools.tool_calls import LONGEST, Call, Unreadable, from_python, read_calls
 
 
 def test_native_calls_are_read_in_their_order() -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from envs.base import Env, EnvSpec, EpisodeOver, Observation, SettingError, Split, StepResult, check_choice, in_split
-from envs.functions import generated
-from envs.functions.calls import BLOCK, HERMES, Call, Unreadable, read_calls
-from envs.functions.judge import LEFT_OUT, Wrong, check_calls
-from envs.functions.rows import CATEGORIES, SAMPLE, Row, as_tool, read_rows
+from envs.tools import generated
+from envs.tools.ast_match import LEFT_OUT, Wrong, check_calls
+from envs.tools.rows import CATEGORIES, SAMPLE, Row, as_tool, read_rows
+from envs.tools.tool_calls import BLOCK, HERMES, Call, Unreadable, read_calls
 
 Form = Literal["native", "tagged"]
 GENERATED = "generated"

@@ -7,7 +7,7 @@ import random
 from functools import lru_cache
 from typing import Any
 
-from envs.functions.rows import Row
+from envs.tools.rows import Row
 
 CATEGORIES = ("simple_python", "multiple", "irrelevance")
 VERBS = ("set", "start", "stop", "open", "close", "check", "move", "clean")
