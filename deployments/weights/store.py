@@ -73,7 +73,8 @@ class WeightStore:
         kind: Kind = "full",
         max_shard_bytes: int = 4 * 1024**3,
     ) -> Manifest:
-        """Writes the tensors as `version`, makes it LATEST and deletes all but the newest `keep` versions.
+        """Writes the tensors as `version`, makes it LATEST and deletes all but the newest `keep` versions: the oldest of
+        them before it writes, so that the store never holds more, but for LATEST, which stays until there is another.
 
         The tensors are written as they come and one by one: memory never holds a second copy of the model. Files of
         the folder `config_files` (configuration, tokenizer; no weights) are copied along. A crash at any point leaves
@@ -86,6 +87,7 @@ class WeightStore:
                 f"version {version} cannot follow version {latest} in {self._files.where}: a version only grows. "
                 "After a resume continue above latest(), or destroy() the store of the earlier run"
             )
+        self._prune(max(1, self.keep - 1))
         staged = self._files.stage()
         try:
             entries, shards = write_shards(staged, tensors, kind, max_shard_bytes)
@@ -108,12 +110,12 @@ class WeightStore:
         finally:
             shutil.rmtree(staged, ignore_errors=True)
         self._files.set_latest(version)
-        self._prune(version)
+        self._prune(self.keep)
         return manifest
 
-    def _prune(self, latest: int) -> None:
-        stale = [version for version in self._files.versions() if version < latest]
-        for version in stale[: max(0, len(stale) - (self.keep - 1))]:
+    def _prune(self, keep: int) -> None:
+        """Deletes all but the newest `keep` versions. One above LATEST, left by a crash, is not counted."""
+        for version in self.versions()[:-keep]:
             self._files.delete(version)
 
     def latest(self) -> int | None:

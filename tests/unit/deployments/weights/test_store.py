@@ -131,3 +131,21 @@ def test_readers_beside_a_busy_publisher_only_ever_see_whole_versions(tmp_path: 
 def test_clients_import_neither_ray_nor_vllm_nor_torch_by_importing_the_store() -> None:
     program = "import sys, deployments.weights.store; assert not {'ray', 'vllm', 'torch', 'pyarrow'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[4], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("keep", "while_writing"), [(1, [3]), (2, [3]), (3, [2, 3])])
+def test_room_is_made_before_a_version_is_written_but_the_latest_stays(
+    tmp_path: Path, keep: int, while_writing: list[int]
+) -> None:
+    store = WeightStore(str(tmp_path / "store"), keep=keep)
+    for version in range(4):
+        store.publish(version, [("w", torch.zeros(2))])
+    seen = []
+
+    def tensors() -> Iterator[tuple[str, torch.Tensor]]:
+        seen.append(store.versions())
+        yield "w", torch.zeros(2)
+
+    store.publish(4, tensors())
+    assert seen == [while_writing]
+    assert store.versions() == list(range(5 - keep, 5))
