@@ -73,8 +73,8 @@ class WeightStore:
         kind: Kind = "full",
         max_shard_bytes: int = 4 * 1024**3,
     ) -> Manifest:
-        """Writes the tensors as `version`, makes it LATEST and deletes all but the newest `keep` versions: the oldest of
-        them before it writes, so that the store never holds more, but for LATEST, which stays until there is another.
+        """Writes the tensors as `version`, makes it LATEST and deletes all but the newest `keep` versions: room is made
+        before it writes, so that the store never holds more, but for LATEST, which stays until there is another.
 
         The tensors are written as they come and one by one: memory never holds a second copy of the model. Files of
         the folder `config_files` (configuration, tokenizer; no weights) are copied along. A crash at any point leaves
