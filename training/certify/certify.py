@@ -44,7 +44,9 @@ IMAGES = Mutant(
 )
 MUTANTS: tuple[Mutant, ...] = (*SAMPLER, *ROLLOUTS, *LEARNER, IMAGES)
 OTHER_FAMILIES = ("llama", "gemma2")
-EXAMINED = 160  # answers that the doctor looks at after a run without an alarm
+# Answers that the doctor looks at after a run without an alarm. Of two draws the likelier one is 0.56 standard deviations
+# above the mean: 11 standard deviations in all. With 160 answers they were 7, and one certificate in a hundred missed it.
+EXAMINED = 400
 
 GAME = {
     "name": "certify",
