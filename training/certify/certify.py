@@ -44,8 +44,8 @@ IMAGES = Mutant(
 )
 MUTANTS: tuple[Mutant, ...] = (*SAMPLER, *ROLLOUTS, *LEARNER, IMAGES)
 OTHER_FAMILIES = ("llama", "gemma2")
-# Answers that the doctor looks at after a run without an alarm. Of two draws the likelier one is 0.56 standard deviations
-# above the mean: 11 standard deviations in all. With 160 answers they were 7, and one certificate in a hundred missed it.
+# Answers that the doctor looks at after a run without an alarm. The likelier of two draws is 0.56 standard deviations
+# above the mean: in all that is 11 of them. With 160 answers it was 7, and a few certificates in a thousand missed it.
 EXAMINED = 400
 
 GAME = {
