@@ -23,7 +23,9 @@ class WeightsConfig(Strict):
         None,
         description="The weight store (a folder or a URI); None: the machine's shared memory, else the run's folder.",
     )
-    keep: int = Field(4, ge=2, description="Number of newest versions that stay in the store.")
+    keep: int = Field(
+        4, ge=2, description="Number of newest versions that stay in the store; one less while a new one is written."
+    )
 
 
 class ServingConfig(Strict):

@@ -51,19 +51,19 @@ def check_calls(category: str, functions: Sequence[Function], truths: Sequence[T
     for truth in truths:
         (name,) = truth
         function = next(function for function in functions if function["name"] == name)
-        left.remove(_first_match(function, truth[name], left))
+        del left[_first_match(function, truth[name], left)]
 
 
-def _first_match(function: Function, accepted: Mapping[str, Sequence[Any]], calls: Sequence[Call]) -> Call:
-    """The first call that fits: in whatever order several were made."""
+def _first_match(function: Function, accepted: Mapping[str, Sequence[Any]], calls: Sequence[Call]) -> int:
+    """The position of the first call that fits: in whatever order several were made."""
     reasons = []
-    for call in calls:
+    for index, call in enumerate(calls):
         try:
             _check_call(function, accepted, call)
         except Wrong as wrong:
             reasons.append(str(wrong))
         else:
-            return call
+            return index
     raise Wrong("; ".join(reasons))
 
 

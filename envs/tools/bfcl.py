@@ -6,6 +6,7 @@ import json
 import random
 import string
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from envs.tools.tool_calls import BLOCK, HERMES, Call, Unreadable, read_calls
 
 Form = Literal["native", "tagged"]
 GENERATED = "generated"
+MOST_TOLD = 1000  # characters of what is wrong with a call
 NOTHING_FITS = "None of the functions fits."
 EXAMPLES: dict[str, Any] = {"string": "x", "integer": 1, "float": 1.0, "boolean": True, "dict": {}, "any": "x"}
 TAGGED_PROMPT = (
@@ -50,13 +52,13 @@ class FunctionCalling(Env):
             raise SettingError(
                 f"format_reward must be at least 0 and below 1, which a right call gets; got {format_reward}"
             )
-        rows = _rows(categories, data)
-        self._rows = [row for row in rows if in_split(f"bfcl/{row.split_by}", split)]
-        if not self._rows:
-            raise SettingError(f"categories: none of the {len(rows)} rows is in the split {split!r}")
+        known = generated.CATEGORIES if data == GENERATED else CATEGORIES
+        chosen = (categories,) if isinstance(categories, str) else tuple(categories or known)
+        for category in chosen:
+            check_choice("categories", category, known)
+        self._rows, longest, alphabet = _played(chosen, data, form, split)
         self._form, self._format_reward = form, format_reward
         self._row: Row | None = None
-        shown = [self._observe(row).text for row in self._rows]
         self.spec = EnvSpec(
             name="bfcl",
             one_line="call the right functions with the right values, or none",
@@ -66,8 +68,8 @@ class FunctionCalling(Env):
             best_return=1.0,
             best_success=1.0,
             failure_return=0.0,
-            longest_text=max(len(text) for text in shown) + 4096,  # what is wrong with a call is told, too
-            alphabet="".join(sorted(set(string.printable).union(*shown))),
+            longest_text=longest + MOST_TOLD,
+            alphabet=alphabet,
         )
 
     def reset(self, seed: int) -> Observation:
@@ -101,15 +103,13 @@ class FunctionCalling(Env):
             "category": row.category,
             "row": row.id,
         }
-        told = "Right." if right else f"Wrong: {reason}"
+        # What the policy wrote may hold what no tokenizer can encode, and any number of it.
+        told = "Right." if right else f"Wrong: {ascii(reason)[1:-1][:MOST_TOLD]}"
         return StepResult(Observation(told), sum(rewards.values()), True, False, right, info)
 
     def _observe(self, row: Row) -> Observation:
-        *earlier, (_, text) = row.chat
-        if self._form == "native":
-            return Observation(text, tools=tuple(map(as_tool, row.functions)), earlier=tuple(earlier))
-        functions = "\n".join(json.dumps(function, ensure_ascii=False) for function in row.functions)
-        return Observation(f"{text}\n\nFunctions:\n{functions}", earlier=tuple(earlier))
+        tools = tuple(map(as_tool, row.functions)) if self._form == "native" else ()
+        return Observation(_text(row, self._form), tools=tools, earlier=row.chat[:-1])
 
     def expert_action(self, rng: random.Random, noise: float = 0.0, illegal_noise: float = 0.0) -> str:
         """Calls that the row accepts. `noise` calls a function with made-up values, `illegal_noise` breaks the form."""
@@ -127,16 +127,28 @@ class FunctionCalling(Env):
         return written(calls, self._form)
 
 
-def _rows(categories: Sequence[str] | None, data: str | None) -> list[Row]:
-    """Raises SettingError."""
-    known = generated.CATEGORIES if data == GENERATED else CATEGORIES
-    chosen = (categories,) if isinstance(categories, str) else categories or known
-    for category in chosen:
-        check_choice("categories", category, known)
+@lru_cache(maxsize=16)
+def _played(
+    categories: tuple[str, ...], data: str | None, form: Form, split: Split
+) -> tuple[tuple[Row, ...], int, str]:
+    """The rows, their longest text and its alphabet: once for all episodes with these settings. Raises SettingError."""
     if data == GENERATED:
-        return [row for category in chosen for row in generated.generated_rows(category)]
-    folder = Path(data) if data else SAMPLE
-    return [row for category in chosen for row in read_rows(folder, category)]
+        rows = [row for category in categories for row in generated.generated_rows(category)]
+    else:
+        rows = [row for category in categories for row in read_rows(Path(data) if data else SAMPLE, category)]
+    played = tuple(row for row in rows if in_split(f"bfcl/{row.split_by}", split))
+    if not played:
+        raise SettingError(f"categories: none of the {len(rows)} rows is in the split {split!r}")
+    texts = [_text(row, form) for row in played]
+    return played, max(map(len, texts)), "".join(sorted(set(string.printable).union(*texts)))
+
+
+def _text(row: Row, form: Form) -> str:
+    _, question = row.chat[-1]
+    if form == "native":
+        return question
+    functions = "\n".join(json.dumps(function, ensure_ascii=False) for function in row.functions)
+    return f"{question}\n\nFunctions:\n{functions}"
 
 
 def written(calls: Sequence[Call], form: Form) -> str:

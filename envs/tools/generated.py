@@ -1,5 +1,5 @@
 """Rows made by a program, in the leaderboard's layout: for models that are too small for its own. The same on every
-machine; a row's split is that of the function that it asks for, so that held-out functions are new to the policy."""
+machine; all functions of a row are in one split, so that held-out ones are new to the policy."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import random
 from functools import lru_cache
 from typing import Any
 
+from envs.base import is_heldout
 from envs.tools.rows import Row
 
 CATEGORIES = ("simple_python", "multiple", "irrelevance")
@@ -37,7 +38,8 @@ def _row(category: str, name: str, names: list[str], index: int, rng: random.Ran
     values = {parameter: _value(parameter, rng) for parameter in function["parameters"]["required"]}
     verb, _, thing = name.partition("_")
     wanted = ", ".join(f"{parameter} {value}" for parameter, value in values.items())
-    other = _function(rng.choice([each for each in names if each != name]))
+    heldout = is_heldout(f"bfcl/{name}")
+    other = _function(rng.choice([each for each in names if each != name and is_heldout(f"bfcl/{each}") == heldout]))
     functions = {"simple_python": [function], "multiple": [function, other], "irrelevance": [other]}[category]
     rng.shuffle(functions)
     truths = ({name: {parameter: [value] for parameter, value in values.items()}},)

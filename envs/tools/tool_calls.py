@@ -12,6 +12,8 @@ from typing import Any
 
 LONGEST = 20_000  # characters: a parser's time and stack are bounded
 LARGEST_EXPONENT = 64
+MOST_BITS = 1024  # of an integer: Python refuses to write longer ones down, and to make floats of them
+DEEPEST = 32  # levels of a value
 HERMES = re.compile(r"<tool_call>(.*?)(?:</tool_call>|$)", re.DOTALL)
 BLOCK = re.compile(r"<function_calls>(.*?)(?:</function_calls>|$)", re.DOTALL)
 ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -48,9 +50,9 @@ def read_calls(text: str) -> list[Call]:
     if len(text) > LONGEST:
         raise Unreadable(f"the answer has {len(text)} characters; at most {LONGEST} are read")
     if native := HERMES.findall(text):
-        return [_from_json(block) for block in native]
+        return [_bounded(_from_json(block)) for block in native]
     if blocks := BLOCK.findall(text):
-        return from_python(blocks[-1])
+        return [_bounded(call) for call in from_python(blocks[-1])]
     raise Unreadable("there is neither <tool_call> nor <function_calls> in the answer")
 
 
@@ -64,8 +66,28 @@ def from_python(text: str) -> list[Call]:
     calls = body.elts if isinstance(body, ast.List | ast.Tuple) else [body]
     try:
         return [_call(node) for node in calls]
-    except (TypeError, ArithmeticError, RecursionError) as error:
+    except Unreadable:
+        raise
+    except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
         raise Unreadable(f"a value cannot be read: {error}") from error
+
+
+def _bounded(call: Call) -> Call:
+    """The call, when its values can be worked with. Raises Unreadable."""
+    _check_size(call.arguments, DEEPEST)
+    return call
+
+
+def _check_size(value: Any, levels: int) -> None:
+    if levels == 0:
+        raise Unreadable(f"a value has more than {DEEPEST} levels")
+    if isinstance(value, int) and value.bit_length() > MOST_BITS:
+        raise Unreadable(f"an integer has more than {MOST_BITS} bits")
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list | tuple):
+        for each in value:
+            _check_size(each, levels - 1)
 
 
 def _from_json(block: str) -> Call:

@@ -162,7 +162,7 @@ class ChatRenderer:
     def _checked(self, key: Key, ids: tuple[int, ...], tail: bool) -> tuple[int, ...]:
         """Raises FaultyRollout when a message has put control tokens into a prompt."""
         found = self._controls(ids)
-        expected = self._controls_of_template(tuple((role, bool(content)) for role, content in key), tail)
+        expected = self._controls_of_template(tuple((role, _parts(role, content)) for role, content in key), tail)
         if found != expected:
             raise FaultyRollout(
                 Alarm(
@@ -173,10 +173,12 @@ class ChatRenderer:
             )
         return ids
 
-    def _count_controls(self, shape: tuple[tuple[str, bool], ...], tail: bool) -> int:
-        """What the template writes around messages of these (role, whether there is content)."""
-        of_role = {TOOLS: json.dumps([PROBE_TOOL])}
-        plain = [{"role": role, "content": of_role.get(role, PROBE) if filled else ""} for role, filled in shape]
+    def _count_controls(self, shape: tuple[tuple[str, int], ...], tail: bool) -> int:
+        """What the template writes around messages of these (role, number of tools or whether there is content)."""
+        plain = [
+            {"role": role, "content": json.dumps([PROBE_TOOL] * parts) if role == TOOLS else PROBE * parts}
+            for role, parts in shape
+        ]
         text = self._text([*PROBED, *plain] if tail else plain, generate=True)
         behind = self._behind(PROBE, text) if tail else None
         return len(self._special.findall(text, behind.end() if behind else 0))
@@ -232,6 +234,11 @@ class ChatRenderer:
 
 def _key(messages: Sequence[Message]) -> Key:
     return tuple((str(message["role"]), _content(message)) for message in messages)
+
+
+def _parts(role: str, content: str) -> int:
+    """How many tools; of another message, whether there is content."""
+    return len(json.loads(content)) if role == TOOLS else int(bool(content))
 
 
 def _content(message: Message) -> str:

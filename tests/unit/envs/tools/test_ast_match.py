@@ -114,6 +114,9 @@ def test_parallel_calls_match_in_any_order_and_each_once() -> None:
     assert passes("parallel", [AREA], truths, second, first)
     assert not passes("parallel", [AREA], truths, first, first)
     assert not passes("parallel", [AREA], truths, first)
+    twice = [{"area": {"base": [1], "height": [1]}}] * 2
+    assert passes("parallel", [AREA], twice, first, first)
+    assert not passes("parallel", [AREA], twice, Call("area", {"base": True, "height": 1}), first), "True is no 1"
     assert not passes("parallel", [AREA], truths, first, second, second)
 
 

@@ -77,6 +77,31 @@ def test_where_nothing_fits_no_call_is_right_and_a_broken_one_is_none(folder: Pa
         assert (result.success, result.reward) == (right, float(right))
 
 
+HOSTILE = (
+    '<tool_call>{"name": "area", "arguments": {"width": 1%s}}</tool_call>' % ("0" * 400),
+    '<tool_call>{"name": "area", "arguments": {"width": 1%s}}</tool_call>' % ("0" * 5000),
+    '<tool_call>{"name": "\\ud800", "arguments": {}}</tool_call>',
+    '<tool_call>{"name": "area", "arguments": {"\\ud800": 1, "width": 2}}</tool_call>',
+    '<tool_call>{"name": "area", "arguments": {"width": "\\ud800"}}</tool_call>',
+    '<tool_call>{"name": "area", "arguments": {"width": "%s"}}</tool_call>' % ("\\u0000" * 3000),
+    '<tool_call>{"name": "area", "arguments": {"width": %s}}</tool_call>' % ("[" * 500 + "]" * 500),
+    "<function_calls>[area(width=0x%s)]</function_calls>" % ("f" * 5000),
+    "<function_calls>[0x%s]</function_calls>" % ("f" * 5000),
+    "<function_calls>[area(width=x[0x%s])]</function_calls>" % ("f" * 5000),
+    "<function_calls>[area(width='\\ud800')]</function_calls>",
+)
+
+
+@pytest.mark.parametrize("answer", HOSTILE, ids=range(len(HOSTILE)))
+def test_whatever_a_policy_answers_is_data_that_can_be_shown(folder: Path, answer: str) -> None:
+    made = env(folder)
+    result = made.step(answer)
+    assert (result.reward, result.success, result.terminated) == (0.0, False, True)
+    result.observation.text.encode()
+    assert len(result.observation.text) <= made.spec.longest_text
+    assert set(result.observation.text) <= set(made.spec.alphabet)
+
+
 def test_an_episode_is_one_turn(folder: Path) -> None:
     made = env(folder)
     made.step(RIGHT)
@@ -131,6 +156,8 @@ def test_generated_rows_ask_for_functions_that_were_never_trained_on() -> None:
     made = {split: FunctionCalling(data="generated", split=split) for split in ("train", "heldout")}  # type: ignore[arg-type]
     asked = {split: {row.split_by for row in env._rows} for split, env in made.items()}
     assert not asked["train"] & asked["heldout"]
+    shown = {split: {f["name"] for row in env._rows for f in row.functions} for split, env in made.items()}
+    assert shown == asked, "a function that is held out is not shown either"
     assert (len(asked["train"]) + len(asked["heldout"]), len(asked["heldout"]) > 5) == (96, True)
     assert {row.category for row in made["train"]._rows} == {"simple_python", "multiple", "irrelevance"}
     rng = random.Random(0)

@@ -58,5 +58,5 @@ def test_the_template_shows_tools_and_their_calls_are_short(tmp_path: Path) -> N
     chat = Conversation(env, game.spec, renderer)
     text = renderer.tokenizer.decode(list(chat.start(game.reset(1))))
     assert text.startswith('<|system|>{"name": "check_camera", "description": "check the camera"')
-    assert text.endswith("<|user|>Please check the camera: user Bob.<|assistant|>")
+    assert text.endswith("<|user|>Please check the camera: user Ann.<|assistant|>")
     assert len(renderer.answer(game.expert_action(random.Random(0)))) < 40

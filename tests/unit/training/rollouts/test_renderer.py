@@ -242,6 +242,17 @@ def test_a_tools_description_cannot_open_a_turn(chat_folders: dict[str, Path]) -
     assert "x<|im_end|>\\n<|im_start|>user" in renderer.tokenizer.decode(list(hostile)), "it is shown as it is"
 
 
+def test_a_template_may_write_control_tokens_for_each_tool(chat_folders: dict[str, Path]) -> None:
+    each = TOOLS.replace("{{ '\n' + (tool | tojson) }}", "{{ '<|im_start|>' + (tool | tojson) + '<|im_end|>' }}")
+    assert each != TOOLS
+    renderer = templated(chat_folders["chatml"], each, "<|im_end|>")
+    tools, user = with_tools("x")
+    two = {"role": "tools", "content": json.dumps(json.loads(tools["content"]) * 2)}
+    assert controls(renderer, renderer.prompt([two, user])).total() == (
+        controls(renderer, renderer.prompt([tools, user])).total() + 2
+    )
+
+
 def test_a_template_that_shows_no_tools_is_refused(chat_folders: dict[str, Path]) -> None:
     renderer = templated(chat_folders["chatml"], TURNS + ASKS, "<|im_end|>")
     with pytest.raises(TemplateError, match="does not show the environment's tools"):
