@@ -124,6 +124,12 @@ class RolloutConfig(Strict):
     max_concurrent_episodes: int = Field(256, ge=1, description="Episodes that a worker plays at the same time.")
     request_deadline_s: float = Field(60.0, gt=0, description="Seconds that the policy has for one answer.")
     episode_deadline_s: float = Field(300.0, gt=0, description="Seconds that a whole episode may take.")
+    max_refills: int = Field(
+        0,
+        ge=0,
+        description="How often a group whose returns are all equal is replaced by a group of another task, so that the "
+        "batch stays full (dynamic sampling); 0: off.",
+    )
     max_retries: int = Field(
         8, ge=0, description="Further tries for an episode or a group after an infrastructure failure."
     )
@@ -282,6 +288,11 @@ class TrainConfig(YamlConfig):
             )
         if self.sampling.temperature == 0:
             raise ValueError("a greedy policy does not explore: set sampling.temperature above 0 for training")
+        if self.rollout.max_refills and not self.algorithm.drop_uniform_groups:
+            raise ValueError(
+                "rollout.max_refills replaces groups without spread, but algorithm.drop_uniform_groups is false, which "
+                "trains on them: set one of the two"
+            )
         if self.rollout.group_size < 2:
             raise ValueError("rollout.group_size must be at least 2: an advantage compares siblings")
         longest, budget = self.serving.engine.max_model_len, self.learner.max_tokens_per_microbatch

@@ -15,9 +15,11 @@ from typing import Generic, Protocol, TypeVar
 from training.types import Task
 
 
-def task_at(env: str, run_seed: int, index: int) -> Task:
-    """The task of a position in the stream: derived, so that a task cursor is all a checkpoint must hold of it."""
-    digest = hashlib.blake2b(f"{run_seed}/{index}".encode(), digest_size=4).digest()
+def task_at(env: str, run_seed: int, index: int, refill: int = 0) -> Task:
+    """The task of a position in the stream: derived, so that a task cursor is all a checkpoint must hold of it.
+    `refill`: how many groups without spread it has replaced there."""
+    key = f"{run_seed}/{index}/{refill}" if refill else f"{run_seed}/{index}"
+    digest = hashlib.blake2b(key.encode(), digest_size=4).digest()
     return Task(env, int.from_bytes(digest, "little") & 0x7FFFFFFF, index)
 
 

@@ -106,10 +106,13 @@ class RunCoordinator:
         self._taken = groups
         await self._record(groups, step)
         summaries = [group.summary for group in groups]
-        alarms = self._alarms(summaries)
+        replaced = [summary for group in groups for summary in group.replaced]
+        played = [*summaries, *replaced]  # the policy is judged by all: those with spread alone are a selection
+        alarms = self._alarms(played)
         planned = plan(summaries, self._config.algorithm, world)
-        metrics = rollout_metrics(summaries) | {
+        metrics = rollout_metrics(played) | {
             "rollout/dropped_groups": planned.dropped_groups / len(groups),
+            "rollout/replaced_groups_total": float(len(replaced)),
             "rollout/lag_max": float(self._stream.buffer.lag(groups, step)),
             "rollout/wait_s": wait_s,
         }

@@ -46,6 +46,7 @@ class PlayedGroup:
     summary: GroupSummary
     samples: Any  # GroupSamples, or a reference to them
     episodes: Any = None  # tuple[Episode, ...] or a reference to it; None when nobody will read them
+    replaced: tuple[GroupSummary, ...] = ()  # groups without spread that were played in its place before
 
     @property
     def task(self) -> Task:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from configs.training import TrainConfig
 from training.rollouts.buffer import GroupBuffer, task_at
 from training.rollouts.failures import RolloutFailed
 from training.rollouts.packed import PlayedGroup
-from training.types import Task
+from training.types import GroupSummary, Task
 
 Play = Callable[
     [Task, int, bool], Coroutine[object, object, PlayedGroup]
@@ -26,6 +27,10 @@ class GroupStream:
 
     Each `begin` starts a generation. Plays of an earlier one are cancelled and awaited, and whatever they still
     deliver is dropped: a group of stale weights never reaches the new buffer.
+
+    A group without spread is replaced, up to `rollout.max_refills` times, by a group of another task in the same
+    position (dynamic sampling: DAPO, arXiv 2503.14476). What a position plays depends on nothing but its own groups,
+    so a run with refills repeats and resumes like any other.
     """
 
     def __init__(self, config: TrainConfig, play: Play, keeps: Callable[[int], bool] = lambda step: False) -> None:
@@ -106,13 +111,18 @@ class GroupStream:
 
     def _launch(self, indices: Iterable[int]) -> None:
         for index in list(indices):
-            task = task_at(self._config.env.name, self._config.seed, index)
-            keep = self._keeps(self.buffer.step_of(index))
-            playing = asyncio.create_task(self._play(task, self.buffer.min_version(index), keep))
-            self._running[index] = playing
-            playing.add_done_callback(partial(self._ended, self.generation, index))
+            self._start(index, ())
 
-    def _ended(self, generation: int, index: int, play: asyncio.Task[PlayedGroup]) -> None:
+    def _start(self, index: int, replaced: tuple[GroupSummary, ...]) -> None:
+        task = task_at(self._config.env.name, self._config.seed, index, len(replaced))
+        keep = self._keeps(self.buffer.step_of(index))
+        playing = asyncio.create_task(self._play(task, self.buffer.min_version(index), keep))
+        self._running[index] = playing
+        playing.add_done_callback(partial(self._ended, self.generation, index, replaced))
+
+    def _ended(
+        self, generation: int, index: int, replaced: tuple[GroupSummary, ...], play: asyncio.Task[PlayedGroup]
+    ) -> None:
         """A play has ended, in whatever way: no task dies unseen."""
         if self._running.get(index) is play:
             del self._running[index]
@@ -122,8 +132,12 @@ class GroupStream:
         if error is not None:
             self.fail(error if isinstance(error, RolloutFailed) else _named(index, error))
             return
+        group = play.result()
+        if group.summary.uniform and len(replaced) < self._config.rollout.max_refills:
+            self._start(index, (*replaced, group.summary))
+            return
         try:
-            self.buffer.add(play.result())
+            self.buffer.add(replace(group, replaced=replaced))
         except ValueError as twice:
             self.fail(_named(index, twice))
         self._wake()

@@ -25,6 +25,7 @@ MEANING: dict[str, str] = {
     "rollout/episode_s": "mean duration of an episode",
     "rollout/uniform_groups": "share of groups without spread (no gradient)",
     "rollout/dropped_groups": "share of groups left out of the batch, since they give no gradient; the step is smaller",
+    "rollout/replaced_groups_total": "groups without spread in whose place another was played (rollout.max_refills)",
     "rollout/retries_infra_total": "episodes played again after a failure of a replica or the network",
     "rollout/retries_env_total": "episodes played again after a failure of the environment",
     "rollout/nonfinite_answers_total": "answers refused for log-probabilities that were not finite",

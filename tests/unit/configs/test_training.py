@@ -18,6 +18,7 @@ def test_every_shipped_config_loads_and_survives_a_round_trip(file: str) -> None
     ("override", "advice"),
     [
         ("sampling.top_p=0.9", "train with top_p 1"),
+        ("rollout.max_refills=2 algorithm.drop_uniform_groups=false", "max_refills replaces groups without spread"),
         ("sampling.top_k=5", "top_k 0"),
         ("sampling.min_p=0.1", "min_p 0"),
         ("learner.workers=2", "use ddp, fsdp2 or deepspeed"),
@@ -31,7 +32,7 @@ def test_every_shipped_config_loads_and_survives_a_round_trip(file: str) -> None
 )
 def test_settings_that_do_not_fit_say_what_to_do_instead(override: str, advice: str) -> None:
     with pytest.raises(ConfigError, match=advice):
-        TrainConfig.parse({}, [override])
+        TrainConfig.parse({}, override.split())
 
 
 def test_a_deterministic_run_is_synchronous() -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from configs.training import RolloutConfig, TrainConfig
+from training.rollouts.batch import Share
+from training.rollouts.buffer import task_at
 from training.rollouts.coordinator import RunCoordinator
 from training.rollouts.failures import FaultyRollout
 from training.rollouts.packed import PlayedGroup, pack
@@ -46,7 +48,39 @@ def test_groups_that_lost_a_sibling_end_the_run_for_every_rank() -> None:
     asyncio.run(asked())
 
 
+def test_groups_that_were_replaced_count_in_the_figures_and_not_in_the_batch() -> None:
+    """The first group of each position is lost by all its siblings; the second has spread."""
+
+    async def asked() -> Share:
+        config = TrainConfig(rollout=RolloutConfig(groups_per_step=2, group_size=2, max_refills=3), steps=1)
+        coordinator = SecondHasSpread(config.dump(), "", "")
+        await coordinator.begin(0, 0)
+        return await asyncio.wait_for(coordinator.next_batch(0, 0, 1), timeout=10)
+
+    share = asyncio.run(asked())
+
+    assert share.metrics["rollout/replaced_groups_total"] == 2
+    assert share.metrics["rollout/dropped_groups"] == 0
+    assert share.metrics["rollout/uniform_groups"] == 0.5
+    assert share.metrics["rollout/success"] == 0.25  # 2 of 8 episodes
+    assert share.denominators.episodes == 4
+    assert len(share.places) == 4
+
+
+def finished(task: Task, *returns: float) -> PlayedGroup:
+    episodes = tuple(
+        Episode(task, sibling, (Turn((1,), (2,), (-0.1,), 0, value),), "completed", success=value > 0)
+        for sibling, value in enumerate(returns)
+    )
+    return PlayedGroup(*pack(Group(task, episodes), {}))
+
+
+class SecondHasSpread(WithoutWorkers):
+    async def _play(self, task: Task, *_: Any) -> PlayedGroup:
+        first = task == task_at("tictactoe", 0, task.index)
+        return finished(task, 0.0, 0.0 if first else 1.0)
+
+
 class SmallGroups(WithoutWorkers):
     async def _play(self, task: Task, *_: Any) -> PlayedGroup:
-        turn = Turn((1,), (2,), (-0.1,), 0, 0.0)
-        return PlayedGroup(*pack(Group(task, tuple(Episode(task, s, (turn,), "completed") for s in range(2))), {}))
+        return finished(task, 0.0, 0.0)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
 from configs.training import TrainConfig
+from training.rollouts.buffer import task_at
 from training.rollouts.failures import EnvironmentFailed, RolloutFailed
 from training.rollouts.packed import PlayedGroup
 from training.rollouts.stream import GroupStream
@@ -18,6 +20,11 @@ CONFIG = TrainConfig.parse({"steps": 4, "rollout": {"groups_per_step": 2, "max_p
 def played(task: Task, version: int = 0) -> PlayedGroup:
     episode = EpisodeSummary(1.0, "completed", None, True, 1, 0, 2, (4,), version, 0.1)
     return PlayedGroup(GroupSummary(task, (episode,)), samples=None)
+
+
+def with_returns(task: Task, *returns: float) -> PlayedGroup:
+    episodes = tuple(EpisodeSummary(value, "completed", None, True, 1, 0, 2, (4,), 0, 0.1) for value in returns)
+    return PlayedGroup(GroupSummary(task, episodes), samples=None)
 
 
 class Plays:
@@ -143,3 +150,49 @@ async def test_finished_groups_of_a_checkpoint_are_not_played_again() -> None:
     await stream.begin(1, 5, [played(Task("tictactoe", 0, 3), 5)])
     await asyncio.sleep(0)
     assert plays.asked == [(2, 6)]
+
+
+async def refilled(max_refills: int, spread: Callable[[Task], bool]) -> tuple[list[Task], list[PlayedGroup]]:
+    """All tasks that one step plays, and its groups."""
+    tasks: list[Task] = []
+
+    async def play(task: Task, version: int, keep: bool) -> PlayedGroup:
+        tasks.append(task)
+        return with_returns(task, 0.0, float(spread(task)))
+
+    config = TrainConfig.parse({"steps": 1, "rollout": {"groups_per_step": 2, "max_refills": max_refills}})
+    stream = GroupStream(config, play)
+    await stream.begin(0, 0)
+    return tasks, await asyncio.wait_for(stream.groups(0), timeout=10)
+
+
+async def test_a_group_without_spread_is_replaced_by_one_of_another_task() -> None:
+    wanted = task_at("tictactoe", 0, 1, refill=2)
+    tasks, groups = await refilled(5, lambda task: task == wanted or task.index == 0)
+    assert [group.task for group in groups] == [task_at("tictactoe", 0, 0), wanted]
+    assert [task for task in tasks if task.index == 1] == [task_at("tictactoe", 0, 1, refill=n) for n in range(3)]
+    assert len({task.seed for task in tasks}) == len(tasks)
+    assert [len(group.replaced) for group in groups] == [0, 2]
+
+
+async def test_refills_are_bounded_and_the_last_group_stands() -> None:
+    tasks, groups = await refilled(2, lambda task: False)
+    assert len(tasks) == 2 * 3
+    assert [group.task for group in groups] == [task_at("tictactoe", 0, index, refill=2) for index in range(2)]
+
+
+async def test_a_position_that_is_played_again_begins_with_its_first_task() -> None:
+    """Its weights are the same, so it comes to the same group: a resumed run repeats."""
+    tasks: list[Task] = []
+
+    async def play(task: Task, version: int, keep: bool) -> PlayedGroup:
+        tasks.append(task)
+        return with_returns(task, 0.0, float(task != task_at("tictactoe", 0, task.index)))
+
+    stream = GroupStream(TrainConfig.parse({"steps": 1, "rollout": {"groups_per_step": 1, "max_refills": 3}}), play)
+    await stream.begin(0, 0)
+    first = await asyncio.wait_for(stream.groups(0), timeout=10)
+    stream.replay([], [0])
+    again = await asyncio.wait_for(stream.groups(0), timeout=10)
+    assert again == first
+    assert tasks[2:] == tasks[:2]
