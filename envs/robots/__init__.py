@@ -1,1 +1,1 @@
-"""Robots in numpy: continuous actions, a camera, a state."""
+"""Robots: continuous actions, a camera, a state. Reach needs numpy only, the arm MuJoCo."""

@@ -8,25 +8,31 @@ import re
 
 import pytest
 
-from envs import registry
-from envs.base import Env, EpisodeOver
-
-NAMES = registry.names()
+from envs.base import Env, EpisodeOver, Observation
+from tests.unit.envs.registered import NAMES, episodes, made
 
 
 def actions(name: str, seed: int) -> list[str]:
     rng = random.Random(seed)
-    words = {"tictactoe": [f"<move>{n}</move>" for n in range(1, 10)] + ["nonsense"]}
+    words = {
+        "tictactoe": [f"<move>{n}</move>" for n in range(1, 10)] + ["nonsense"],
+        "arm": [f"<action>[0.02, {y}, -0.03, 0, 0, 0.1, {g}]</action>" for y in (-0.02, 0.02) for g in (0, 1)] + ["?"],
+    }
     return [rng.choice(words.get(name, ["<action>up</action>", "<action>right</action>", "?"])) for _ in range(60)]
 
 
-def transcript(env: Env, seed: int, name: str) -> list[tuple[str, float]]:
-    seen = [(env.reset(seed).text, 0.0)]
+def shown(observation: Observation) -> tuple[str, bytes]:
+    """Text and picture."""
+    return observation.text, b"" if observation.image is None else observation.image.tobytes()
+
+
+def transcript(env: Env, seed: int, name: str) -> list[tuple[tuple[str, bytes], float]]:
+    seen = [(shown(env.reset(seed)), 0.0)]
     for action in actions(name, seed):
         result = env.step(action)
         assert "parse_ok" in result.info
         assert not (result.terminated and result.truncated)
-        seen.append((result.observation.text, result.reward))
+        seen.append((shown(result.observation), result.reward))
         if result.terminated or result.truncated:
             break
     return seen
@@ -34,28 +40,31 @@ def transcript(env: Env, seed: int, name: str) -> list[tuple[str, float]]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_thousand_at_once_play_as_they_do_alone(name: str) -> None:
-    alone = [transcript(registry.make(name), seed, name) for seed in range(1000)]
-    together = [registry.make(name) for _ in range(1000)]
-    first = [env.reset(seed).text for seed, env in enumerate(together)]
+    count = episodes(name, 1000)
+    alone = [transcript(made(name), seed, name) for seed in range(count)]
+    together = [made(name) for _ in range(count)]
+    first = [shown(env.reset(seed)) for seed, env in enumerate(together)]
     assert first == [episode[0][0] for episode in alone]
-    second = [env.step(actions(name, seed)[0]).observation.text for seed, env in enumerate(together)]
+    second = [shown(env.step(actions(name, seed)[0]).observation) for seed, env in enumerate(together)]
     assert second == [episode[1][0] for episode in alone]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_episode_goes_on_after_pickling(name: str) -> None:
-    env = registry.make(name)
+    env = made(name)
     env.reset(3)
     *before, last = actions(name, 3)[: min(2, env.spec.horizon)]
     for action in before:
         env.step(action)
     copy = pickle.loads(pickle.dumps(env))
-    assert copy.step(last) == env.step(last)
+    after, wanted = copy.step(last), env.step(last)
+    assert after == wanted
+    assert shown(after.observation) == shown(wanted.observation)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_step_before_reset_or_after_the_end_raises(name: str) -> None:
-    env = registry.make(name)
+    env = made(name)
     with pytest.raises(EpisodeOver):
         env.step("x")
     env.reset(0)
@@ -69,8 +78,8 @@ def test_a_step_before_reset_or_after_the_end_raises(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_grammar_accepts_every_answer_of_the_expert(name: str) -> None:
-    env, rng = registry.make(name), random.Random(0)
-    for seed in range(20):
+    env, rng = made(name), random.Random(0)
+    for seed in range(episodes(name, 20)):
         env.reset(seed)
         while True:
             action = env.expert_action(rng, 0.3)
