@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import statistics
 import time
+from importlib.util import find_spec
+from typing import Any
 
 from benchmarks.common import Figure, options, report
 from envs import registry
@@ -16,16 +18,25 @@ ANSWERS = {
 }
 
 
-def steps_per_s(name: str, steps: int) -> float:
+# Environments with a simulator: nothing is asked of them.
+ARM = [f"<action>[0.02, {y}, -0.03, 0, 0, 0.1, {g}]</action>" for y in (-0.03, 0.03) for g in (0, 1)]
+SIMULATED: dict[str, dict[str, Any]] = {
+    "no camera": {"camera": False},
+    "64 x 64": {"side": 64},
+    "256 x 256": {"side": 256},
+}
+
+
+def steps_per_s(name: str, answers: list[str], steps: int, **settings: Any) -> float:
     """Random answers, episodes one after the other, resets included."""
-    env, rng, done, episode = registry.make(name), random.Random(0), 0, 0
+    env, rng, done, episode = registry.make(name, **settings), random.Random(0), 0, 0
     began = time.perf_counter()
     while done < steps:
         env.reset(episode)
         episode += 1
         over = False
         while not over:
-            result = env.step(rng.choice(ANSWERS[name]))
+            result = env.step(rng.choice(answers))
             done += 1
             over = result.terminated or result.truncated
     return done / (time.perf_counter() - began)
@@ -33,6 +44,10 @@ def steps_per_s(name: str, steps: int) -> float:
 
 if __name__ == "__main__":
     chosen = options(__doc__ or "").parse_args()
-    rounds = [{name: steps_per_s(name, 20_000) for name in ANSWERS} for _ in range(5)]
+    rounds = [{name: steps_per_s(name, answers, 20_000) for name, answers in ANSWERS.items()} for _ in range(5)]
     medians = {name: statistics.median(r[name] for r in rounds) for name in ANSWERS}
-    report("env_throughput", [Figure(name, value, "steps/s", 20_000) for name, value in medians.items()], chosen)
+    figures = [Figure(name, value, "steps/s", 20_000) for name, value in medians.items()]
+    if find_spec("mujoco"):
+        for what, settings in SIMULATED.items():
+            figures.append(Figure(f"arm, {what}", steps_per_s("arm", ARM, 500, **settings), "steps/s"))
+    report("env_throughput", figures, chosen)

@@ -1,4 +1,4 @@
-"""Arm: a 6-joint arm with a gripper reaches, picks and places cubes on a table, seen through a camera. Physics by MuJoCo.
+"""Arm: a 6-joint arm with a gripper reaches for cubes on a table, picks and places them. MuJoCo computes the physics.
 
 The text and the picture tell what a policy needs: the instruction names a cube by its colour, and only the picture
 tells where it is. `envs.robots.arm_control` is the same table for policies that answer with numbers.
@@ -106,13 +106,18 @@ def numbers_of(text: str) -> NDArray[np.float64] | None:
 
 def answer(action: NDArray[np.floating]) -> str:
     """The text of an action [7], to a tenth of a millimetre."""
-    return f"<action>[{', '.join(f'{value:.4f}' for value in action)}]</action>"
+    return f"<action>[{', '.join(_written(value, 4) for value in action)}]</action>"
+
+
+def _written(value: float, digits: int) -> str:
+    """Without the sign of a zero."""
+    return f"{round(float(value), digits) + 0.0:.{digits}f}"
 
 
 def _shown(observation: ArmObservation) -> Observation:
-    x, y, z, rx, ry, rz, _, gripper = observation.state
+    x, y, z = (_written(value, 3) for value in observation.state[:3])
+    rx, ry, rz, _, gripper = (_written(value, 2) for value in observation.state[3:])
     text = (
-        f"Task: {observation.instruction}. Gripper at x {x:.3f}, y {y:.3f}, z {z:.3f}, "
-        f"turned {rx:.2f}, {ry:.2f}, {rz:.2f}, opening {gripper:.2f}."
+        f"Task: {observation.instruction}. Gripper at x {x}, y {y}, z {z}, turned {rx}, {ry}, {rz}, opening {gripper}."
     )
     return Observation(text, image=observation.image)

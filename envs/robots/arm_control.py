@@ -36,8 +36,8 @@ class ArmStep:
 class ArmControl:
     """One table. All randomness comes from `reset(seed)`; same seed and actions, same episode.
 
-    Settings: `task` (reach, pick, place, or mixed: drawn by the seed), `side` of the picture in pixels, `camera` (False:
-    no pictures), `max_steps` (None: 40, 60 and 100 of the three tasks), `split` by the cells of cubes and bowl.
+    Settings: `task` (reach, pick, place, or mixed: drawn by the seed), `side` of the picture in pixels, `camera`
+    (False: no pictures), `max_steps` (None: 40, 60 and 100 of the three tasks), `split` by the cells of cubes and bowl.
     """
 
     def __init__(

@@ -83,13 +83,13 @@ def expected(scene: Scene, action: Vector) -> Scene:
     """The scene after an action: the hand does as it is told; the object moves with it while it is held, and falls
     straight down."""
     dx, dy, dz, tilt, roll, rotation, gripper = action
-    position = np.clip(scene.position + (dx, dy, dz), WORKSPACE_LOW, WORKSPACE_HIGH)
+    position = np.clip(scene.position + np.array([dx, dy, dz]), WORKSPACE_LOW, WORKSPACE_HIGH)
     held = gripper < 0.5 and (scene.held or _around(scene))
     goal = scene.goal + (position - scene.position) if held else _at(scene.goal, OBJECT_HALF)
     return replace(
         scene,
         position=position,
-        angles=scene.angles + (roll, -tilt, rotation),
+        angles=scene.angles + np.array([roll, -tilt, rotation]),
         commanded=float(gripper),
         opening=HELD_OPENING if held else float(gripper),
         goal=goal,

@@ -1,4 +1,4 @@
-"""The physics of the arm environment: a table with an arm, cubes and a bowl in MuJoCo, moved by deltas of the hand's pose.
+"""The physics of the arm environment: an arm, cubes and a bowl on a table in MuJoCo. Actions change the hand's pose.
 
 Metres and radians throughout; x forward, y left, z up, the table's surface at z = 0. `mujoco` is imported when a world
 is first reset.
@@ -28,7 +28,7 @@ PROPRIO_OPEN = 0.39  # what the state calls an open gripper
 BOWL_RADIUS, BOWL_RIM = 0.045, 0.045  # an object whose centre is within both is in the bowl
 RESTING_SPEED = 0.05  # m/s
 
-# Where the target of the gripper's point may go: the fingers reach 1.2 cm beyond it, and the table must stay below them.
+# Where the target of the gripper's point may go. The fingers reach 1.2 cm beyond it: they stay above the table.
 WORKSPACE_LOW: Vector = np.array([0.15, -0.32, 0.014])
 WORKSPACE_HIGH: Vector = np.array([0.50, 0.32, 0.40])
 ANGLE_LIMIT: Vector = np.array([0.6, 0.6, 1.7])  # of (rx, ry, rz)
@@ -44,8 +44,8 @@ IK_ITERATIONS, IK_DAMPING, IK_MOST = 10, 0.02, 0.3
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where an episode begins: `objects` (x, y, rotation about z) of two or three cubes, `bowl` (x, y), `hand` (x, y, z)
-    of the gripper's point."""
+    """Where an episode begins: `objects` (x, y, rotation about z) of two or three cubes, `bowl` (x, y), `hand` (x, y,
+    z) of the gripper's point."""
 
     objects: tuple[tuple[float, float, float], ...]
     bowl: tuple[float, float]
@@ -73,7 +73,7 @@ def model_of(objects: int) -> Any:
 
 
 class ArmWorld:
-    """One table. Deterministic: the same layout and actions give the same states, bit for bit. Picklable at any time."""
+    """One table. The same layout and actions give the same states, bit for bit. It can be pickled at any time."""
 
     layout: Layout
 
@@ -105,8 +105,8 @@ class ArmWorld:
     # -- moving --------------------------------------------------------------------------------------------------------
 
     def act(self, action: Vector) -> None:
-        """One control step of 0.2 s. `action` [7] is clipped to ACTION_LOW..ACTION_HIGH: changes of x, y, z, tilt, roll,
-        rotation, and the gripper's opening, which is no change but 1 open .. 0 closed."""
+        """One control step of 0.2 s. `action` [7], clipped to ACTION_LOW..ACTION_HIGH: changes of x, y, z, tilt, roll
+        and rotation, and how far the gripper is to be open (1 open .. 0 closed)."""
         dx, dy, dz, tilt, roll, rotation, gripper = np.clip(action, ACTION_LOW, ACTION_HIGH)
         hand = np.concatenate([self.position, self.angles])
         wanted = self._target + np.array([dx, dy, dz, roll, -tilt, rotation])
