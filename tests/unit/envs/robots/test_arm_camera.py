@@ -48,6 +48,27 @@ def test_the_middle_pixel_shows_the_top_of_a_cube_that_stands_there() -> None:
     assert Camera(256).picture(table(), (BLUE, RED))[128, 128].tolist() == lit(BLUE)
 
 
+def place_of(image: np.ndarray) -> tuple[float, float]:
+    """Mean row and column of what is clearly blue."""
+    rows, columns = np.nonzero(image[..., 2] > image[..., 0].astype(int) + 60)
+    return rows.mean(), columns.mean()
+
+
+def test_what_is_lifted_moves_up_in_the_picture_and_what_moves_left_moves_left() -> None:
+    world, camera = table(), Camera(256)
+    import mujoco
+
+    row, column = place_of(camera.picture(world, (RED, BLUE)))
+    world.data.qpos[8 + 7 + 2] += 0.05
+    mujoco.mj_fwdPosition(world.model, world.data)
+    higher, _ = place_of(camera.picture(world, (RED, BLUE)))
+    assert higher < row - 5
+    world.data.qpos[8 + 7 + 1] += 0.05
+    mujoco.mj_fwdPosition(world.model, world.data)
+    _, lefter = place_of(camera.picture(world, (RED, BLUE)))
+    assert lefter < column - 5
+
+
 def test_an_object_in_front_hides_the_one_behind_it() -> None:
     world, camera = table(), Camera(256)
 

@@ -75,6 +75,16 @@ def test_being_at_the_object_counts_only_after_five_steps_in_a_row() -> None:
     assert sum(near) == 5
 
 
+def test_who_leaves_the_object_begins_to_count_from_the_start() -> None:
+    control, counted = ArmControl("reach", camera=False), 0
+    control.reset(0)
+    while counted < 4:
+        assert not control.step(control.expert_chunk(1)[0]).success
+        counted += float(np.linalg.norm(control.world.position - control.world.object_position(0))) <= 0.025
+    control.step([0, 0, 0.0423, 0, 0, 0, 1])
+    assert not any(control.step(control.expert_chunk(1)[0]).success for _ in range(3))
+
+
 def test_the_other_cube_does_not_count() -> None:
     control = ArmControl("reach", camera=False)
     control.reset(0)
@@ -146,13 +156,14 @@ def test_an_action_that_is_no_seven_numbers_is_refused(action: list[float]) -> N
 
 
 def test_an_episode_that_is_over_takes_no_action() -> None:
-    control = ArmControl(camera=False, max_steps=1)
+    control = ArmControl(camera=False, max_steps=2)
     with pytest.raises(EpisodeOver):
         control.step(STAY)
-    control.reset(0)
-    assert control.step(STAY).truncated
-    with pytest.raises(EpisodeOver):
-        control.step(STAY)
+    for seed in (0, 1):
+        control.reset(seed)
+        assert [control.step(STAY).truncated for _ in range(2)] == [False, True]
+        with pytest.raises(EpisodeOver):
+            control.step(STAY)
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
-from envs.robots.arm_tasks import APART, APART_BOWL, MAX_STEPS, TASKS, layout_key, task_of
+from envs.robots.arm_tasks import APART, APART_BOWL, MAX_STEPS, TASKS, holds, layout_key, task_of
 
 SEEDS = range(300)
 
@@ -47,6 +50,30 @@ def test_a_table_does_not_depend_on_the_task_asked_for() -> None:
         for kind in TASKS:
             single = task_of(seed, kind, "all")
             assert (single.kind, single.colours, single.layout) == (kind, mixed.colours, mixed.layout)
+
+
+def world(**facts: Any) -> Any:
+    """A world of which only these facts are asked."""
+    known = {name: (lambda number, value=value: value) for name, value in facts.items()}
+    return SimpleNamespace(**known | {"position": facts.get("position")})
+
+
+def test_reaching_is_being_within_2_5_centimetres() -> None:
+    cube = np.array([0.3, 0.0, 0.02])
+    assert holds("reach", world(position=cube + np.array([0.0, 0.02, 0.014]), object_position=cube))  # 2.44 cm
+    assert not holds("reach", world(position=cube + np.array([0.0, 0.02, 0.016]), object_position=cube))  # 2.56 cm
+
+
+def test_picking_up_is_holding_at_8_centimetres() -> None:
+    high, low = np.array([0.3, 0.0, 0.081]), np.array([0.3, 0.0, 0.079])
+    assert holds("pick", world(object_position=high, held=True))
+    assert not holds("pick", world(object_position=low, held=True))
+    assert not holds("pick", world(object_position=high, held=False))  # thrown up, or balanced on the hand
+
+
+def test_placing_is_more_than_being_in_the_bowl() -> None:
+    assert holds("place", world(placed=True, in_bowl=True))
+    assert not holds("place", world(placed=False, in_bowl=True))
 
 
 @pytest.mark.parametrize("seed", [0, -1, 10**20])

@@ -104,6 +104,18 @@ def test_the_bounds_are_those_of_the_serving_side() -> None:
     assert ACTION_HIGH[:6].tolist() == [each["max"] for each in actions]
 
 
+def test_pushing_against_the_bowl_stores_no_motion() -> None:
+    """Ten steps would be 30 cm; the first steps back must move the fingers all the same."""
+    world = act(
+        table(Layout(((0.30, 0.12, 0.0), (0.40, 0.2, 0.3)), (0.30, -0.15), (0.30, 0.0, 0.04))), *[0] * 6, CLOSED
+    )
+    act(world, 0, 0, -0.02, 0, 0, 0, CLOSED)
+    act(world, 0, -0.03, 0, 0, 0, 0, CLOSED, steps=10)
+    stopped = world.position[1]
+    assert -0.12 < stopped < -0.03
+    assert act(world, 0, 0.03, 0, 0, 0, 0, CLOSED, steps=3).position[1] > stopped + 0.02
+
+
 def test_pushing_against_the_table_stores_no_motion() -> None:
     """Ten steps down would be 39 cm; the first step up must lift the fingers all the same."""
     world = act(table(), 0, 0, -0.0392, 0, 0, 0, CLOSED, steps=10)
@@ -170,8 +182,8 @@ def test_a_world_goes_on_after_pickling_with_an_object_in_its_hand() -> None:
     copy = pickle.loads(pickle.dumps(world))
     assert copy.held(0)
     for each in (world, copy):
-        act(each, 0.01, 0.02, 0.01, 0, 0.05, 0.1, CLOSED, steps=3)
         each.hold()
+        act(each, 0.01, 0.02, 0.01, 0, 0.05, 0.1, CLOSED, steps=3)
     assert (copy.data.qpos == world.data.qpos).all()
     assert (copy.data.qvel == world.data.qvel).all()
 
