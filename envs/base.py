@@ -41,7 +41,7 @@ class Observation:
     """
 
     text: str
-    image: np.ndarray | None = None
+    image: np.ndarray | None = field(default=None, compare=False)
     note: str | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
     earlier: tuple[tuple[str, str], ...] = ()

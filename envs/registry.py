@@ -14,6 +14,7 @@ from envs.base import Env, EnvSpec, EnvUsageError, check_settings
 REGISTRY: dict[str, str] = {
     "tictactoe": "envs.games.tictactoe:TicTacToe",
     "key_door": "envs.games.key_door:KeyDoor",
+    "key_door_pixels": "envs.pixels.key_door_pixels:KeyDoorPixels",
     "wordle": "envs.games.wordle:Wordle",
     "bfcl": "envs.tools.bfcl:FunctionCalling",
 }

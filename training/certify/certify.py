@@ -114,7 +114,8 @@ def _tried(mutant: Mutant, short: ShortRuns, model: Path, ranks: Ranks) -> Outco
 
 def _loaded(mutant: Mutant, short: ShortRuns) -> Outcome:
     """What the start of a run says to a model of another family. Without the fault it has to say nothing."""
-    from training.learner.learner import Learner, LearnerSettings
+    from training.learner.learner import Learner
+    from training.learner.settings import LearnerSettings
 
     folder = runs.create(short.settings).path / "models" / mutant.family
     folder.mkdir(parents=True)

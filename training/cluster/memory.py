@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from configs.models import SMOLLM2, TINY, TinyModel
 from configs.policies import ChunkPolicy, PolicyConfig, ProviderPolicy
 from configs.serving import ServeConfig
-from configs.training import SMOLLM2, TINY, TinyModel, TrainConfig
+from configs.training import TrainConfig
 from deployments.storage.owned import SHARED_MEMORY
 from deployments.storage.tensors import DTYPE_BYTES, weight_bytes
 from deployments.weights.space import GIB, needed_bytes

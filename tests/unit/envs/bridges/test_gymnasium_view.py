@@ -53,18 +53,28 @@ def test_every_environment_passes_check_env_without_a_warning(identifier: str) -
         check_env(gymnasium.make(identifier).unwrapped)
 
 
+def assert_shown(viewed: Any, bare: Observation) -> None:
+    """An environment with images shows both parts, another one its text."""
+    if bare.image is None:
+        assert viewed == bare.text
+    else:
+        assert viewed["text"] == bare.text
+        assert (viewed["image"] == bare.image).all()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_seed_gives_the_episode_that_it_gives_without_the_view(name: str) -> None:
     bare, viewed, rng = registry.make(name), gymnasium_view.make(name), random.Random(0)
     first = bare.reset(5)
-    text, more = viewed.reset(seed=5)
-    assert text == first.text
+    observation, more = viewed.reset(seed=5)
+    assert_shown(observation, first)
     assert (more.get("tools", ()), more.get("earlier", ())) == (first.tools, first.earlier)
     for _ in range(bare.spec.horizon):
         action = bare.expert_action(rng)
         expected = bare.step(action)
         observation, reward, terminated, truncated, info = viewed.step(action)
-        assert (observation, reward) == (expected.observation.text, expected.reward)
+        assert_shown(observation, expected.observation)
+        assert reward == expected.reward
         assert (terminated, truncated) == (expected.terminated, expected.truncated)
         assert info == {**expected.info, "success": expected.success}
         if terminated or truncated:
