@@ -55,6 +55,10 @@ class ModelSize:
         attention = 2 * hidden * hidden + 2 * hidden * tiny.kv_heads * head
         layer = attention + 3 * hidden * tiny.intermediate_size
         parameters = 2 * tiny.vocab_size * hidden + tiny.layers * layer
+        if tiny.vision is not None:
+            seen, patch = tiny.vision.embed_dim, 3 * 2 * tiny.vision.patch**2
+            merged = seen * tiny.vision.merge**2
+            parameters += patch * seen + tiny.vision.depth * 8 * seen * seen + merged * (merged + hidden)
         return cls(parameters, hidden, tiny.intermediate_size, tiny.layers, tiny.vocab_size)
 
     @classmethod

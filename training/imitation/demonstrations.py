@@ -10,6 +10,7 @@ from typing import Any
 from configs.training import TrainConfig
 from envs.registry import make as make_env
 from training.rollouts.conversation import Conversation
+from training.rollouts.env_calls import checked_observation, checked_result
 from training.rollouts.renderer import ChatRenderer
 from training.rollouts.samples import episode_samples
 from training.types import Episode, Sample, Task, Turn
@@ -23,12 +24,12 @@ def demonstrations(config: TrainConfig, renderer: ChatRenderer, seed: int = 0) -
     for index in range(settings.episodes):
         task = Task(config.env.name, rng.getrandbits(31), index)
         conversation = Conversation(config.env, environment.spec, renderer)
-        conversation.start(environment.reset(task.seed))
+        conversation.start(checked_observation(environment.reset(task.seed)))
         turns: list[Turn] = []
         while True:
             action = environment.expert_action(rng, settings.noise, settings.illegal_noise)
             answer = renderer.answer(action)
-            result = environment.step(action)
+            result = checked_result(environment.step(action))
             turns.append(
                 Turn(
                     conversation.added,

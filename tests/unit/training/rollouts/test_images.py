@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from configs.training import EnvConfig, RolloutConfig
 from deployments.protocol.generate import GenerateRequest, GenerateResult, Sampling
 from envs import registry
 from envs.base import Observation
+from envs.pixels.key_door_pixels import KeyDoorPixels
 from training.rollouts import records
 from training.rollouts.conversation import Conversation
 from training.rollouts.episode import Player, PlaySettings, run_episode
@@ -143,3 +146,33 @@ async def test_recorded_images_lie_beside_the_episodes_once(seeing: ChatRenderer
         assert (np.asarray(Image.open(tmp_path / "images" / name)) == turn.images[0]).all()
     files = list((tmp_path / "images").iterdir())
     assert len(files) == len({turn.images[0].tobytes() for turn in turns})
+
+
+class OneCanvas(KeyDoorPixels):
+    """Draws every picture into the same array, as many simulators do."""
+
+    def _observe(self) -> Observation:
+        drawn = super()._observe()
+        if not hasattr(self, "canvas"):
+            self.canvas = np.array(drawn.image)
+        self.canvas[:] = drawn.image
+        return replace(drawn, image=self.canvas)
+
+
+async def test_a_turn_keeps_what_it_was_shown_when_the_next_picture_is_drawn_over_it(seeing: ChatRenderer) -> None:
+    kept = player(seeing, Walking(seeing), "none")
+    drawn_over = replace(player(seeing, Walking(seeing), "none"), make_env=lambda: OneCanvas(size=2, max_steps=4))
+    one, other = [await run_episode(each, Task("key_door_pixels", 3), 0) for each in (kept, drawn_over)]
+    assert [bytes_of(turn.images) for turn in one.turns] == [bytes_of(turn.images) for turn in other.turns]
+
+
+@pytest.mark.parametrize("image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), [[1, 2, 3]]])
+async def test_a_picture_of_another_form_is_a_fault_of_the_environment(seeing: ChatRenderer, image: Any) -> None:
+    class Odd(KeyDoorPixels):
+        def _observe(self) -> Observation:
+            return Observation("What now?", image=image)
+
+    odd = replace(player(seeing, Walking(seeing), "none"), make_env=Odd)
+    episode = await run_episode(odd, Task("key_door_pixels", 3), 0)
+    assert episode.end == "env_failed"
+    assert "an image is a numpy array [height, width, 3] of uint8, got" in episode.error
