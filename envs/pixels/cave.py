@@ -11,11 +11,12 @@ import numpy as np
 
 from envs.base import Env, EnvSpec, EpisodeOver, Observation, SettingError, Split, StepResult, check_choice, in_split
 from envs.pixels import game_actions
-from envs.pixels.cave_expert import heading_to_goal, turn_towards
+from envs.pixels.cave_expert import turn_to_goal
 from envs.pixels.cave_map import map_picture
 from envs.pixels.cave_world import GOALS, SNEAK, SPRINT, WADE, WALK, Layout, Task, World
 from envs.pixels.game_actions import BUTTONS, CAMERA, WORD_DEGREES, BadAction, GameAction
-from envs.pixels.ray_caster import Pose, directions, ray_caster
+from envs.pixels.ray_caster import ray_caster
+from envs.pixels.scene import Pose, directions
 from envs.pixels.textures import WATER
 
 INSTRUCTIONS: Mapping[Task, str] = {
@@ -179,7 +180,8 @@ class Cave(Env):
         pose = self.pose
         if self.world.at_goal(self._task, pose.x, pose.y):
             return self._answer(["ESC"], 0.0, 0.0)
-        turn = turn_towards(pose.yaw_deg, heading_to_goal(self.world, pose.x, pose.y))
+        grid_deg = WORD_DEGREES if self._form == "words" else None
+        turn = turn_to_goal(self.world, pose.x, pose.y, pose.yaw_deg, grid_deg)
         turned = min(max(turn, -MOST_TURN_DEG), MOST_TURN_DEG)
         return self._answer(["forward"] if abs(turn - turned) <= STRAIGHT_DEG else [], -pose.pitch_deg, turned)
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.pixels.ray_caster import Pose, Scene, directions
+from envs.pixels.scene import Pose, Scene, directions
 from envs.pixels.textures import AREA, FENCE, OPAQUE, TEXELS, rgb, start_of
 
 PLAYER = (226, 32, 32)

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.pixels.ray_caster import Scene
+from envs.pixels.scene import Scene
 from envs.pixels.textures import (
     CAVE_FLOOR,
     GRASS,

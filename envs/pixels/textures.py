@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,11 @@ TILES = 15
 TEXELS = 16  # along each edge of a tile; row 0 is the lowest of a wall
 AREA = TEXELS * TEXELS
 LEVELS = 8  # a tile fades towards its fog; level 0 is near
+TEXELS_OF_A_TILE = LEVELS * AREA
 CELLS_PER_LEVEL = 2.0
 
 Colour = tuple[int, int, int]
+Texels = NDArray[np.signedinteger[Any]]  # positions in COLOURS
 Tile = NDArray[np.float64]  # [16, 16, 4]: RGB and opacity, 0..255
 
 _HAZE: Colour = (176, 200, 222)
@@ -52,7 +55,7 @@ def level_of(distance: NDArray[np.float64]) -> NDArray[np.int64]:
 
 def start_of(tile: int, level: int = 0) -> int:
     """Where the texels of a tile begin in COLOURS; texel (row, column) follows at row * TEXELS + column."""
-    return (tile * LEVELS + level) * AREA
+    return tile * TEXELS_OF_A_TILE + level * AREA
 
 
 def _noisy(colour: Colour, spread: int, seed: str) -> Tile:
@@ -142,16 +145,14 @@ def _faded(tile: Tile, fog: Colour) -> list[Tile]:
 def _atlas(tiles: Sequence[int]) -> NDArray[np.uint8]:
     """[tiles * levels * 16 * 16, 4]: the sky does not fade."""
     levels = [level for tile in tiles for level in _faded(_DRAWN[tile](), _FOG.get(tile, _HAZE))]
-    return np.ascontiguousarray(np.stack(levels).clip(0, 255).round().astype(np.uint8).reshape(-1, 4))
+    return np.stack(levels).clip(0, 255).round().astype(np.uint8).reshape(-1, 4)
 
 
 _ATLAS = _atlas(range(TILES))
-COLOURS: NDArray[np.uint32] = _ATLAS.view(np.uint32).ravel()  # one number per texel: its bytes are R, G, B, opacity
+COLOURS: NDArray[np.uint8] = np.ascontiguousarray(_ATLAS[:, :3])  # [texels, RGB]
 OPAQUE: NDArray[np.bool_] = _ATLAS[:, 3] > 0
 
 
-def rgb(texels: NDArray[np.int64]) -> NDArray[np.uint8]:
+def rgb(texels: Texels) -> NDArray[np.uint8]:
     """[H, W] positions in COLOURS to [H, W, 3]."""
-    height, width = texels.shape
-    found = COLOURS.take(texels).view(np.uint8).reshape(height, width, 4)
-    return found[..., :3].copy()
+    return COLOURS.take(texels, axis=0)
