@@ -17,6 +17,7 @@ REGISTRY: dict[str, str] = {
     "key_door_pixels": "envs.pixels.key_door_pixels:KeyDoorPixels",
     "wordle": "envs.games.wordle:Wordle",
     "bfcl": "envs.tools.bfcl:FunctionCalling",
+    "cave": "envs.pixels.cave:Cave",
 }
 ENTRY_POINTS = "rayward.environments"
 HELDOUT = {"split": "heldout"}
