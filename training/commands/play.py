@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -75,6 +76,11 @@ def list_environments() -> None:
 
     shown = Table("name", "what", "turns", "best success")
     for name in registry.names():
-        spec = registry.spec(name)
-        shown.add_row(name, spec.one_line, str(spec.horizon), f"{spec.best_success:g}")
+        try:
+            spec = registry.spec(name)
+        except Exception as error:  # an installed package's environment must not hide the others
+            shown.add_row(name, escape(f"unusable: {error}"), "", "")
+        else:
+            shown.add_row(name, escape(spec.one_line), str(spec.horizon), f"{spec.best_success:g}")
     console.print(shown)
+    console.print(f"Other libraries' environments: {', '.join(registry.prefixes())} (docs/environments.md)")
