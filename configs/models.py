@@ -14,8 +14,9 @@ TINY, SMOLLM2 = "tiny", "smollm2"  # models that `source` names without a folder
 class TinyVision(Strict):
     """What the tiny model sees with: it makes a Qwen2-VL of the Qwen2."""
 
-    patch: int = Field(14, ge=4, description="Side of a patch in pixels.")
-    merge: int = Field(1, ge=1, le=4, description="Patches along each side of the square that becomes one token.")
+    patch: int = Field(
+        7, ge=4, description="Side of a patch in pixels; a square of two by two patches becomes one token."
+    )
     depth: int = Field(2, ge=1, description="Number of the image encoder's layers.")
     embed_dim: int = Field(64, ge=32, description="Width of the image encoder; a multiple of 32 times `heads`.")
     heads: int = Field(2, ge=1, description="Attention heads of the image encoder.")

@@ -57,7 +57,7 @@ class ModelSize:
         parameters = 2 * tiny.vocab_size * hidden + tiny.layers * layer
         if tiny.vision is not None:
             seen, patch = tiny.vision.embed_dim, 3 * 2 * tiny.vision.patch**2
-            merged = seen * tiny.vision.merge**2
+            merged = 4 * seen
             parameters += patch * seen + tiny.vision.depth * 8 * seen * seen + merged * (merged + hidden)
         return cls(parameters, hidden, tiny.intermediate_size, tiny.layers, tiny.vocab_size)
 

@@ -21,6 +21,7 @@ PAD, USER, ASSISTANT, SYSTEM, END = "<|pad|>", "<|user|>", "<|assistant|>", "<|s
 
 SPECIAL_TOKENS = [PAD, USER, ASSISTANT, SYSTEM, END]
 IMAGE_START, IMAGE_END, IMAGE, VIDEO = "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"
+MERGE = 2  # patches each way that become one token; vLLM takes no other number for Qwen2-VL
 VISION_TOKENS = [IMAGE_START, IMAGE_END, IMAGE, VIDEO]  # as Qwen2-VL calls them
 
 
@@ -145,8 +146,8 @@ def build_vision_model(tiny: TinyModel, vision: TinyVision, tokenizer: Any, seed
     eos_id, pad_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     seen = {
         "patch_size": vision.patch,
-        "merge_size": vision.merge,
-        "min_pixels": (vision.patch * vision.merge) ** 2,
+        "merge_size": MERGE,
+        "min_pixels": (vision.patch * MERGE) ** 2,
         "max_pixels": vision.max_pixels,
     }
     processor = Qwen2VLProcessor(
@@ -166,7 +167,7 @@ def build_vision_model(tiny: TinyModel, vision: TinyVision, tokenizer: Any, seed
             "mlp_ratio": 2,
             "hidden_size": tiny.hidden_size,
             "patch_size": vision.patch,
-            "spatial_merge_size": vision.merge,
+            "spatial_merge_size": MERGE,
             "initializer_range": tiny.initializer_range,
         },
         image_token_id=image,
