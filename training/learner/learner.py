@@ -19,7 +19,7 @@ from training.algorithms.off_policy import Behaviour, Drift, behaviour, by_ratio
 from training.checks.updates import UpdateRecord
 from training.learner.architecture import can_share
 from training.learner.audit import UNIT, Audit, mark_of
-from training.learner.loading import Loader, save_as
+from training.learner.loading import Loader, save_as, stored_name
 from training.learner.microbatches import MicroBatch, microbatches, padding_microbatch
 from training.learner.pixels import PixelReader
 from training.learner.policy import PREFIX, Policy, Scored
@@ -218,8 +218,14 @@ class Learner:
         return scores, entropies
 
     def state_dict(self) -> Iterator[tuple[str, Tensor]]:
-        """(Hugging Face name, whole tensor) of every parameter; a collective for sharded learners. Raises NotFinite
-        rather than hand out a tensor with NaN or inf: nothing of the kind is published or saved as a model."""
+        """(name in the model's files, whole tensor) of every parameter; a collective for sharded learners. Raises
+        NotFinite rather than hand out a tensor with NaN or inf: nothing of the kind is published or saved as a model.
+        """
+        for name, tensor in self._tensors():
+            yield stored_name(self.policy.model, name), tensor
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """As `state_dict`, with the names that the model has in memory."""
         tied = bool(getattr(self.config, "tie_word_embeddings", False))
         for name, tensor in self._sharded.named_tensors():
             if not name.startswith(PREFIX):
@@ -238,7 +244,7 @@ class Learner:
         """The policy in Hugging Face format with its tokenizer; a collective. Rank 0 keeps the tensors and writes them;
         another rank takes part in gathering each, and drops it."""
         tensors: dict[str, Tensor] = {}
-        for name, tensor in self.state_dict():
+        for name, tensor in self._tensors():
             if self._rank == 0:
                 tensors[name] = tensor.cpu().contiguous()
         if self._rank == 0:

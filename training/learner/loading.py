@@ -101,6 +101,17 @@ def model_class(folder: str | Path) -> Any:
     return AutoModelForCausalLM if Vision.load(folder) is None else AutoModelForImageTextToText
 
 
+def stored_name(model: Any, name: str) -> str:
+    """How a parameter is called in the model's files, which is what vLLM knows. transformers calls those of
+    vision-language models otherwise in memory; that it may also cut or join tensors is not needed for any of them."""
+    if not hasattr(model.model, "language_model"):
+        return name
+    from transformers.core_model_loading import revert_weight_conversion
+
+    (stored,) = revert_weight_conversion(model, {name: torch.empty(0)})
+    return str(stored)
+
+
 def save_as(folder: Path, model: Any, tensors: Mapping[str, Tensor], source: str | Path) -> None:
     """Writes a model with these weights, and what reads texts and images for `source`, all or nothing."""
     with written_whole(folder) as staged:

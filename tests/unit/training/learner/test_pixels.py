@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from configs.models import ModelConfig
 from configs.training import AlgorithmConfig, LearnerConfig, OptimizerConfig
@@ -90,8 +91,8 @@ def test_an_update_reaches_the_image_encoder(vision_folder: Path) -> None:
     tokens = sum(sample.chosen for sample in samples)
     learner.update(Batch(tuple(samples), Denominators(tokens, 2, 1, tokens), step=0))
     changed = {name for name, tensor in learner.state_dict() if (tensor != before[name]).any()}
-    assert any("visual" in name for name in changed)
-    assert any("layers" in name and "visual" not in name for name in changed)
+    assert any(name.startswith("visual.blocks") for name in changed)
+    assert any(name.startswith("model.layers") for name in changed)
 
 
 def test_a_saved_policy_sees_as_before(vision_folder: Path, tmp_path: Path) -> None:
@@ -143,3 +144,9 @@ def test_an_image_of_three_pixels_height_has_its_colours_last(vision_folder: Pat
     assert flat is not None
     assert high is not None
     assert flat.patches[0] == pytest.approx(high.patches[0])
+
+
+def test_weights_are_published_under_the_names_of_the_models_files(vision_folder: Path) -> None:
+    """In memory transformers has others; a replica compares the names with those of its folder."""
+    with safe_open(vision_folder / "model.safetensors", "pt") as stored:
+        assert {name for name, _ in learner_of(vision_folder).state_dict()} == set(stored.keys())
