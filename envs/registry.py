@@ -16,6 +16,7 @@ REGISTRY: dict[str, str] = {
     "key_door": "envs.games.key_door:KeyDoor",
     "wordle": "envs.games.wordle:Wordle",
     "bfcl": "envs.tools.bfcl:FunctionCalling",
+    "cave": "envs.pixels.cave:Cave",
 }
 ENTRY_POINTS = "rayward.environments"
 HELDOUT = {"split": "heldout"}

@@ -39,7 +39,7 @@ def test_a_class_outside_of_the_registry_is_named_by_its_path(tmp_path: Path, mo
     ("name", "advice"),
     [
         ("tictacto", "Did you mean 'tictactoe'"),
-        ("zzz", "Environments: bfcl, key_door, tictactoe, wordle"),
+        ("zzz", "Environments: bfcl, cave, key_door, tictactoe, wordle"),
         ("no.such.module:Env", "cannot be imported"),
         ("envs.games.key_door:Nothing", "cannot be imported"),
     ],
