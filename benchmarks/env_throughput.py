@@ -1,4 +1,4 @@
-"""How many steps per second does an environment take on one core?"""
+"""How many steps per second does an environment take on one core? Those of `cave` draw a picture of 64 x 64 pixels."""
 
 from __future__ import annotations
 
@@ -8,18 +8,24 @@ import time
 
 from benchmarks.common import Figure, options, report
 from envs import registry
+from envs.pixels.game_actions import as_json
 
 ANSWERS = {
     "tictactoe": [f"<move>{cell}</move>" for cell in range(1, 10)],
     "key_door": [f"<action>{word}</action>" for word in ("up", "down", "left", "right", "interact")],
+    "cave": [as_json([key], yaw=yaw) for key in ("forward", "left", "back", "jump") for yaw in (-30.0, 0.0, 15.0)],
     "wordle": [f"<guess>{word}</guess>" for word in ("crane", "moldy", "fight", "bumps", "vivid", "query", "jokes")],
 }
 
 
+BARS = dict.fromkeys(ANSWERS, 20_000) | {"cave": 2_000}
+
+
 def steps_per_s(name: str, steps: int) -> float:
-    """Random answers, episodes one after the other, resets included."""
+    """Random answers, episodes one after the other, resets included. Per second of the process's own time on a core, so
+    that what else runs on the machine counts less."""
     env, rng, done, episode = registry.make(name), random.Random(0), 0, 0
-    began = time.perf_counter()
+    began = time.process_time()
     while done < steps:
         env.reset(episode)
         episode += 1
@@ -28,11 +34,11 @@ def steps_per_s(name: str, steps: int) -> float:
             result = env.step(rng.choice(ANSWERS[name]))
             done += 1
             over = result.terminated or result.truncated
-    return done / (time.perf_counter() - began)
+    return done / (time.process_time() - began)
 
 
 if __name__ == "__main__":
     chosen = options(__doc__ or "").parse_args()
-    rounds = [{name: steps_per_s(name, 20_000) for name in ANSWERS} for _ in range(5)]
+    rounds = [{name: steps_per_s(name, BARS[name]) for name in ANSWERS} for _ in range(5)]
     medians = {name: statistics.median(r[name] for r in rounds) for name in ANSWERS}
-    report("env_throughput", [Figure(name, value, "steps/s", 20_000) for name, value in medians.items()], chosen)
+    report("env_throughput", [Figure(name, value, "steps/s", BARS[name]) for name, value in medians.items()], chosen)

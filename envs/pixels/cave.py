@@ -31,7 +31,8 @@ Form = Literal["json", "words"]
 STEEPEST_DEG = 60.0  # how far one can look up or down
 MOST_TURN_DEG = 60.0  # the expert's turn in one step
 STRAIGHT_DEG = 20.0  # the expert walks when it looks at most so far aside
-MOVES = (["forward"], ["forward", "sprint"], ["back"], ["left"], ["right"], [])  # keys of an action at random
+# Keys of an action at random.
+MOVES: tuple[list[str], ...] = (["forward"], ["forward", "sprint"], ["back"], ["left"], ["right"], [])
 TURNS_OF_A_MOVE = (-2, -1, 0, 1, 2)  # times WORD_DEGREES
 
 _ASKED = {

@@ -8,14 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.pixels.scene import Pose, Scene
-from envs.pixels.textures import AREA, LEVELS, TEXELS, Texels, level_of
+from envs.pixels.textures import AREA, LEVELS, TEXELS, Array, Texels, level_of
 
-NOWHERE = 1e6  # cells; farther than anything in a scene
+NOWHERE = np.float32(1e6)  # cells; farther than anything in a scene
 SIDE_LEVELS = 1  # faces to the east or west are this much fainter, so that corners are seen
 
-_AXES = np.array([[0], [1]])
-
-Array = NDArray[np.float64]
+_AXES = np.array([[0], [1]], np.int32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +35,10 @@ class Crossings:
         if beyond is not None:
             met &= self.distance > beyond[:, None]
         width, count = met.shape
-        place = np.where(met, self.distance, NOWHERE).argmin(1)
+        reached = np.where(met, self.distance, NOWHERE)
+        place = reached.argmin(1)
         flat = place + np.arange(0, width * count, count)
-        distance = np.where(met.ravel().take(flat), self.distance.ravel().take(flat), NOWHERE)
+        distance = reached.ravel().take(flat)
         return Hits(distance, self.along.ravel().take(flat), self.faces.ravel().take(flat), place < count // 2)
 
 
@@ -54,7 +53,7 @@ class Hits:
 
     def texels(self) -> Texels:
         """[W]: the column of texels that was met, at the level of its distance, counted from the start of a tile."""
-        column = ((self.along % 1.0) * TEXELS).astype(np.int32)
+        column = (self.along * TEXELS).astype(np.int32) & (TEXELS - 1)
         level = np.minimum(level_of(self.distance) + self.faces_east_or_west * SIDE_LEVELS, LEVELS - 1)
         texels: Texels = level * AREA + column
         return texels
@@ -67,15 +66,15 @@ def cross(scene: Scene, pose: Pose, rays: Array) -> Crossings:
     outermost cells the faces have no meaning; such a crossing is farther away than the wall there.
     """
     size, column, row = scene.size, int(pose.x), int(pose.y)
-    origin, cell = np.array([[pose.x], [pose.y]]), np.array([[column], [row]])
+    origin, cell = np.array([[pose.x], [pose.y]], np.float32), np.array([[column], [row]], np.float32)
     rays = rays.T[:, :, None]  # [W, 2, 1]
     backward = rays < 0
-    steps = np.arange(1, max(column, row, size - 1 - column, size - 1 - row) + 1)
-    entered = cell + np.where(backward, -steps, steps)  # [W, 2, K]: number of the cell along its own axis
+    steps = np.arange(1, max(column, row, size - 1 - column, size - 1 - row) + 1, dtype=np.float32)
+    entered = cell + np.sign(rays) * steps  # [W, 2, K]: number of the cell along its own axis
     distance = (entered + backward - origin) / rays
     along = origin[::-1] + distance * rays[:, ::-1]
-    index = entered * scene.strides + along.astype(np.int64) * scene.strides[::-1]
-    index += (_AXES * 2 + backward) * size**2  # in the order of Scene.faces
+    index = entered.astype(np.int32) * scene.strides + along.astype(np.int32) * scene.strides[::-1]
+    index += (_AXES * 2 + backward) * np.int32(size**2)  # in the order of Scene.faces
     faces = scene.faces.take(index, mode="clip")
     flat = (len(rays), -1)
     return Crossings(distance.reshape(flat), along.reshape(flat), faces.reshape(flat))

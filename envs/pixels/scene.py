@@ -46,8 +46,8 @@ class Scene:
             raise ValueError("all outermost cells of a scene must be walls: every ray has to end")
         self.size = len(walls)
         self.floor, self.walls, self.fences, self.roofed, self.animals = floor, walls, fences, roofed, animals
-        self.floor_starts = floor.astype(np.int64).ravel() * TEXELS_OF_A_TILE
-        self.strides = np.array([[1], [self.size]])  # from a cell to its eastern and southern neighbour
+        self.floor_starts = floor.astype(np.int32).ravel() * TEXELS_OF_A_TILE
+        self.strides = np.array([[1], [self.size]], np.int32)  # from a cell to its eastern and southern neighbour
         self.faces = np.stack([self._faces(axis, step) for axis in (1, 0) for step in (-1, 1)]).ravel()
 
     def _faces(self, axis: int, step: int) -> NDArray[np.uint8]:

@@ -20,6 +20,7 @@ TEXELS_OF_A_TILE = LEVELS * AREA
 CELLS_PER_LEVEL = 2.0
 
 Colour = tuple[int, int, int]
+Array = NDArray[np.floating[Any]]  # what is measured in a picture; float32 throughout
 Texels = NDArray[np.signedinteger[Any]]  # positions in COLOURS
 Tile = NDArray[np.float64]  # [16, 16, 4]: RGB and opacity, 0..255
 
@@ -48,9 +49,9 @@ _ANIMAL = (
 )
 
 
-def level_of(distance: NDArray[np.float64]) -> NDArray[np.int64]:
+def level_of(distance: Array) -> Texels:
     """How far a texel at this distance (in cells) has faded: 0 .. LEVELS - 1."""
-    return np.minimum(distance / CELLS_PER_LEVEL, LEVELS - 1).astype(np.int64)
+    return np.minimum(distance / CELLS_PER_LEVEL, LEVELS - 1).astype(np.int32)
 
 
 def start_of(tile: int, level: int = 0) -> int:

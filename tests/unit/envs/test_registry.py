@@ -44,7 +44,7 @@ def test_a_class_outside_of_the_registry_is_named_by_its_path(tmp_path: Path, mo
     ("name", "advice"),
     [
         ("tictacto", "Did you mean 'tictactoe'"),
-        ("zzz", "Environments: bfcl, key_door, tictactoe, wordle"),
+        ("zzz", "Environments: bfcl, cave, key_door, key_door_pixels, tictactoe, wordle"),
         ("zzz", "wordle, gym:NAME"),
         ("no.such.module:Env", "cannot be imported"),
         ("gymm:CartPole-v1", "No module named 'gymm'. Names with a prefix: gym:NAME"),

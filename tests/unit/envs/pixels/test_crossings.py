@@ -38,14 +38,14 @@ def test_rays_end_where_a_walk_in_tiny_steps_meets_the_wall() -> None:
 
 def test_a_hit_knows_its_place_along_the_wall_and_which_way_the_wall_faces() -> None:
     # From (5.25, 5.5): east to the face x = 10, 4.75 cells away, at y = 5.5; north to y = 1, 4.5 away, at x = 5.25.
-    hits = cross(room(), Pose(5.25, 5.5), np.array([[1.0, 1e-9], [1e-9, -1.0]])).first(TILE_BITS)
+    hits = cross(room(), Pose(5.25, 5.5), np.array([[1.0, 1e-6], [1e-6, -1.0]])).first(TILE_BITS)
     assert np.allclose(hits.distance, [4.75, 4.5])
     assert np.allclose(hits.along, [5.5, 5.25])
     assert hits.faces_east_or_west.tolist() == [True, False]
 
 
 def test_the_second_fence_lies_beyond_the_first_and_nothing_beyond_the_last() -> None:
-    crossings = cross(room(fences=((5, 4), (5, 2))), Pose(5.5, 5.5), np.array([[1e-9], [-1.0]]))
+    crossings = cross(room(fences=((5, 4), (5, 2))), Pose(5.5, 5.5), np.array([[1e-6], [-1.0]]))
     first = crossings.first(FENCE_BIT)
     second = crossings.first(FENCE_BIT, beyond=first.distance)
     third = crossings.first(FENCE_BIT, beyond=second.distance)
@@ -54,6 +54,6 @@ def test_the_second_fence_lies_beyond_the_first_and_nothing_beyond_the_last() ->
 
 
 def test_bits_are_seen_before_a_distance_and_not_behind_it() -> None:
-    crossings = cross(room(fences=((5, 3),)), Pose(5.5, 5.5), np.array([[1e-9], [-1.0]]))
+    crossings = cross(room(fences=((5, 3),)), Pose(5.5, 5.5), np.array([[1e-6], [-1.0]]))
     assert crossings.bits_before(np.array([1.6])) & FENCE_BIT
     assert not crossings.bits_before(np.array([1.4])) & FENCE_BIT

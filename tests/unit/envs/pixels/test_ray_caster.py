@@ -90,8 +90,9 @@ def test_an_animal_behind_a_wall_is_hidden() -> None:
     assert (hidden == picture(room(walls={(5, 3): ROCK}))).all()
 
 
-def test_an_animal_behind_the_player_is_not_seen() -> None:
-    assert (picture(room(animals=((5.5, 7.5, PIG), (5.5, 5.4, PIG)))) == picture(room())).all()
+@pytest.mark.parametrize("y", [7.5, 5.25], ids=["behind", "where the player stands"])
+def test_an_animal_behind_the_player_or_where_it_stands_is_not_seen(y: float) -> None:
+    assert (picture(room(animals=((5.5, y, PIG),))) == picture(room())).all()
 
 
 def test_a_fence_shows_parts_of_what_is_behind_it() -> None:
