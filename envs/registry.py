@@ -8,7 +8,9 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -57,16 +59,16 @@ class Adapted:
 
 def names() -> list[str]:
     """Of the environments that need no prefix."""
-    return sorted({*REGISTRY, *(point.name for point in entry_points(group=ENTRY_POINTS))})
+    return sorted({*REGISTRY, *_plugins(tuple(sys.path))})
 
 
 def load(name: str) -> type[Env] | Adapted:
     """The class of an environment, imported on first use. Raises UnknownEnvironment, BrokenPlugin."""
     if name in REGISTRY:
         return _attribute(REGISTRY[name])
-    for point in entry_points(group=ENTRY_POINTS):
-        if point.name == name:
-            return _plugged_in(point)
+    plugins = _plugins(tuple(sys.path))
+    if name in plugins:
+        return _plugged_in(plugins[name])
     if name.partition(":")[0] in ADAPTERS and ":" in name:
         return Adapted(name)
     if ":" in name:
@@ -85,6 +87,16 @@ def _attribute(path: str) -> type[Env]:
     module, _, attribute = path.partition(":")
     cls: type[Env] = getattr(importlib.import_module(module), attribute)
     return cls
+
+
+@lru_cache(maxsize=8)
+def _plugins(path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """The entry points of the packages on `sys.path`. Looking through all packages takes 10 ms and more, and every
+    episode makes an environment: it is done once for a path."""
+    points: dict[str, EntryPoint] = {}
+    for point in entry_points(group=ENTRY_POINTS):
+        points.setdefault(point.name, point)
+    return points
 
 
 def _plugged_in(point: EntryPoint) -> type[Env]:

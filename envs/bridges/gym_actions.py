@@ -60,15 +60,15 @@ class Choice(Grammar):
     """One of n: its number from `start` on, or its name."""
 
     def __init__(self, start: int, count: int, names: Sequence[str] | None) -> None:
-        self._start, self._names = start, names
+        self._start = start
         self.words = [str(start + index) for index in range(count)] if names is None else _checked(names, count)
         self._index = {word.lower(): index for index, word in enumerate(self.words)}
         self.regex = f"({'|'.join(map(re.escape, self.words))})"
         self.hint = f"a number from {start} to {start + count - 1}" if names is None else _either(self.words)
 
     def read(self, content: str) -> tuple[int, bool] | None:
-        word = str(int(content)) if self._names is None and _INTEGER.fullmatch(content) else content
-        index = self._index.get(word)
+        known = content in self._index or not _INTEGER.fullmatch(content)
+        index = self._index.get(content if known else str(int(content)))  # "+02" is 2
         return None if index is None else (self._start + index, True)
 
     def write(self, action: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,25 @@ def test_the_environment_of_an_installed_package_is_found_by_its_entry_point(
 
     assert "theirs" in registry.names()
     assert type(registry.make("theirs", turn_cap=3)).__name__ == "Mine"
+
+
+def test_the_installed_packages_are_looked_through_once_not_for_every_episode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It took longer than the episodes: each makes an environment."""
+    installed(tmp_path, monkeypatch, "their_games", "theirs = theirs_once:Mine", theirs_once=OWN)
+    looked: list[str] = []
+
+    def counted(group: str) -> Any:
+        looked.append(group)
+        return entry_points(group=group)
+
+    monkeypatch.setattr(registry, "entry_points", counted)
+
+    for name in ("theirs", "theirs", "envs.games.key_door:KeyDoor", "gym:CartPole-v1"):
+        registry.load(name)
+
+    assert looked == [registry.ENTRY_POINTS]
 
 
 @pytest.mark.parametrize(

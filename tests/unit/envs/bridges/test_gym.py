@@ -27,7 +27,8 @@ NAMES = ("gym:CartPole-v1", "gym:FrozenLake-v1", "gym:Blackjack-v1", "gym:Mounta
 
 
 class Corridor(gymnasium.Env[Any, Any]):
-    """Five cells; reward `pay` a step; the last cell ends it. Draws itself without a library. Shares one action space
+    """Five cells; reward `pay` a step; the last cell ends it. Draws itself without a library, always
+    into the same picture. Shares one action space
     among all its objects, whose `sample` is therefore not reproducible. Holds a lock, which cannot be pickled."""
 
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
@@ -37,6 +38,7 @@ class Corridor(gymnasium.Env[Any, Any]):
     def __init__(self, pay: float = -1.0, both: bool = False, render_mode: str | None = None) -> None:
         self.render_mode, self._pay, self._both = render_mode, pay, both
         self._lock, self.closed = threading.Lock(), False
+        self._canvas = np.zeros((2, 3, 3), np.uint8)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
         super().reset(seed=seed)
@@ -49,7 +51,8 @@ class Corridor(gymnasium.Env[Any, Any]):
         return self._cell, np.float64(self._pay), over, over and self._both, {}
 
     def render(self) -> Any:
-        return np.full((2, 3, 3), self._cell, np.uint8) if self.render_mode else None
+        self._canvas[:] = self._cell
+        return self._canvas if self.render_mode else None
 
     def close(self) -> None:
         self.closed = True
@@ -168,7 +171,7 @@ def test_a_malformed_answer_can_end_the_episode_which_is_then_no_success() -> No
 
 def test_success_is_a_return_above_zero_where_gymnasium_names_no_threshold() -> None:
     assert [result.success for result in played(corridor(pay=1.0), [FORTH] * 4)] == [False, False, False, True]
-    assert [result.success for result in played(corridor(), [FORTH] * 4)] == [False] * 4
+    assert not played(corridor(pay=0.0), [FORTH] * 4)[-1].success
     assert played(corridor(success_return=-4), [FORTH] * 4)[-1].success
     assert not played(corridor(success_return=-4), [STAY, *[FORTH] * 4])[-1].success
 
@@ -287,6 +290,7 @@ def test_close_closes_gymnasiums_environment() -> None:
         ("gym:", {}, EnvUsageError, "Malformed environment ID"),
         ("gym:CartPole-v1", {"digit": 3}, SettingError, "unexpected keyword argument 'digit'.*Did you mean 'digits'"),
         ("gym:CartPole-v1", {"speed": 3}, SettingError, "'speed'.*The adapter's own settings: observation, digits"),
+        ("gym:CartPole-v1", {"identifier": 3}, SettingError, "unexpected keyword argument 'identifier'"),
         ("gym:FrozenLake-v1", {"map_name": "9x9"}, SettingError, "cannot be made with .*'map_name': '9x9'.*KeyError"),
         ("gym:CartPole-v1", {"malformed": "noop"}, SettingError, "malformed must be one of random, end"),
         ("gym:CartPole-v1", {"malformed_penalty": -1}, SettingError, "malformed_penalty must be 0 or more"),
