@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from configs.models import TinyModel
 from configs.policies import EngineConfig
-from configs.training import EnvConfig, TinyModel
+from configs.training import EnvConfig
 from deployments.engines.vllm.settings import engine_arguments, process_environment
 from training.imitation import tiny
 

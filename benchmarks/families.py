@@ -47,7 +47,8 @@ def _sample(prompt: list[int], answer: object) -> Sample:
 
 
 def difference(family: str, folder: Path, _: Report) -> float:
-    from training.learner.learner import Learner, LearnerSettings
+    from training.learner.learner import Learner
+    from training.learner.settings import LearnerSettings
 
     samples = asyncio.run(sampled(of_family(family, folder)))
     config = TrainConfig.parse({"sampling": {"temperature": TEMPERATURE}})

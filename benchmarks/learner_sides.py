@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.training import AlgorithmConfig, LearnerConfig, ModelConfig, OptimizerConfig
+from configs.models import ModelConfig
+from configs.training import AlgorithmConfig, LearnerConfig, OptimizerConfig
 from training.types import Batch, Denominators, Sample
 
 OPTIMIZER = OptimizerConfig(lr=1e-6, warmup_steps=0)
@@ -38,7 +39,8 @@ def rayward(work: Work) -> Callable[[], object]:
     """`Learner.update`, whole."""
     import torch
 
-    from training.learner.learner import Learner, LearnerSettings
+    from training.learner.learner import Learner
+    from training.learner.settings import LearnerSettings
 
     torch.set_num_threads(work.threads)
     settings = LearnerSettings(

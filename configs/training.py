@@ -1,6 +1,7 @@
 """Schema of a training configuration. A field's description is its manual; units stand in the names.
 
-The sections about what surrounds the learning (weights, replicas, warm start, evaluation, ...) are in `configs.run`.
+The sections about what surrounds the learning (weights, replicas, warm start, evaluation, ...) are in `configs.run`,
+those of the model in `configs.models`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from configs.base import Strict, YamlConfig
+from configs.models import ModelConfig
 from configs.run import (
     CheckpointConfig,
     EvaluationConfig,
@@ -19,63 +21,11 @@ from configs.run import (
     WeightsConfig,
 )
 
-TINY, SMOLLM2 = "tiny", "smollm2"  # models that `source` names without a folder
-
-
-class TinyModel(Strict):
-    """A small random Qwen2 with its own tokenizer, built on the spot (no download)."""
-
-    hidden_size: int = Field(128, ge=16, description="Width of the model; a multiple of 32 times `heads`.")
-    layers: int = Field(2, ge=1, description="Number of transformer layers.")
-    heads: int = Field(4, ge=1, description="Number of attention heads.")
-    kv_heads: int = Field(2, ge=1, description="Number of key-value heads; it divides `heads`.")
-    intermediate_size: int = Field(256, ge=16, description="Width of the feed-forward layers.")
-    initializer_range: float = Field(
-        0.06,
-        gt=0,
-        description="Standard deviation of the random weights; 0.02 learned far worse in a model of this size.",
-    )
-    vocab_size: int = Field(
-        512, ge=280, description="Upper bound of the vocabulary: 256 bytes, the special tokens, then pieces of words."
-    )
-    max_positions: int = Field(
-        2048, ge=64, description="Longest sequence of the model, in tokens; at least serving.engine.max_model_len."
-    )
-
-    @model_validator(mode="after")
-    def _servable(self) -> Self:
-        if self.hidden_size % (32 * self.heads):
-            raise ValueError(
-                f"hidden_size {self.hidden_size} over {self.heads} heads: vLLM's CPU attention needs a head size "
-                "that is a multiple of 32"
-            )
-        return self
-
-
-class ModelConfig(Strict):
-    """Where the policy comes from, and how the learner holds it."""
-
-    source: str = Field(
-        TINY, description='"tiny", "smollm2" (`make real`), a folder in Hugging Face format, or a name on the hub.'
-    )
-    tiny: TinyModel = Field(default_factory=TinyModel, description='The model that is built when `source` is "tiny".')
-    dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="Type in which the learner computes; its master weights are float32 in any case."
-    )
-    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = Field(
-        "sdpa",
-        description="The learner's attention kernel, by its transformers name; a model whose attention scores have a "
-        "soft cap, which sdpa leaves out, gets eager instead.",
-    )
-    gradient_checkpointing: bool = Field(
-        False, description="Compute activations again in the backward pass: less memory, more time."
-    )
-
 
 class EnvConfig(Strict):
     """The environment, and how its texts become prompts."""
 
-    name: str = Field("tictactoe", description="A registered name, or `package.module:Class`.")
+    name: str = Field("tictactoe", description="A registered name, `gym:CartPole-v1`, or `package.module:Class`.")
     kwargs: dict[str, Any] = Field(default_factory=dict, description="Settings of the environment, for training.")
     eval_kwargs: dict[str, Any] | None = Field(
         None,

@@ -8,7 +8,7 @@ import inspect
 import random
 import string
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -116,14 +116,14 @@ class Env(ABC):
         return
 
 
-def takes_setting(cls: type[Env], name: str) -> bool:
-    """Whether the class's constructor has a parameter of this name, or takes any (`**settings`)."""
+def takes_setting(cls: Callable[..., Env], name: str) -> bool:
+    """Whether the constructor has a parameter of this name, or takes any (`**settings`)."""
     parameters = inspect.signature(cls).parameters
     return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
-def check_settings(cls: type[Env], settings: Mapping[str, Any]) -> None:
-    """Raises SettingError for a keyword that the class's constructor does not take."""
+def check_settings(cls: Callable[..., Env], settings: Mapping[str, Any]) -> None:
+    """Raises SettingError for a keyword that the constructor does not take."""
     known = [name for name in inspect.signature(cls).parameters if name != "self"]
     for name in settings:
         if not takes_setting(cls, name):

@@ -1,12 +1,17 @@
-"""Names of environments. Adding one is a file and a line in REGISTRY; packages add theirs by an entry point."""
+"""Names of environments. Adding one is a file and a line in REGISTRY; packages add theirs by an entry point.
+
+`PREFIX:NAME` is an environment of another library: adding such a library is a file and a line in ADAPTERS.
+"""
 
 from __future__ import annotations
 
 import difflib
 import importlib
 import inspect
-from collections.abc import Mapping
-from importlib.metadata import entry_points
+import sys
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from envs.base import Env, EnvSpec, EnvUsageError, check_settings
@@ -14,9 +19,15 @@ from envs.base import Env, EnvSpec, EnvUsageError, check_settings
 REGISTRY: dict[str, str] = {
     "tictactoe": "envs.games.tictactoe:TicTacToe",
     "key_door": "envs.games.key_door:KeyDoor",
+    "key_door_pixels": "envs.pixels.key_door_pixels:KeyDoorPixels",
     "wordle": "envs.games.wordle:Wordle",
     "bfcl": "envs.tools.bfcl:FunctionCalling",
     "arm": "envs.robots.arm:Arm",
+    "cave": "envs.pixels.cave:Cave",
+}
+# Prefix -> a class whose first parameter is what follows the colon, and whose others are settings.
+ADAPTERS: dict[str, str] = {
+    "gym": "envs.bridges.gym:GymEnv",
 }
 ENTRY_POINTS = "rayward.environments"
 HELDOUT = {"split": "heldout"}
@@ -26,35 +37,90 @@ class UnknownEnvironment(EnvUsageError):
     """No environment of this name; the message lists those that exist."""
 
 
+class BrokenPlugin(EnvUsageError):
+    """An environment of an installed package that cannot be loaded; the message names the package and the cause."""
+
+
+class Adapted:
+    """An adapter's class with the name that it adapts: it is made from settings alone, as an environment's class is."""
+
+    def __init__(self, name: str) -> None:
+        """`name` is PREFIX:NAME, with a prefix of ADAPTERS."""
+        prefix, _, self._target = name.partition(":")
+        adapter = _attribute(ADAPTERS[prefix])
+        self._adapter: Callable[..., Env] = adapter
+        self.blocking = adapter.blocking
+        self.__name__ = name
+        signature = inspect.signature(adapter)
+        self.__signature__ = signature.replace(parameters=[*signature.parameters.values()][1:])
+
+    def __call__(self, **settings: Any) -> Env:
+        return self._adapter(self._target, **settings)
+
+
 def names() -> list[str]:
-    return sorted({*REGISTRY, *(point.name for point in entry_points(group=ENTRY_POINTS))})
+    """Of the environments that need no prefix."""
+    return sorted({*REGISTRY, *_plugins(tuple(sys.path))})
 
 
-def load(name: str) -> type[Env]:
-    """The class of an environment, imported on first use. Raises UnknownEnvironment."""
+def load(name: str) -> type[Env] | Adapted:
+    """The class of an environment, imported on first use. Raises UnknownEnvironment, BrokenPlugin."""
     if name in REGISTRY:
-        module, _, attribute = REGISTRY[name].partition(":")
-        cls: type[Env] = getattr(importlib.import_module(module), attribute)
-        return cls
-    for point in entry_points(group=ENTRY_POINTS):
-        if point.name == name:
-            found: type[Env] = point.load()
-            return found
+        return _attribute(REGISTRY[name])
+    plugins = _plugins(tuple(sys.path))
+    if name in plugins:
+        return _plugged_in(plugins[name])
+    if name.partition(":")[0] in ADAPTERS and ":" in name:
+        return Adapted(name)
     if ":" in name:
         return _imported(name)
     near = difflib.get_close_matches(name, names(), n=1, cutoff=0.4)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise UnknownEnvironment(f"no environment {name!r}.{hint} Environments: {', '.join(names())}")
+    raise UnknownEnvironment(f"no environment {name!r}.{hint} Environments: {', '.join([*names(), *prefixes()])}")
+
+
+def prefixes() -> list[str]:
+    """How environments of other libraries are named: ["gym:NAME"]."""
+    return [f"{prefix}:NAME" for prefix in ADAPTERS]
+
+
+def _attribute(path: str) -> type[Env]:
+    module, _, attribute = path.partition(":")
+    cls: type[Env] = getattr(importlib.import_module(module), attribute)
+    return cls
+
+
+@lru_cache(maxsize=8)
+def _plugins(path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """The entry points of the packages on `sys.path`. Looking through all packages takes 10 ms and more, and every
+    episode makes an environment: it is done once for a path."""
+    points: dict[str, EntryPoint] = {}
+    for point in entry_points(group=ENTRY_POINTS):
+        points.setdefault(point.name, point)
+    return points
+
+
+def _plugged_in(point: EntryPoint) -> type[Env]:
+    """The class of another package's entry point. Raises BrokenPlugin."""
+    package = f"the package {point.dist.name} {point.dist.version}" if point.dist else "an installed package"
+    what = f"environment {point.name!r} of {package} ({point.value})"
+    try:
+        found = point.load()
+    except Exception as error:  # whatever somebody else's module raises while it is imported
+        reason = f"{type(error).__name__}: {error}"
+        raise BrokenPlugin(f"{what} cannot be loaded: {reason}. Repair or uninstall that package") from error
+    if not (isinstance(found, type) and issubclass(found, Env)):
+        raise BrokenPlugin(f"{what} is no class on envs.base.Env, but {found!r:.80}")
+    return found
 
 
 def _imported(path: str) -> type[Env]:
     """The class at `package.module:Class`, for an environment that is not installed. Raises UnknownEnvironment."""
-    module, _, attribute = path.partition(":")
     try:
-        cls: type[Env] = getattr(importlib.import_module(module), attribute)
+        return _attribute(path)
     except (ImportError, AttributeError) as error:
-        raise UnknownEnvironment(f"environment {path!r} cannot be imported: {error}") from error
-    return cls
+        known = f"Names with a prefix: {', '.join(prefixes())}"
+        raise UnknownEnvironment(f"environment {path!r} cannot be imported: {error}. {known}") from error
 
 
 def make(name: str, **settings: Any) -> Env:

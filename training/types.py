@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 EndReason = Literal["completed", "truncated", "env_failed", "infra_failed"]
 Truncation = Literal["turn_cap", "context_full", "environment"]
+Images = tuple[NDArray[np.uint8], ...]  # [height, width, 3] each
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Turn:
     prompt_text: str = ""
     extends: bool = False  # the prompt is the previous turn's prompt and answer, then `added_ids`
     reward_parts: Mapping[str, float] = field(default_factory=dict)  # by name, where the environment tells them
+    images: Images = field(default=(), compare=False)  # that `added_ids` show, in their order
 
     def __post_init__(self) -> None:
         if len(self.completion_ids) != len(self.logprobs):
@@ -191,6 +194,7 @@ class Sample:
     advantage: float
     group: int = 0
     weight_version: int = 0
+    images: Images = field(default=(), compare=False)  # that the tokens show, in their order
 
     def __post_init__(self) -> None:
         if not len(self.token_ids_T) == len(self.mask_T) == len(self.sampler_logp_T):

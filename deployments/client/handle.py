@@ -85,4 +85,4 @@ def abandon_on(handle: Any) -> Callable[[list[Any]], Any]:
 
 
 def _size_bytes(request: GenerateRequest) -> int:
-    return 5 * len(request.token_ids)  # as pickled integers
+    return 5 * len(request.token_ids) + sum(image.nbytes for image in request.images)  # integers are 5 bytes, pickled

@@ -7,26 +7,10 @@ from dataclasses import dataclass
 
 from deployments.protocol.act import Frame
 from deployments.protocol.generate import remaining_s
+from envs.pixels.game_actions import BUTTONS, CAMERA, GameAction, no_op
 
-# The keys of a MineRL BASALT action that are pressed (1) or not (0), in the order of its action space.
-BUTTONS: tuple[str, ...] = (
-    "attack", "back", "forward", "jump", "left", "right", "sneak", "sprint", "use", "drop", "inventory",
-    *(f"hotbar.{slot}" for slot in range(1, 10)), "ESC",
-)  # fmt: skip
-CAMERA = "camera"
-
-GameAction = dict[str, int | list[float]]  # every name of BUTTONS to 0 or 1, and "camera" to [pitch, yaw] in degrees
-
-
-def no_op() -> GameAction:
-    """The action that presses nothing and does not turn; a new object for each call.
-
-    >>> no_op()["camera"], no_op()["jump"], len(no_op())
-    ([0.0, 0.0], 0, 22)
-    """
-    action: GameAction = dict.fromkeys(BUTTONS, 0)
-    action[CAMERA] = [0.0, 0.0]
-    return action
+# What an action consists of belongs to the game, so the environments define it; this protocol offers it as its own.
+__all__ = ["BUTTONS", "CAMERA", "GameAction", "PlayRequest", "PlayResult", "PlayStep", "no_op"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 FinishReason = Literal["stop", "length", "abort"]
 
+NEVER = -1e9  # bias of a banned token's logit: its probability is exactly 0 in float32, and 0 * log p a number
 SEED_BOUND = 2**63  # seeds are signed 64-bit integers in the engine
 
 
@@ -83,6 +87,8 @@ class GenerateRequest:
     min_weight_version: int = 0
     deadline_s: float = 60.0  # from arrival at the replica, if `deadline_unix_s` is not sooner
     deadline_unix_s: float | None = None  # wall time after which nobody waits; the client library sets it
+    # [H, W, 3] each, in the order of their tokens in `token_ids`, where each has as many as the model makes of it
+    images: tuple[NDArray[np.uint8], ...] = field(default=(), compare=False)
 
     def remaining_s(self, now_unix_s: float) -> float:
         """Seconds that the answer may still take, at most `deadline_s`; zero or less when nobody waits any more."""

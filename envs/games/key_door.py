@@ -115,12 +115,12 @@ class KeyDoor(Env):
         draws from all five actions. On a grid of even size it walks a loop, which a small policy can imitate without
         a memory."""
         if rng.random() < noise + illegal_noise:
-            return _answer(rng.choice(ACTIONS))
+            return answer(rng.choice(ACTIONS))
         here = self._here()
         if here == "key" or (here == "locked door" and self._carrying):
-            return _answer("interact")
+            return answer("interact")
         goals = {cell for cell, what in self._seen.items() if what == "locked door"} if self._carrying else set()
-        return _answer(self._way(goals) if goals or self._size % 2 else self._along_the_loop())
+        return answer(self._way(goals) if goals or self._size % 2 else self._along_the_loop())
 
     def _along_the_loop(self) -> str:
         """The next move of a closed walk through all cells of an even grid: right in even rows, left in odd rows, and
@@ -166,5 +166,5 @@ def _shown(cell: Cell) -> str:
     return f"({cell[0]}, {cell[1]})"
 
 
-def _answer(word: str) -> str:
+def answer(word: str) -> str:
     return f"<action>{word}</action>"

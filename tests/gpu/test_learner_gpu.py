@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from configs.training import AlgorithmConfig, EnvConfig, LearnerConfig, ModelConfig, OptimizerConfig, TinyModel
+from configs.models import ModelConfig, TinyModel
+from configs.training import AlgorithmConfig, EnvConfig, LearnerConfig, OptimizerConfig
 from training.imitation import tiny
-from training.learner.learner import Learner, LearnerSettings
+from training.learner.learner import Learner
+from training.learner.settings import LearnerSettings
 from training.types import Batch, Denominators, Sample
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")]

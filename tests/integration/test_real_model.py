@@ -168,7 +168,8 @@ def test_tied_embeddings_are_those_of_the_learner_after_each_of_ten_updates(
     real: Session, model: Path, renderer: ChatRenderer
 ) -> None:
     """An engine that keeps a packed copy of the tied output layer answers with the old one from the first update on."""
-    from training.learner.learner import Learner, LearnerSettings
+    from training.learner.learner import Learner
+    from training.learner.settings import LearnerSettings
 
     learner = Learner(LearnerSettings.of(real.config, model))
     assert learner.config.tie_word_embeddings

@@ -103,7 +103,8 @@ def base_install(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Insta
     return installation
 
 
-def install(wheel: Path, folder: Path) -> Installation:
+def install(wheel: Path, folder: Path, *others: Path) -> Installation:
+    """A fresh environment with rayward's wheel and those of other packages; libraries are borrowed."""
     environment = folder / "venv"
     venv.create(environment, with_pip=False, symlinks=True)
     outside = folder / "elsewhere"
@@ -112,7 +113,14 @@ def install(wheel: Path, folder: Path) -> Installation:
     # A path in a .pth adds the libraries but not the .pth files beside them: the editable rayward stays out.
     (installation.site_packages / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
     pip = (sys.executable, "-m", "pip", "--python", str(environment / "bin/python"), "install")
-    checked(*pip, "--no-deps", "--no-index", "--ignore-installed", "--disable-pip-version-check", str(wheel))
+    checked(
+        *pip,
+        "--no-deps",
+        "--no-index",
+        "--ignore-installed",
+        "--disable-pip-version-check",
+        *map(str, (wheel, *others)),
+    )
     return installation
 
 

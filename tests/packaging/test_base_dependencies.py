@@ -43,3 +43,12 @@ def test_a_command_that_needs_an_extra_names_it_instead_of_a_traceback(base_inst
     assert done.returncode != 0
     assert "Traceback" not in done.stdout + done.stderr
     assert "rayward[" in done.stdout + done.stderr
+
+
+def test_an_environment_of_gymnasium_says_that_gymnasium_is_missing(base_install: Installation) -> None:
+    done = base_install.run("rayward", "play", "--env", "gym:CartPole-v1")
+
+    assert done.returncode == 1
+    assert "gym:CartPole-v1 needs gymnasium" in done.stderr
+    assert "rayward[train]" in done.stderr
+    assert "Traceback" not in done.stderr

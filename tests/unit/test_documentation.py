@@ -5,7 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
+from envs import registry
 from envs.base import Env
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,6 +64,24 @@ def test_commands_and_configurations_that_are_named_exist(page: Path) -> None:
     assert not [name for name in configurations if not (ROOT / name).exists() and "NAME" not in name]
     modules = re.findall(r"python -m (training|benchmarks)\.([a-z_]+)", text)
     assert not [f"{package}.{name}" for package, name in modules if not (ROOT / package / f"{name}.py").exists()]
+
+
+def test_the_gymnasium_environment_of_the_page_can_be_played() -> None:
+    from configs.training import TrainConfig
+
+    (example,) = re.findall(
+        r"```yaml\n(env:\n  name: gym:.*?)```", (ROOT / "docs/environments.md").read_text(), re.DOTALL
+    )
+    env = TrainConfig.parse(yaml.safe_load(example)).env
+    game = registry.make(env.name, **env.kwargs)
+
+    assert game.spec.horizon <= env.max_turns
+    shown = game.reset(0).text
+    assert f"`{shown}`" in (ROOT / "docs/environments.md").read_text()
+    result, rng = game.step(game.expert_action(random.Random(0))), random.Random(0)
+    while not (result.terminated or result.truncated):
+        result = game.step(game.expert_action(rng))
+    assert result.success
 
 
 def test_the_clients_of_the_serving_page_name_policies_of_the_quickstart() -> None:

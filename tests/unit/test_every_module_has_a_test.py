@@ -12,6 +12,7 @@ HEAVY = {"ray", "vllm", "torch", "transformers", "trl"}
 
 # Module -> the test below tests/ that covers it.
 ELSEWHERE = {
+    "configs/models.py": "unit/configs/test_training.py",
     "deployments/client/policies.py": "unit/training/commands/test_load.py",
     "deployments/engines/base.py": "integration/test_serving.py",
     "deployments/engines/chunks/batched.py": "unit/deployments/engines/chunks/test_engine.py",
@@ -40,6 +41,7 @@ ELSEWHERE = {
     "training/rollouts/failures.py": "unit/training/checks/test_alarms.py",
     "training/rollouts/packed.py": "unit/training/rollouts/test_samples.py",
     "training/rollouts/tokenizer.py": "unit/training/rollouts/test_renderer.py",
+    "training/learner/settings.py": "unit/training/learner/test_learner.py",
     "training/run/loop.py": "integration/test_training.py",
     "training/tune.py": "integration/test_cluster_way.py",
 }

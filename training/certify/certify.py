@@ -26,23 +26,20 @@ from training.certify.ranks import WORLD, Ranks, ranks_of
 from training.certify.report import Certificate, Row
 from training.certify.rough import healthy_but_rough
 from training.certify.short_run import FaultyHarness, Outcome, ShortRuns
+from training.checks.alarms import FaultFound
 from training.cluster import application, ray_session
 from training.evaluation.evaluate import publish_folder
+from training.imitation import tiny
+from training.imitation.demonstrations import demonstrations
 from training.learner.architecture import UnknownArchitecture
 from training.rollouts.batch import assemble, fetched
+from training.rollouts.renderer import ChatRenderer
+from training.rollouts.samples import episode_samples
 from training.rollouts.session import Session, open_session
 from training.run.start import initial_model, start_model
-from training.types import Batch
+from training.types import Batch, Denominators
 
-IMAGES = Mutant(
-    "image tokens and pixels cut apart",
-    "a sequence that is too long loses image tokens and keeps its pixels",
-    "a crash of the learner, or pictures that belong to other text",
-    healthy_but_rough,
-    skipped="no images are trained on yet",
-    sources=("PrimeIntellect-ai/prime-rl#2013", "hiyouga/EasyR1#76"),
-)
-MUTANTS: tuple[Mutant, ...] = (*SAMPLER, *ROLLOUTS, *LEARNER, IMAGES)
+MUTANTS: tuple[Mutant, ...] = (*SAMPLER, *ROLLOUTS, *LEARNER)
 OTHER_FAMILIES = ("llama", "gemma2")
 # Answers that the doctor looks at after a run without an alarm. The likelier of two draws is 0.56 standard deviations
 # above the mean: in all that is 11 of them. With 160 answers it was 7, and a few certificates in a thousand missed it.
@@ -82,6 +79,14 @@ TICTACTOE = (
 )
 
 
+# The same game, shown as a picture to a tiny Qwen2-VL.
+PICTURES = (
+    "env.kwargs={pictures: true}",
+    "model.tiny.vision={depth: 1}",
+    "warmstart.episodes=4",
+)
+
+
 def settings_of(storage: Path, *overrides: str) -> TrainConfig:
     """The configuration of the short runs."""
     return TrainConfig.parse({**GAME, "storage_path": str(storage)}, overrides)
@@ -106,6 +111,8 @@ def _tried(mutant: Mutant, short: ShortRuns, model: Path, ranks: Ranks) -> Outco
         return ranks.update(mutant.make)
     if mutant.where == "start":
         return _loaded(mutant, short)
+    if mutant.where == "images":
+        return _seen(mutant, short)
     if mutant.where == "resume":
         settings = ("steps=4", *mutant.settings)
         return short.play(model, mutant.put_in, settings, resume=True)
@@ -114,7 +121,8 @@ def _tried(mutant: Mutant, short: ShortRuns, model: Path, ranks: Ranks) -> Outco
 
 def _loaded(mutant: Mutant, short: ShortRuns) -> Outcome:
     """What the start of a run says to a model of another family. Without the fault it has to say nothing."""
-    from training.learner.learner import Learner, LearnerSettings
+    from training.learner.learner import Learner
+    from training.learner.settings import LearnerSettings
 
     folder = runs.create(short.settings).path / "models" / mutant.family
     folder.mkdir(parents=True)
@@ -126,6 +134,34 @@ def _loaded(mutant: Mutant, short: ShortRuns) -> Outcome:
     except UnknownArchitecture as error:
         return Outcome("own forward", str(error), steps=0)
     return Outcome("", "", steps=0)
+
+
+def _seen(mutant: Mutant, short: ShortRuns) -> Outcome:
+    """An update of a tiny Qwen2-VL on demonstrations with images. Without the fault it has to raise nothing."""
+    from training.learner.learner import Learner
+    from training.learner.settings import LearnerSettings
+
+    config = TrainConfig.parse(short.settings.dump(), PICTURES)
+    folder = tiny.build(config.model.tiny, config.env, config.seed, initial_model(config, runs.create(config)))
+    learner, batch = Learner(LearnerSettings.of(config, folder)), demonstrated(config, ChatRenderer.load(str(folder)))
+    learner.update(batch)
+    try:
+        with mutant.put_in(short.session.app):
+            learner.update(batch)
+    except FaultFound as error:
+        return Outcome(error.alarm.check, str(error), steps=1)
+    return Outcome("", "", steps=1)
+
+
+def demonstrated(config: TrainConfig, renderer: ChatRenderer) -> Batch:
+    """What one group would be trained on whose members play as the expert does."""
+    samples = [
+        replace(sample, advantage=1.0 if index % 2 else -1.0)
+        for index, episode in enumerate(demonstrations(config, renderer))
+        for sample in episode_samples(episode, 0.0, 0)
+    ]
+    tokens = sum(sample.chosen for sample in samples)
+    return Batch(tuple(samples), Denominators(tokens, config.warmstart.episodes, 1, tokens))
 
 
 @contextmanager
@@ -177,22 +213,32 @@ def certificate_on(
 
 def certify(storage: Path, healthy_runs: int, say: Say = lambda row: None) -> Certificate:
     """All of it, on replicas of its own: the faults with a tiny Qwen2, then healthy runs of it, of the same one
-    warm-started on TicTacToe, and of a model of each of OTHER_FAMILIES."""
+    warm-started on TicTacToe, of a model of each of OTHER_FAMILIES, and of one that sees images."""
     settings, tictactoe = settings_of(storage), settings_of(storage, *TICTACTOE)
     run = runs.create(tictactoe)
     warm, init = start_model(tictactoe, run), initial_model(tictactoe, run)
-    share = healthy_runs // (2 + len(OTHER_FAMILIES))
+    share = healthy_runs // (3 + len(OTHER_FAMILIES))
     with ray_session.ray_session():
         application.start_serve(HttpConfig(port=0))
         with open_session(settings, run, init) as session:
-            first = certificate_on(session, settings, init, healthy_runs - share * (1 + len(OTHER_FAMILIES)), say)
+            first = certificate_on(session, settings, init, healthy_runs - share * (2 + len(OTHER_FAMILIES)), say)
             alright = first.healthy + _said(healthy(session, tictactoe, "warm-started", warm, share, seed=1), say)
         for seed, family in enumerate(OTHER_FAMILIES, 2):
             run = runs.create(settings)
             model = of_family(family, run.path / "models" / "init", settings.env)
             with open_session(settings, run, model) as session:
                 alright += _said(healthy(session, settings, family, model, share, seed=seed), say)
+        alright += _said(seeing(storage, share), say)
     return Certificate(first.faults, alright)
+
+
+def seeing(storage: Path, count: int) -> Iterator[Row]:
+    """`count` runs of a tiny Qwen2-VL without a fault, on a replica of its own."""
+    settings = settings_of(storage, *PICTURES)
+    run = runs.create(settings)
+    model = tiny.build(settings.model.tiny, settings.env, settings.seed, initial_model(settings, run))
+    with open_session(settings, run, model) as session:
+        yield from healthy(session, settings, "with images", model, count, seed=9)
 
 
 def _said(rows: Iterator[Row], say: Say) -> tuple[Row, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from training.certify.mutants import Mutant
 from training.certify.swapping import swapped
+from training.types import Sample
 
 Fault = AbstractContextManager[None]
 TIS = "algorithm.off_policy=tis"
@@ -145,6 +146,26 @@ def moments_lost() -> Fault:
     return swapped(Single, "load", weights_only)
 
 
+def sequences_cut() -> Fault:
+    """What is over a length is cut off a sequence, and its images stay whole."""
+    from training.learner import learner
+
+    def cut(original: Any) -> Any:
+        def microbatches(samples: Any, *given: Any, **named: Any) -> Any:
+            return original([_first_half(sample) for sample in samples], *given, **named)
+
+        return microbatches
+
+    return swapped(learner, "microbatches", cut)
+
+
+def _first_half(sample: Sample) -> Sample:
+    """With one token chosen at its end, so that there is something to learn."""
+    half = len(sample.token_ids_T) // 2
+    ids, logp = tuple(sample.token_ids_T[:half]), tuple(sample.sampler_logp_T[:half])
+    return replace(sample, token_ids_T=ids, mask_T=(0,) * (half - 1) + (1,), sampler_logp_T=logp)
+
+
 LEARNER = (
     Mutant(
         "dropout left on",
@@ -254,5 +275,14 @@ LEARNER = (
         where="resume",
         sources=("thinking-machines-lab/tinker-feedback#127", "PrimeIntellect-ai/prime-rl#1311"),
         caught_by=("optimizer state",),
+    ),
+    Mutant(
+        "image tokens and pixels cut apart",
+        "a sequence that is too long loses image tokens and keeps its pixels",
+        "a crash of the learner, or pictures that belong to other text",
+        sequences_cut,
+        where="images",
+        sources=("PrimeIntellect-ai/prime-rl#2013", "hiyouga/EasyR1#76"),
+        caught_by=("image tokens",),
     ),
 )

@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 import random
 
+import numpy as np
+
 from envs.base import Env, EnvSpec, Observation, StepResult
 
 TURNS = 3
 LOST = -1.0
+SIDE, CELL = 4, 14  # cells of a picture along each side, pixels of a cell
 
 
 class Chance(Env):
-    """Three turns; an answer earns 0 or 1 by a hash of its text, the seed and the turn. A total of 0 is a loss."""
+    """Three turns; an answer earns 0 or 1 by a hash of its text, the seed and the turn. A total of 0 is a loss.
+    `pictures`: an observation also shows its numbers as bright cells."""
 
-    def __init__(self, split: str = "all") -> None:
+    def __init__(self, split: str = "all", pictures: bool = False) -> None:
         self.spec = EnvSpec(
             name="chance",
             one_line="what an answer earns is a hash of it",
@@ -25,7 +29,7 @@ class Chance(Env):
             best_success=1.0,
             failure_return=LOST,
         )
-        self._split = split
+        self._split, self._pictures = split, pictures
 
     def reset(self, seed: int) -> Observation:
         self._seed, self._turn, self._earned = f"{self._split}/{seed}", 0, 0.0
@@ -47,4 +51,11 @@ class Chance(Env):
 
     def _shown(self) -> Observation:
         cells = random.Random(f"{self._seed}/{self._turn}").sample(range(1, 10), 6)
-        return Observation("You play X.\n" + " ".join(map(str, cells)))
+        picture = _picture(cells) if self._pictures else None
+        return Observation("You play X.\n" + " ".join(map(str, cells)), image=picture)
+
+
+def _picture(bright: list[int]) -> np.ndarray:
+    cells = np.zeros((SIDE, SIDE, 3), np.uint8)
+    cells.reshape(-1, 3)[bright] = 255
+    return cells.repeat(CELL, axis=0).repeat(CELL, axis=1)

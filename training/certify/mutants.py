@@ -9,7 +9,7 @@ from typing import Literal
 
 from training.certify.swapping import in_replicas
 
-Where = Literal["run", "resume", "ranks", "start"]
+Where = Literal["run", "resume", "ranks", "start", "images"]
 Fault = Callable[[], AbstractContextManager[None]]
 
 
@@ -18,7 +18,8 @@ class Mutant:
     """One fault.
 
     It is put in for the time of a short run: an ordinary one ("run"), one that goes on from the checkpoint of a healthy
-    one ("resume"), updates of two ranks ("ranks"), or the loading of a model of another `family` ("start").
+    one ("resume"), updates of two ranks ("ranks"), the loading of a model of another `family` ("start"), or an update
+    of a vision-language model ("images").
     """
 
     name: str

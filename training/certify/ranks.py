@@ -34,7 +34,8 @@ class Rank:
         self, config: dict[str, Any], model: str, batch: Batch, fault: Callable[[], AbstractContextManager[None]] | None
     ) -> tuple[str, str]:
         """(check, message) of the first alarm of one update, both empty without one."""
-        from training.learner.learner import Learner, LearnerSettings
+        from training.learner.learner import Learner
+        from training.learner.settings import LearnerSettings
 
         settings = LearnerSettings.of(TrainConfig.model_validate(config), model)
         with nullcontext() if fault is None else fault():

@@ -36,6 +36,7 @@ CHECKS: dict[str, tuple[str, str]] = {
     "sibling starts": ("each group", "the first prompts of a group's episodes with each other"),
     "sibling answers": ("each step", "how often siblings say the same with the probability that they report for it"),
     "control tokens": ("each prompt", "the control tokens of a prompt with those that its template writes by itself"),
+    "image tokens": ("each batch", "the image tokens of a sequence with those that its images make"),
     "whole groups": ("each batch", "the episodes of a group with rollout.group_size"),
     "surprise": ("doctor", "the sampler's mean -log p with the entropy of the learner's distributions"),
     "doctor": ("doctor", "log-probabilities of whole episodes, and the prompts rendered once more"),

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from configs.models import SMOLLM2, TINY, TinyModel
 from configs.policies import ChunkPolicy, PolicyConfig, ProviderPolicy
 from configs.serving import ServeConfig
-from configs.training import SMOLLM2, TINY, TinyModel, TrainConfig
+from configs.training import TrainConfig
 from deployments.storage.owned import SHARED_MEMORY
 from deployments.storage.tensors import DTYPE_BYTES, weight_bytes
 from deployments.weights.space import GIB, needed_bytes
@@ -54,6 +55,10 @@ class ModelSize:
         attention = 2 * hidden * hidden + 2 * hidden * tiny.kv_heads * head
         layer = attention + 3 * hidden * tiny.intermediate_size
         parameters = 2 * tiny.vocab_size * hidden + tiny.layers * layer
+        if tiny.vision is not None:
+            seen, patch = tiny.vision.embed_dim, 3 * 2 * tiny.vision.patch**2
+            merged = 4 * seen
+            parameters += patch * seen + tiny.vision.depth * 8 * seen * seen + merged * (merged + hidden)
         return cls(parameters, hidden, tiny.intermediate_size, tiny.layers, tiny.vocab_size)
 
     @classmethod

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from configs.base import ConfigError
+from envs.base import Env
 from training.commands.options import (
     ConfigOption,
     ModelOption,
@@ -17,9 +21,6 @@ from training.commands.options import (
     find_model,
 )
 
-if TYPE_CHECKING:
-    pass
-
 
 def play(
     env: Annotated[str, typer.Option("--env", help="environment to play by hand")] = "",
@@ -28,20 +29,27 @@ def play(
     model: ModelOption = "",
     seed: Annotated[int, typer.Option(help="situation")] = 0,
     pause: Annotated[bool, typer.Option("--pause", help="wait for Enter between the turns")] = False,
+    gif: Annotated[str, typer.Option("--gif", help="file that the pictures of the turns are written to")] = "",
     overrides: SetOption = [],  # noqa: B006
 ) -> None:
     """An episode turn by turn: by hand (--env NAME), or a policy's (--run RUN, or --model FOLDER --config YAML)."""
+    from envs import registry
+    from training.evaluation.frames import half_blocks
     from training.evaluation.play import enter, play_by_hand
 
     def show(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        console.print(Text.from_ansi(text), highlight=False, soft_wrap=True)
+
+    draw = half_blocks if console.is_terminal else None
+    film = Path(gif) if gif else None
 
     if env and (run or model or config):
         raise ConfigError("--env plays by hand, --run or --model with --config watches a policy: give one of them")
     if env:
-        from envs import registry
-
-        play_by_hand(registry.make(env), seed, input, show)
+        game = registry.make(env)
+        if film is not None:
+            check_pictures(game)
+        play_by_hand(game, seed, input, show, draw, film)
         return
     if not run and not config:
         raise ConfigError("name an environment with --env, a run with --run, or --model with --config")
@@ -50,7 +58,16 @@ def play(
     from training.evaluation.watch import watch
 
     console.print(f"starting a replica of {path}", soft_wrap=True, markup=False)
-    watch(settings, path, seed, show, enter(input) if pause else None)
+    if film is not None:
+        check_pictures(registry.make(settings.env.name, **settings.env.kwargs))
+    watch(settings, path, seed, show, enter(input) if pause else None, draw, film)
+
+
+def check_pictures(game: Env) -> None:
+    """Raises ConfigError for an environment that has none."""
+    game.reset(0)
+    if game.render() is None:
+        raise ConfigError(f"--gif: {game.spec.name} has no pictures; leave --gif out")
 
 
 def list_environments() -> None:
@@ -59,6 +76,11 @@ def list_environments() -> None:
 
     shown = Table("name", "what", "turns", "best success")
     for name in registry.names():
-        spec = registry.spec(name)
-        shown.add_row(name, spec.one_line, str(spec.horizon), f"{spec.best_success:g}")
+        try:
+            spec = registry.spec(name)
+        except Exception as error:  # an installed package's environment must not hide the others
+            shown.add_row(name, escape(f"unusable: {error}"), "", "")
+        else:
+            shown.add_row(name, escape(spec.one_line), str(spec.horizon), f"{spec.best_success:g}")
     console.print(shown)
+    console.print(f"Other libraries' environments: {', '.join(registry.prefixes())} (docs/environments.md)")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from configs.base import ConfigError
+from configs.models import SMOLLM2, TINY
 from configs.sweep import SweepConfig
-from configs.training import SMOLLM2, TINY, TrainConfig
+from configs.training import TrainConfig
 from training.commands.options import (
     ConfigOption,
     SetOption,

@@ -92,7 +92,8 @@ class Scoring:
         return Surprise.of(*self._scored(temperature)).alarm() if temperature else None
 
     def _scored(self, temperature: float) -> tuple[Scores, Scores]:
-        from training.learner.learner import Learner, LearnerSettings
+        from training.learner.learner import Learner
+        from training.learner.settings import LearnerSettings
 
         if self._loaded is None:
             self._loaded = Learner(LearnerSettings.of(self._config, self._model))

@@ -14,6 +14,7 @@ from deployments.client.handle import ServeGenerate
 from deployments.storage import runs
 from envs import registry
 from training.evaluation.evaluate import apart
+from training.evaluation.frames import Picture, save_gif
 from training.evaluation.play import Show, Watched
 from training.rollouts.episode import Player, PlaySettings, run_episode
 from training.rollouts.failures import RolloutFailed
@@ -30,21 +31,31 @@ WATCHING_DEADLINE_S = 86_400.0  # a person who watches may take a day
 
 
 def watch(
-    config: TrainConfig, model: Path, seed: int, show: Show, pause: Callable[[], object] | None = None
+    config: TrainConfig,
+    model: Path,
+    seed: int,
+    show: Show,
+    pause: Callable[[], object] | None = None,
+    draw: Callable[[Picture], str] | None = None,
+    gif: Path | None = None,
 ) -> Episode | None:
     """One held-out episode of a model through a replica, shown turn by turn as it happens; None when it was stopped by
-    Ctrl-C. Raises RolloutFailed."""
+    Ctrl-C. `draw` and `gif` as in `play_by_hand`. Raises RolloutFailed."""
     run = runs.create(config, "play")
     with open_session(apart(config, run), run, model) as session:
         show(f"replica of {model} is ready\n")
-        return _watched(session, seed, show, pause)
+        settings = PlaySettings.for_evaluation(session.config)
+        game = Watched(registry.make(settings.env.name, **settings.env.kwargs), show, pause, draw)
+        episode = _watched(session, settings, game, seed)
+    if gif is not None and game.frames:
+        save_gif(game.frames, gif)
+    return episode
 
 
-def _watched(session: Session, seed: int, show: Show, pause: Callable[[], object] | None) -> Episode | None:
-    settings = PlaySettings.for_evaluation(session.config)
+def _watched(session: Session, settings: PlaySettings, game: Watched, seed: int) -> Episode | None:
     patient = settings.rollout.model_copy(update={"episode_deadline_s": WATCHING_DEADLINE_S})
     player = Player(
-        make_env=lambda: Watched(registry.make(settings.env.name, **settings.env.kwargs), show, pause),
+        make_env=lambda: game,
         generate=ServeGenerate(serve.get_deployment_handle(session.config.serving.policy, session.app)),
         renderer=ChatRenderer.load(str(session.model)),
         settings=replace(settings, rollout=patient),
@@ -55,13 +66,13 @@ def _watched(session: Session, seed: int, show: Show, pause: Callable[[], object
     try:
         episode = loop.run_until_complete(run_episode(player, Task(settings.env.name, seed), 0))
     except KeyboardInterrupt:
-        show("\nstopped")
+        game.show("\nstopped")
         return None
     finally:
         _close(loop)
     if not episode.ok:
         raise RolloutFailed(f"{settings.env.name} seed {seed}: {episode.error}")
-    show(f"\nreturn {episode.episode_return:g} after {len(episode.turns)} turns, {_ending(episode)}")
+    game.show(f"\nreturn {episode.episode_return:g} after {len(episode.turns)} turns, {_ending(episode)}")
     return episode
 
 

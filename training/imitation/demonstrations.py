@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from configs.training import TrainConfig
 from envs.registry import make as make_env
 from training.rollouts.conversation import Conversation
+from training.rollouts.env_calls import checked_observation, checked_result
 from training.rollouts.renderer import ChatRenderer
 from training.rollouts.samples import episode_samples
-from training.types import Episode, Task, Turn
+from training.types import Episode, Sample, Task, Turn
 
 
 def demonstrations(config: TrainConfig, renderer: ChatRenderer, seed: int = 0) -> Iterator[Episode]:
@@ -22,15 +24,24 @@ def demonstrations(config: TrainConfig, renderer: ChatRenderer, seed: int = 0) -
     for index in range(settings.episodes):
         task = Task(config.env.name, rng.getrandbits(31), index)
         conversation = Conversation(config.env, environment.spec, renderer)
-        conversation.start(environment.reset(task.seed))
+        conversation.start(checked_observation(environment.reset(task.seed)))
         turns: list[Turn] = []
         while True:
             action = environment.expert_action(rng, settings.noise, settings.illegal_noise)
             answer = renderer.answer(action)
-            result = environment.step(action)
-            logprobs = (0.0,) * len(answer)
-            extends = conversation.extends
-            turns.append(Turn(conversation.added, answer, logprobs, 0, result.reward, text=action, extends=extends))
+            result = checked_result(environment.step(action))
+            turns.append(
+                Turn(
+                    conversation.added,
+                    answer,
+                    logprobs=(0.0,) * len(answer),
+                    weight_version=0,
+                    reward=result.reward,
+                    text=action,
+                    extends=conversation.extends,
+                    images=conversation.added_images,
+                )
+            )
             over = result.terminated or result.truncated
             if over or len(turns) >= config.env.max_turns:
                 break
@@ -39,15 +50,26 @@ def demonstrations(config: TrainConfig, renderer: ChatRenderer, seed: int = 0) -
     environment.close()
 
 
-def dataset(config: TrainConfig, renderer: ChatRenderer) -> Any:
-    """Token ids and labels (-100 where the policy did not choose) as a datasets.Dataset, in random order."""
+def training_samples(config: TrainConfig, renderer: ChatRenderer) -> list[Sample]:
+    """As many sequences as the warm start takes, in random order; images that are equal are one."""
+    kept: dict[bytes, Any] = {}
+    samples = []
+    for episode in demonstrations(config, renderer):
+        for sample in episode_samples(episode, 1.0, 0):
+            images = tuple(kept.setdefault(image.tobytes(), image) for image in sample.images)
+            samples.append(replace(sample, images=images))
+    random.Random(f"order/{config.seed}").shuffle(samples)
+    return samples[: config.warmstart.steps * config.warmstart.batch_size]
+
+
+def dataset(samples: Sequence[Sample]) -> Any:
+    """Token ids, labels (-100 where the policy did not choose) and the position of each sample, as a
+    datasets.Dataset."""
     from datasets import Dataset
 
-    samples = [sample for episode in demonstrations(config, renderer) for sample in episode_samples(episode, 1.0, 0)]
-    random.Random(f"order/{config.seed}").shuffle(samples)
-    samples = samples[: config.warmstart.steps * config.warmstart.batch_size]
     return Dataset.from_dict(
         {
+            "sample": list(range(len(samples))),
             "input_ids": [list(sample.token_ids_T) for sample in samples],
             "labels": [
                 [token if chosen else -100 for token, chosen in zip(sample.token_ids_T, sample.mask_T, strict=True)]

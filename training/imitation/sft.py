@@ -9,7 +9,8 @@ from typing import Any
 
 from configs.training import TrainConfig
 from deployments.storage.atomic import written_whole
-from training.imitation.demonstrations import dataset
+from deployments.storage.vision import Vision
+from training.imitation.demonstrations import dataset, training_samples
 from training.rollouts.renderer import ChatRenderer
 
 Progress = Callable[[int, int, float], None]  # step, steps, loss (the mean of the last few steps)
@@ -28,15 +29,18 @@ def warmstart(config: TrainConfig, model_folder: Path, output: Path, progress: P
 def _train(config: TrainConfig, model_folder: Path, output: Path, progress: Progress | None) -> float:
     os.environ.setdefault("ACCELERATE_USE_CPU", "1" if not _cuda() else "0")
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from transformers import AutoTokenizer, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
     from training.learner.architecture import attention
+    from training.learner.loading import model_class, save_reader
+    from training.learner.pixels import PixelReader
 
     settings = config.warmstart
-    renderer = ChatRenderer(AutoTokenizer.from_pretrained(model_folder))
-    examples = dataset(config, renderer)
-    model = AutoModelForCausalLM.from_pretrained(
+    renderer = ChatRenderer(AutoTokenizer.from_pretrained(model_folder), Vision.load(model_folder))
+    samples = training_samples(config, renderer)
+    reader = PixelReader.load(model_folder)
+    model = model_class(model_folder).from_pretrained(
         model_folder, dtype=torch.float32, attn_implementation=attention(model_folder)
     )
     arguments = SFTConfig(
@@ -62,6 +66,7 @@ def _train(config: TrainConfig, model_folder: Path, output: Path, progress: Prog
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
         dataloader_num_workers=0,
+        remove_unused_columns=False,
     )
     losses: list[float] = []
 
@@ -77,7 +82,7 @@ def _train(config: TrainConfig, model_folder: Path, output: Path, progress: Prog
     trainer = SFTTrainer(
         model=model,
         args=arguments,
-        train_dataset=examples,
+        train_dataset=dataset(samples),
         processing_class=renderer.tokenizer,
         callbacks=[Report()],
     )
@@ -86,15 +91,17 @@ def _train(config: TrainConfig, model_folder: Path, output: Path, progress: Prog
 
     def without_mask(chosen: list[dict[str, Any]]) -> dict[str, Any]:
         """Padding is on the right: a causal model never looks at it, and long batches are quicker without a mask."""
-        batch = collate(chosen)
-        batch["position_ids"] = torch.arange(batch["input_ids"].shape[1]).expand_as(batch["input_ids"])
+        batch = dict(collate([{name: each[name] for name in ("input_ids", "labels")} for each in chosen]))
+        if reader is not None:  # positions depend on the images
+            pixels = reader.fresh()([samples[each["sample"]] for each in chosen])
+            return batch if pixels is None else batch | pixels.inputs(batch["input_ids"], reader.vision)
         del batch["attention_mask"]
-        return dict(batch)
+        return batch | {"position_ids": torch.arange(batch["input_ids"].shape[1]).expand_as(batch["input_ids"])}
 
     trainer.data_collator = without_mask
     trainer.train()
     model.save_pretrained(output)
-    renderer.tokenizer.save_pretrained(output)
+    save_reader(model_folder, output)
     return losses[-1]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from configs.base import UserError
+from deployments.storage.vision import Vision
 from training.learner.microbatches import Alike, Beginnings
 from training.learner.policy import Policy
 
@@ -38,12 +39,14 @@ def check_model(policy: Policy) -> None:
     other log-probabilities than the policy, on a few random tokens."""
     model, name = policy.model, _name(policy)
     _check_parts(model, name)
-    ids = torch.randint(model.config.vocab_size, PROBED, generator=torch.Generator().manual_seed(0))
-    ids = ids.to(next(model.parameters()).device)
+    ids = _random_ids(policy).to(next(model.parameters()).device)
     mask = torch.ones_like(ids, dtype=torch.float32)
     mask[:, 0] = 0
     with torch.no_grad():
-        own = torch.log_softmax(model(input_ids=ids, use_cache=False).logits.float() / policy.temperature, dim=-1)
+        logits = model(input_ids=ids, use_cache=False).logits.float()
+        if policy.vision is not None:
+            logits[..., list(policy.vision.special_ids)] = -torch.inf  # the sampler never draws them
+        own = torch.log_softmax(logits / policy.temperature, dim=-1)
         expected = own[:, :-1].gather(-1, ids[:, 1:, None])[..., 0]
         difference = float((policy(token_ids=ids, mask=mask)[0][:, 1:] - expected).abs().max())
     if not difference <= AGREES:
@@ -56,7 +59,7 @@ def check_model(policy: Policy) -> None:
 def can_share(policy: Policy) -> bool:
     """Whether the model scores tokens alike when it computes only once what sequences begin with alike. One whose cache
     of keys and values does not do that computes every sequence whole."""
-    ids = torch.randint(policy.model.config.vocab_size, PROBED, generator=torch.Generator().manual_seed(0))
+    ids = _random_ids(policy)
     half = ids.shape[1] // 2
     ids[:, :half] = ids[:1, :half]
     ids = ids.to(next(policy.parameters()).device)
@@ -76,6 +79,14 @@ def can_share(policy: Policy) -> bool:
     return True
 
 
+def _random_ids(policy: Policy) -> torch.Tensor:
+    """[PROBED] ids, none of which stands for an image."""
+    vocabulary = torch.arange(policy.model.config.get_text_config().vocab_size)
+    if policy.vision is not None:
+        vocabulary = vocabulary[~torch.isin(vocabulary, torch.tensor(policy.vision.special_ids))]
+    return vocabulary[torch.randint(len(vocabulary), PROBED, generator=torch.Generator().manual_seed(0))]
+
+
 def _name(policy: Policy) -> str:
     return type(policy.model).__name__
 
@@ -87,6 +98,8 @@ def check_folder(folder: str | Path) -> None:
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(folder)
+    if Vision.load(folder) is not None:
+        return  # left to the learner
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or config.get_text_config() is not config:
         name = ", ".join(config.architectures or [config.model_type])
         raise UnknownArchitecture(f"{name} cannot be trained: it is no causal language model, or has one as a part")
@@ -107,7 +120,8 @@ def check_folder(folder: str | Path) -> None:
 
 
 def _check_parts(model: Any, name: str) -> None:
-    if not hasattr(model, "lm_head") or not hasattr(getattr(model, "model", None), "layers"):
+    decoder = getattr(model, "model", None)
+    if not hasattr(model, "lm_head") or not hasattr(getattr(decoder, "language_model", decoder), "layers"):
         raise UnknownArchitecture(
             f"{name} cannot be trained: the learner needs a decoder `model` with `layers`, and an `lm_head`, as Qwen, "
             "Llama, Mistral, Gemma, Granite, Phi and OLMo have them"

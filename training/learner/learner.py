@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,20 @@ import torch.distributed as dist
 from torch import Tensor
 
 from configs.base import UserError
-from configs.training import AlgorithmConfig, LearnerConfig, ModelConfig, OptimizerConfig, TrainConfig
-from deployments.storage.atomic import written_whole
 from training.algorithms.losses import LossInputs
 from training.algorithms.objective import SUMS, Objective, objective
 from training.algorithms.off_policy import Behaviour, Drift, behaviour, by_ratio
 from training.checks.updates import UpdateRecord
 from training.learner.architecture import can_share
 from training.learner.audit import UNIT, Audit, mark_of
-from training.learner.loading import Loader
+from training.learner.loading import Loader, save_as, stored_name
 from training.learner.microbatches import MicroBatch, microbatches, padding_microbatch
+from training.learner.pixels import PixelReader
 from training.learner.policy import PREFIX, Policy, Scored
 from training.learner.precision import DTYPES, check_precision
 from training.learner.reference import Reference
 from training.learner.schedule import learning_rate
+from training.learner.settings import LearnerSettings
 from training.learner.sharding import Sharded, shard
 from training.types import Batch, Sample
 
@@ -37,33 +36,6 @@ class NotFinite(UserError):
 
 
 FLASH = "flash_attention_2"
-
-
-@dataclass(frozen=True)
-class LearnerSettings:
-    """All that the ranks of one learner have in common."""
-
-    model: ModelConfig
-    optimizer: OptimizerConfig
-    algorithm: AlgorithmConfig
-    learner: LearnerConfig
-    model_folder: str  # in Hugging Face format, with the tokenizer
-    temperature: float = 1.0  # of the sampler: logits are divided by it
-    total_steps: int = 1  # for the schedule of the learning rate
-    seed: int = 0
-
-    @classmethod
-    def of(cls, config: TrainConfig, model_folder: str | Path) -> LearnerSettings:
-        return cls(
-            config.model,
-            config.optimizer,
-            config.algorithm,
-            config.learner,
-            str(model_folder),
-            config.sampling.temperature,
-            config.steps,
-            config.seed,
-        )
 
 
 class Learner:
@@ -80,12 +52,14 @@ class Learner:
         self.record: UpdateRecord | None = None  # of the newest batch that changed something
         self._skipped_in_a_row = 0
         compute = DTYPES[settings.model.dtype]
+        self._pixels = PixelReader.load(settings.model_folder)
         loader = Loader(settings.model_folder, settings.model, self._learner, self._as_policy, self.device, rank, world)
         # The checks are in float32, which flash attention does not take.
         loaded = loader.load(torch.float32, check=settings.model.attn_implementation != FLASH)
         self.policy = loaded.policy
         self.config = self.policy.model.config
-        self.shares_beginnings = loader.whole and settings.model.attn_implementation != FLASH and can_share(self.policy)
+        may_share = loader.whole and settings.model.attn_implementation != FLASH and self._pixels is None
+        self.shares_beginnings = may_share and can_share(self.policy)
         self._reference = Reference(loader, compute) if self._algorithm.kl_coef else None
         self._reference_mark = mark_of(self._reference and self._reference.policy)
         self._sharded: Sharded = shard(loaded, settings.optimizer, compute, self._learner, world, self.device)
@@ -93,7 +67,8 @@ class Learner:
 
     def _as_policy(self, model: Any) -> Policy:
         chunk = self._learner.logprob_chunk_tokens
-        return Policy(model, self.settings.temperature, chunk, self._algorithm.entropy_coef > 0)
+        vision = None if self._pixels is None else self._pixels.vision
+        return Policy(model, self.settings.temperature, chunk, self._algorithm.entropy_coef > 0, vision)
 
     def update(self, batch: Batch) -> dict[str, float]:
         """Forward, loss, backward over micro-batches, clip, step; `updates_per_batch` times. A batch without samples
@@ -146,23 +121,28 @@ class Learner:
 
     def _cut(self, samples: Sequence[Sample]) -> list[MicroBatch]:
         budget = self._learner.max_tokens_per_microbatch
-        return microbatches(samples, budget, twins=True, beginnings=self.shares_beginnings)
+        read = self._pixels and self._pixels.fresh()
+        return microbatches(samples, budget, twins=True, beginnings=self.shares_beginnings, read=read)
 
     def _is_fresh(self, batch: Batch, sample: int | None) -> bool:
         """Whether a sample, by its position (None: padding), was drawn with the weights that the step begins with."""
         return sample is not None and batch.samples[sample].weight_version == batch.version
 
     def _forward(self, part: MicroBatch) -> Scored:
-        token_ids, mask = part.distinct()
-        scored = self._sharded.forward(token_ids=token_ids, mask=mask, beginnings=part.beginnings)
+        scored = self._sharded.forward(**self._inputs(part))
         return Scored(part.of_each(scored.logp), part.of_each(scored.entropy), scored.unit)
+
+    def _inputs(self, part: MicroBatch) -> dict[str, Any]:
+        token_ids, mask = part.distinct()
+        pixels = part.pixels and part.pixels.to(self.device)
+        return {"token_ids": token_ids, "mask": mask, "beginnings": part.beginnings, "pixels": pixels}
 
     def _objective(
         self, part: MicroBatch, scored: Scored, before: Behaviour, batch: Batch, first: bool
     ) -> tuple[LossInputs, Objective]:
         reference_logp = None
         if self._reference is not None:
-            reference_logp = part.of_each(self._reference.logp(*part.distinct(), part.beginnings))
+            reference_logp = part.of_each(self._reference.logp(**self._inputs(part)))
         inputs = LossInputs(scored.logp, before.logp, part.advantage, part.mask, before.weight)
         return inputs, objective(
             inputs, scored.entropy, reference_logp, batch.denominators, self._algorithm, slopes=first
@@ -238,8 +218,14 @@ class Learner:
         return scores, entropies
 
     def state_dict(self) -> Iterator[tuple[str, Tensor]]:
-        """(Hugging Face name, whole tensor) of every parameter; a collective for sharded learners. Raises NotFinite
-        rather than hand out a tensor with NaN or inf: nothing of the kind is published or saved as a model."""
+        """(name in the model's files, whole tensor) of every parameter; a collective for sharded learners. Raises
+        NotFinite rather than hand out a tensor with NaN or inf: nothing of the kind is published or saved as a model.
+        """
+        for name, tensor in self._tensors():
+            yield stored_name(self.policy.model, name), tensor
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """As `state_dict`, with the names that the model has in memory."""
         tied = bool(getattr(self.config, "tie_word_embeddings", False))
         for name, tensor in self._sharded.named_tensors():
             if not name.startswith(PREFIX):
@@ -257,16 +243,12 @@ class Learner:
     def save_model(self, folder: Path) -> None:
         """The policy in Hugging Face format with its tokenizer; a collective. Rank 0 keeps the tensors and writes them;
         another rank takes part in gathering each, and drops it."""
-        from transformers import AutoTokenizer
-
         tensors: dict[str, Tensor] = {}
-        for name, tensor in self.state_dict():
+        for name, tensor in self._tensors():
             if self._rank == 0:
                 tensors[name] = tensor.cpu().contiguous()
         if self._rank == 0:
-            with written_whole(folder) as staged:
-                self.policy.model.save_pretrained(staged, state_dict=tensors)
-                AutoTokenizer.from_pretrained(self.settings.model_folder).save_pretrained(staged)
+            save_as(folder, self.policy.model, tensors, self.settings.model_folder)
 
     def save(self, folder: Path) -> None:
         """Everything the next update depends on, this rank's part: weights, optimiser, step count, RNG states."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -12,8 +12,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from configs.training import LearnerConfig, ModelConfig
-from training.learner.architecture import attention, check_model
+from configs.models import ModelConfig
+from configs.training import LearnerConfig
+from deployments.storage.atomic import written_whole
+from deployments.storage.vision import Vision
+from training.learner.architecture import UnknownArchitecture, attention, check_model
 from training.learner.policy import Policy
 
 
@@ -48,8 +51,12 @@ class Loader:
         return self.learner.sharding in ("none", "ddp") and not self.model.gradient_checkpointing
 
     def load(self, dtype: torch.dtype, check: bool = False) -> Loaded:
-        """The model with weights of `dtype`. `check`: raises UnknownArchitecture for one that cannot be trained, on the
-        ranks that read it. DeepSpeed and a single process read it on every rank."""
+        """The model with weights of `dtype`. Raises UnknownArchitecture; with `check` also for one that cannot be
+        trained, on the ranks that read it. DeepSpeed and a single process read it on every rank."""
+        if self.world > 1 and Vision.load(self.folder) is not None:
+            raise UnknownArchitecture(
+                "a vision-language model is trained by one process so far: set learner.workers to 1"
+            )
         hands_out = self.cuts or (self.world > 1 and self.learner.sharding == "ddp")
         whole = self._policy(self._read(dtype)) if self.rank == 0 or not hands_out else None
         if whole is not None and check:
@@ -70,23 +77,54 @@ class Loader:
         return self.as_policy(model)
 
     def _read(self, dtype: torch.dtype) -> Any:
-        from transformers import AutoModelForCausalLM
-
         kernel = attention(self.folder, self.model.attn_implementation)
-        return AutoModelForCausalLM.from_pretrained(self.folder, dtype=dtype, attn_implementation=kernel)
+        return model_class(self.folder).from_pretrained(self.folder, dtype=dtype, attn_implementation=kernel)
 
     def _empty(self, dtype: torch.dtype) -> Any:
         """Parameters on the meta device, without memory. Buffers are computed: no file has those of positions."""
         from accelerate import init_empty_weights
-        from transformers import AutoConfig, AutoModelForCausalLM
+        from transformers import AutoConfig
 
         kernel = attention(self.folder, self.model.attn_implementation)
         with init_empty_weights(include_buffers=False):
-            model = AutoModelForCausalLM.from_config(
+            model = model_class(self.folder).from_config(
                 AutoConfig.from_pretrained(self.folder), dtype=dtype, attn_implementation=kernel
             )
         model.tie_weights()  # moving them to the meta device gave a tied head a parameter of its own
         return model
+
+
+def model_class(folder: str | Path) -> Any:
+    """transformers' class that loads a folder's model: one with images, or a language model."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    return AutoModelForCausalLM if Vision.load(folder) is None else AutoModelForImageTextToText
+
+
+def stored_name(model: Any, name: str) -> str:
+    """How a parameter is called in the model's files, which is what vLLM knows. transformers calls those of
+    vision-language models otherwise in memory; that it may also cut or join tensors is not needed for any of them."""
+    if not hasattr(model.model, "language_model"):
+        return name
+    from transformers.core_model_loading import revert_weight_conversion
+
+    (stored,) = revert_weight_conversion(model, {name: torch.empty(0)})
+    return str(stored)
+
+
+def save_as(folder: Path, model: Any, tensors: Mapping[str, Tensor], source: str | Path) -> None:
+    """Writes a model with these weights, and what reads texts and images for `source`, all or nothing."""
+    with written_whole(folder) as staged:
+        model.save_pretrained(staged, state_dict=tensors)
+        save_reader(source, staged)
+
+
+def save_reader(source: str | Path, folder: Path) -> None:
+    """Writes the tokenizer of `source`; for a model with images its whole processor."""
+    from transformers import AutoProcessor, AutoTokenizer
+
+    reader = AutoTokenizer if Vision.load(source) is None else AutoProcessor
+    reader.from_pretrained(source).save_pretrained(folder)
 
 
 def fill(policy: Policy, weights: dict[str, Tensor]) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import torch
 from torch import Tensor
 
+from training.learner.pixels import Pixels
 from training.learner.prefixes import parts, what_is_computed
 from training.types import Sample
+
+ReadPixels = Callable[[Sequence[Sample]], Pixels | None]
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class MicroBatch:
     sampler_logp: Tensor  # [B, T] float32
     advantage: Tensor  # [B] float32
     order: tuple[int, ...] = ()  # position of each sequence in the rank's samples
+    pixels: Pixels | None = None  # of the `distinct` sequences; it stays on the CPU until they are computed
     twins: Alike | None = None  # equal sequences, with the same tokens chosen
     beginnings: Beginnings | None = None  # of the `distinct` sequences
 
@@ -71,7 +75,7 @@ class MicroBatch:
             for tensor in (self.token_ids, self.mask, self.sampler_logp, self.advantage)
         )
         twins, beginnings = self.twins and self.twins.to(device), self.beginnings and self.beginnings.to(device)
-        return MicroBatch(token_ids, mask, logp, advantage, self.order, twins, beginnings)
+        return MicroBatch(token_ids, mask, logp, advantage, self.order, self.pixels, twins, beginnings)
 
     def distinct(self) -> tuple[Tensor, Tensor]:
         """Token ids and mask of the sequences that are to be computed, [D, T] each."""
@@ -85,21 +89,32 @@ class MicroBatch:
 
 
 def microbatches(
-    samples: Sequence[Sample], max_tokens: int, twins: bool = False, beginnings: bool = False
+    samples: Sequence[Sample],
+    max_tokens: int,
+    twins: bool = False,
+    beginnings: bool = False,
+    read: ReadPixels | None = None,
 ) -> list[MicroBatch]:
     """Sequences of like length together; sequences times longest sequence stays within `max_tokens`. With `twins`,
     equal sequences count once; with `beginnings`, sequences that begin alike may be together instead, and a beginning
-    counts once. Raises ValueError for a sequence that does not fit alone, and for a number that is not finite."""
+    counts once. `read`: what the model takes of the samples' images. Raises ValueError for a sequence that does not fit
+    alone, and for a number that is not finite."""
     longest = max((len(sample.token_ids_T) for sample in samples), default=0)
     if longest > max_tokens:
         raise ValueError(
             f"a sequence of {longest} tokens is over learner.max_tokens_per_microbatch ({max_tokens}): raise it"
         )
     found = parts(samples, max_tokens, twins, beginnings)
-    return [collate([samples[i] for i in part.members], part.members, twins, part.shared) for part in found]
+    return [collate([samples[i] for i in part.members], part.members, twins, part.shared, read) for part in found]
 
 
-def collate(samples: Sequence[Sample], order: tuple[int, ...] = (), twins: bool = False, shared: int = 0) -> MicroBatch:
+def collate(
+    samples: Sequence[Sample],
+    order: tuple[int, ...] = (),
+    twins: bool = False,
+    shared: int = 0,
+    read: ReadPixels | None = None,
+) -> MicroBatch:
     """One micro-batch of all `samples`, padded to the longest. With `twins`, equal ones are computed once; the first
     `shared` tokens are computed once for each kind. Raises ValueError for a number that is not finite."""
     for sample in samples:
@@ -118,6 +133,7 @@ def collate(samples: Sequence[Sample], order: tuple[int, ...] = (), twins: bool 
         padded([sample.sampler_logp_T for sample in samples], torch.float32),
         torch.tensor([sample.advantage for sample in samples], dtype=torch.float32),
         order,
+        read(distinct) if read else None,
         alike,
         Beginnings(shared, Alike.of([tuple(each.token_ids_T[:shared]) for each in distinct])) if shared else None,
     )

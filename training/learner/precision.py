@@ -34,7 +34,7 @@ def check_precision(policy: Policy, forward: Callable[..., Any], compute: torch.
 
     hooks = [
         part.register_forward_hook(observe)
-        for layer in policy.model.model.layers
+        for layer in policy.layers
         for part in layer.modules()
         if isinstance(part, nn.Linear)
     ]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from training.types import Sample
 
 Array = NDArray[Any]
+Computed = tuple[tuple[int, ...], tuple[int, ...], tuple[tuple[tuple[int, ...], bytes], ...]]
 
 COPY = 1 / 8  # a beginning's keys and values are copied for each sequence: about so much of a token's activations
 WORTH = 0.9  # two passes instead of one take longer than their tokens tell: less than a tenth is not worth it
@@ -36,7 +37,7 @@ def parts(samples: Sequence[Sample], max_tokens: int, twins: bool, beginnings: b
     `twins`, equal samples are in one part and cost what one of them does."""
     if not twins:
         return _parts(samples, max_tokens, beginnings)
-    same: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+    same: dict[Computed, list[int]] = {}
     for index, sample in enumerate(samples):
         same.setdefault(what_is_computed(sample), []).append(index)
     of_each = list(same.values())
@@ -44,9 +45,9 @@ def parts(samples: Sequence[Sample], max_tokens: int, twins: bool, beginnings: b
     return [replace(part, members=tuple(i for each in part.members for i in of_each[each])) for part in found]
 
 
-def what_is_computed(sample: Sample) -> tuple[tuple[int, ...], ...]:
+def what_is_computed(sample: Sample) -> Computed:
     """All that a forward pass depends on: samples for which it is equal are equal to the model."""
-    return tuple(sample.token_ids_T), tuple(sample.mask_T)
+    return tuple(sample.token_ids_T), tuple(sample.mask_T), tuple((i.shape, i.tobytes()) for i in sample.images)
 
 
 def _parts(samples: Sequence[Sample], max_tokens: int, beginnings: bool) -> list[Part]:

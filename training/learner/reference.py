@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from training.learner.loading import Loader, fill
 from training.learner.microbatches import Beginnings
+from training.learner.pixels import Pixels
 from training.learner.policy import Policy
 from training.learner.precision import autocast
 
@@ -30,17 +31,19 @@ class Reference:
         self.policy.requires_grad_(False)
 
     @torch.no_grad()
-    def logp(self, token_ids: Tensor, mask: Tensor, beginnings: Beginnings | None = None) -> Tensor:
+    def logp(
+        self, token_ids: Tensor, mask: Tensor, beginnings: Beginnings | None = None, pixels: Pixels | None = None
+    ) -> Tensor:
         """[B, T] log-probabilities of the chosen tokens; a collective where the reference is cut."""
         with nullcontext() if self._cut else autocast(self.policy, self._compute):
-            logp: Tensor = self.policy(token_ids, mask, beginnings).logp
+            logp: Tensor = self.policy(token_ids, mask, beginnings, pixels).logp
         return logp
 
 
 def _cut(policy: Policy) -> None:
     from torch.distributed.fsdp import fully_shard
 
-    for layer in policy.model.model.layers:
+    for layer in policy.layers:
         fully_shard(layer)
     fully_shard(policy, reshard_after_forward=True)
 

@@ -144,7 +144,7 @@ class Fsdp2(Single):
         lower = compute if compute != torch.float32 else None
         mixed = MixedPrecisionPolicy(param_dtype=lower, reduce_dtype=torch.float32)
         module = loaded.policy
-        for layer in module.model.model.layers:
+        for layer in module.layers:
             fully_shard(layer, mp_policy=mixed)
         self.root = fully_shard(module, mp_policy=replace(mixed, output_dtype=torch.float32))
         if loaded.weights is not None:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from configs.training import EnvConfig
 from envs.base import EnvSpec, Observation
 from envs.history import History, make_history
+from training.rollouts.messages import Message, images_of
 from training.rollouts.renderer import ChatRenderer
+from training.types import Images
 
 
 def history_and_system(env: EnvConfig, spec: EnvSpec) -> tuple[History, str]:
@@ -27,7 +29,8 @@ class Conversation:
         prompt = conversation.next(answer_ids, "<move>5</move>", result.observation)
 
     `added`: the ids that the last call put before the next answer. Where `extends` is true they follow the previous
-    prompt and answer, which stay as they were sent; else they are the whole prompt.
+    prompt and answer, which stay as they were sent; else they are the whole prompt. `images`: those of the whole
+    prompt; `added_images`: those that `added` shows, the last ones of the former.
     """
 
     def __init__(self, env: EnvConfig, spec: EnvSpec, renderer: ChatRenderer) -> None:
@@ -36,23 +39,28 @@ class Conversation:
         self._renderer = renderer
         self.prompt: tuple[int, ...] = ()
         self.added: tuple[int, ...] = ()
+        self.images: Images = ()
+        self.added_images: Images = ()
         self.extends = False
 
     def start(self, observation: Observation) -> tuple[int, ...]:
         """The first prompt, token ids."""
-        return self._whole(self._renderer.prompt(self._history.start(self._system, observation)))
+        return self._whole(self._history.start(self._system, observation))
 
     def next(self, answer_ids: Sequence[int], text: str, observation: Observation) -> tuple[int, ...]:
         """The prompt after an answer: `answer_ids` as sampled, `text` what they say. Raises TemplateError."""
         messages = self._history.next(text, observation)
         if not self._history.append_only:
-            return self._whole(self._renderer.prompt(messages))
+            return self._whole(messages)
         self.added = self._renderer.continuation(answer_ids, messages[-1:])
+        self.added_images = images_of(messages[-1:])
+        self.images += self.added_images
         self.extends = True
         self.prompt = (*self.prompt, *answer_ids, *self.added)
         return self.prompt
 
-    def _whole(self, prompt: tuple[int, ...]) -> tuple[int, ...]:
-        self.prompt = self.added = prompt
+    def _whole(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        self.prompt = self.added = self._renderer.prompt(messages)
+        self.images = self.added_images = images_of(messages)
         self.extends = False
-        return prompt
+        return self.prompt

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+import numpy as np
+
 from envs.base import Env, Observation, StepResult
 from training.checks.episodes import Books
 from training.types import Task
@@ -182,8 +184,8 @@ def checked_result(result: StepResult) -> StepResult:
     TypeError or ValueError for one that is none."""
     if not isinstance(result, StepResult):
         raise TypeError(f"step must return a StepResult, not {type(result).__name__}")
-    checked_observation(result.observation)
-    result = replace(result, reward=finite_reward(result.reward))
+    observation, reward = checked_observation(result.observation), finite_reward(result.reward)
+    result = replace(result, observation=observation, reward=reward)
     if "rewards" not in result.info:
         return result
     parts = {str(name): finite_reward(value) for name, value in dict(result.info["rewards"]).items()}
@@ -205,8 +207,11 @@ def finite_reward(reward: Any) -> float:
 
 
 def checked_observation(observation: Observation) -> Observation:
-    """Raises TypeError for what is no Observation or has tools that are not JSON, UnicodeEncodeError for text that no
-    tokenizer can encode, ValueError for an earlier chat with unknown roles."""
+    """The observation with an image of its own: an environment may draw the next one into the same array.
+
+    Raises TypeError for what is no Observation or has tools that are not JSON, UnicodeEncodeError for text that no
+    tokenizer can encode, ValueError for an earlier chat with unknown roles and for an image of another form.
+    """
     if not isinstance(observation, Observation) or not isinstance(observation.text, str):
         raise TypeError(f"an observation must be an Observation with a text, got {observation!r:.80}")
     observation.text.encode()
@@ -218,4 +223,13 @@ def checked_observation(observation: Observation) -> Observation:
         if role not in CHAT_ROLES:
             raise ValueError(f"an earlier message must have one of the roles {', '.join(CHAT_ROLES)}, got {role!r}")
         text.encode()
-    return observation
+    return observation if observation.image is None else replace(observation, image=_kept(observation.image))
+
+
+def _kept(image: Any) -> np.ndarray:
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        form = f"{list(image.shape)} {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise ValueError(f"an image is a numpy array [height, width, 3] of uint8, got {form}")
+    kept = np.ascontiguousarray(image.copy())
+    kept.flags.writeable = False
+    return kept

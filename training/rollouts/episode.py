@@ -126,7 +126,7 @@ class _Playing:
             for _ in range(self._settings.env.max_turns):
                 if len(conversation.prompt) + self._settings.sampling.max_tokens > self._settings.max_model_len:
                     return self._out_of_room(env.spec)
-                answer = await self._answer(conversation.prompt)
+                answer = await self._answer(conversation)
                 text = self._player.renderer.decode(answer.token_ids)
                 result = await calls.step(text)
                 self._turns.append(_turn(conversation, answer, text, observation, result))
@@ -138,15 +138,22 @@ class _Playing:
         finally:
             await calls.close()
 
-    async def _answer(self, prompt: tuple[int, ...]) -> GenerateResult:
+    async def _answer(self, conversation: Conversation) -> GenerateResult:
         """Raises PolicyError; also for an answer whose log-probabilities are no numbers, which nothing may train on."""
         settings, session, turn = self._settings, f"{self._task.index}-{self._sibling}", len(self._turns)
-        seed = request_seed(settings, self._task, self._sibling, turn)
+        renderer = self._player.renderer
+        sampling = replace(
+            settings.sampling,
+            seed=request_seed(settings, self._task, self._sibling, turn),
+            stop_token_ids=renderer.stop_ids,
+            banned_token_ids=renderer.banned_ids,
+        )
         answer = await self._player.generate(
             GenerateRequest(
                 request_id=f"{session}-{turn}-{self._attempt}-{settings.min_weight_version}-{id(self):x}",
-                token_ids=prompt,
-                sampling=replace(settings.sampling, seed=seed, stop_token_ids=self._player.renderer.stop_ids),
+                token_ids=conversation.prompt,
+                images=conversation.images,
+                sampling=sampling,
                 session_id=session,
                 min_weight_version=settings.min_weight_version,
                 deadline_s=settings.rollout.request_deadline_s,
@@ -222,4 +229,5 @@ def _turn(
         prompt_text=observation.text,
         extends=conversation.extends,
         reward_parts=dict(result.info.get("rewards", {})),
+        images=conversation.added_images,
     )

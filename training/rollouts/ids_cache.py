@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
-Key = tuple[tuple[str, str], ...]  # (role, content) of each message
+# (role, content, height and width of each image) of each message
+Key = tuple[tuple[str, str, tuple[tuple[int, int], ...]], ...]
 BYTES_AN_ID = 8  # a pointer; most ids are small integers that many tuples share
 
 
@@ -30,4 +31,4 @@ class IdsCache:
 
 
 def _size(key: Key, ids: tuple[int, ...]) -> int:
-    return BYTES_AN_ID * len(ids) + sum(len(role) + len(content) for role, content in key)
+    return BYTES_AN_ID * len(ids) + sum(len(role) + len(content) for role, content, _ in key)

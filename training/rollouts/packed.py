@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from training.rollouts.samples import episode_samples
-from training.types import Episode, EpisodeSummary, Group, GroupSummary, Sample, Task
+from training.types import Episode, EpisodeSummary, Group, GroupSummary, Images, Sample, Task
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class GroupSamples:
     version_S: np.ndarray  # int64: the oldest weight version of each
     sibling_S: np.ndarray  # int64: the episode of each, by its position in the group
     return_G: np.ndarray  # float64: return of each episode
+    images: Images = ()  # all different ones; siblings and turns that see the same share it
+    images_S: tuple[tuple[int, ...], ...] = ()  # which of them each sequence shows, in order; () without images
 
     def sample(self, sequence: int, advantage: float, group: int) -> Sample:
         """One sequence; its arrays are views."""
@@ -36,6 +38,7 @@ class GroupSamples:
             advantage,
             group,
             int(self.version_S[sequence]),
+            tuple(self.images[each] for each in self.images_S[sequence]) if self.images else (),
         )
 
 
@@ -70,8 +73,22 @@ def pack(group: Group, counts: Mapping[str, int]) -> tuple[GroupSummary, GroupSa
         np.array([sample.weight_version for sample in samples], np.int64),
         np.array([sibling for sibling, of_episode in enumerate(made) for _ in of_episode], np.int64),
         np.array(group.returns_G, np.float64),
+        *_stored_once([sample.images for sample in samples]),
     )
     return GroupSummary(group.task, summaries, dict(counts)), packed
+
+
+def _stored_once(images_S: Sequence[Images]) -> tuple[Images, tuple[tuple[int, ...], ...]]:
+    """All different images, and the positions among them of each sequence's."""
+    places: dict[tuple[tuple[int, ...], bytes], int] = {}
+    different: list[np.ndarray] = []
+    for image in (image for images in images_S for image in images):
+        if (key := (image.shape, image.tobytes())) not in places:
+            places[key] = len(different)
+            different.append(image)
+    if not different:
+        return (), ()
+    return tuple(different), tuple(tuple(places[i.shape, i.tobytes()] for i in images) for images in images_S)
 
 
 def _joined(parts: Sequence[Sequence[float]], dtype: type[np.generic]) -> np.ndarray:

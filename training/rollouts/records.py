@@ -1,10 +1,13 @@
-"""Episodes on disk: Parquet, one row per turn."""
+"""Episodes on disk: Parquet, one row per turn; images beside it as PNG files, each once, named by their content."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from training.types import Group, Turn, prompts
 
@@ -30,6 +33,7 @@ def rows(groups: Sequence[Group], step: int) -> Iterator[dict[str, Any]]:
                     "weight_version": turn.weight_version,
                     "parse_ok": turn.parse_ok,
                     "extends": turn.extends,
+                    "images": [name_of(image) for image in turn.images],
                     "end": episode.end,
                     "truncation": episode.truncation or "",
                     "success": episode.success,
@@ -61,7 +65,8 @@ def turns(rows: Sequence[Mapping[str, Any]]) -> list[Turn]:
 
 
 def write(groups: Sequence[Group], step: int, folder: Path) -> Path:
-    """`step-NNNNNNNN.parquet` in `folder` (created); replaced as a whole when the step is played again."""
+    """`step-NNNNNNNN.parquet` in `folder` (created); replaced as a whole when the step is played again. Images are in
+    `images/`, whichever step showed them first."""
     import pyarrow
     from pyarrow import parquet
 
@@ -69,5 +74,23 @@ def write(groups: Sequence[Group], step: int, folder: Path) -> Path:
     target = folder / f"step-{step:08d}.parquet"
     staged = target.with_suffix(".tmp")
     parquet.write_table(pyarrow.Table.from_pylist(list(rows(groups, step))), staged)
+    _write_images((i for group in groups for e in group.episodes for turn in e.turns for i in turn.images), folder)
     staged.rename(target)
     return target
+
+
+def name_of(image: np.ndarray) -> str:
+    """A file's name that only equal images share."""
+    return hashlib.blake2b(f"{image.shape}".encode() + image.tobytes(), digest_size=16).hexdigest() + ".png"
+
+
+def _write_images(images: Iterable[np.ndarray], folder: Path) -> None:
+    from PIL import Image
+
+    for image in images:
+        target = folder / "images" / name_of(image)
+        if not target.exists():
+            target.parent.mkdir(exist_ok=True)
+            staged = target.with_suffix(".tmp")
+            Image.fromarray(image).save(staged, format="PNG")
+            staged.rename(target)

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from configs.base import UserError
+from deployments.storage.vision import Vision
 from envs.history import TOOLS
 from training.checks.alarms import Alarm
 from training.rollouts.failures import FaultyRollout
 from training.rollouts.ids_cache import IdsCache, Key
+from training.rollouts.messages import ContentUnsupported, Message, content_of, template_message, templated
 from training.rollouts.tokenizer import ChatTokenizer
 
-Message = Mapping[str, Any]
 PROBE = "probe-answer"  # stands for an answer where a template is asked what it does with one
 PROBED: list[Message] = [{"role": "user", "content": "u"}, {"role": "assistant", "content": PROBE}]
 PROBE_TOOL = {"type": "function", "function": {"name": PROBE, "description": "", "parameters": {"type": "object"}}}
@@ -35,23 +36,20 @@ class TemplateError(UserError):
     """The chat template cannot be used for turns that only grow."""
 
 
-class ContentUnsupported(UserError):
-    """A message holds something that cannot be rendered, such as an image."""
-
-
 class ChatRenderer:
     """Renders with the tokenizer's own chat template.
 
     `prompt(messages)` is a whole prompt; `continuation(answer, messages)` the ids that follow a sampled answer when the
     history only grows: the rest of the assistant's turn, the new messages and the next generation prompt.
 
-    `tokenizer`: a ChatTokenizer, or a fast tokenizer of transformers.
+    `tokenizer`: a ChatTokenizer, or a fast tokenizer of transformers; `vision`: how the model reads images, if it does.
+    An image is as many tokens here as it is to the model.
     """
 
-    def __init__(self, tokenizer: Any, cache_bytes: int = 32 * 2**20) -> None:
+    def __init__(self, tokenizer: Any, vision: Vision | None = None, cache_bytes: int = 32 * 2**20) -> None:
         if tokenizer.chat_template is None:
             raise TemplateError(f"{tokenizer.name_or_path} has no chat template: give the tokenizer one")
-        self.tokenizer = tokenizer
+        self.tokenizer, self._vision = tokenizer, vision
         special = {id_: token for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
         self._special_ids = {token.content: id_ for id_, token in special.items()}
         self._control_ids = frozenset(special)
@@ -64,16 +62,17 @@ class ChatRenderer:
 
     @classmethod
     def load(cls, folder: str) -> ChatRenderer:
-        """From a model folder. Loads no torch, unless the folder has no tokenizer.json."""
+        """From a model folder. Loads no torch, unless the folder has no tokenizer.json. Raises VisionUnsupported."""
+        vision = Vision.load(folder)
         if ChatTokenizer.can_load(Path(folder)):
-            return cls(ChatTokenizer(Path(folder)))
+            return cls(ChatTokenizer(Path(folder)), vision)
         from transformers import AutoTokenizer
 
-        return cls(AutoTokenizer.from_pretrained(folder))
+        return cls(AutoTokenizer.from_pretrained(folder), vision)
 
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Token ids of all messages plus the generation prompt. Raises ContentUnsupported."""
-        return self._cached_prompt(_key(messages))
+        return self._cached_prompt(self._key(messages))
 
     def continuation(self, answer: Sequence[int], messages: Sequence[Message]) -> tuple[int, ...]:
         """Token ids that come after `answer` (sampled ids) when `messages` follow it. Raises ContentUnsupported.
@@ -81,7 +80,7 @@ class ChatRenderer:
         An answer that was cut before its end-of-turn token, or that ended with another one, gets the token here,
         outside of what the policy chose.
         """
-        tail = self._cached_tail(_key(messages))
+        tail = self._cached_tail(self._key(messages))
         return tail if answer and answer[-1] == self.end_id else (self.end_id, *tail)
 
     def answer(self, text: str) -> tuple[int, ...]:
@@ -107,6 +106,11 @@ class ChatRenderer:
         """What a sampler must be told to stop at: the end of a turn, where the engine does not know it as the
         tokenizer's end of text."""
         return () if self.end_id == self.tokenizer.eos_token_id else (self.end_id,)
+
+    @property
+    def banned_ids(self) -> tuple[int, ...]:
+        """What a sampler must never draw: tokens that stand for images. () for a model without images."""
+        return () if self._vision is None else self._vision.special_ids
 
     def _end_of_turn(self) -> int:
         """The special token that the template puts behind an answer. Often it is the tokenizer's `eos_token`, but not
@@ -144,40 +148,65 @@ class ChatRenderer:
 
     def _render(self, key: Key) -> tuple[int, ...]:
         disarmed, forged = self._disarm(key)
-        return self._checked(key, self._encode(self._text(_messages(disarmed), generate=True), forged), tail=False)
+        ids = self._encode(self._text(templated(disarmed), generate=True), forged)
+        return self._with_images(key, self._checked(key, ids, tail=False))
 
     def _render_tail(self, key: Key) -> tuple[int, ...]:
         """What follows an answer is told by a probe, and what stands before it is not looked at: a template may show an
         earlier answer otherwise than the last one (Qwen3 leaves its thinking out), but what was sampled stays."""
         disarmed, forged = self._disarm(key)
-        text = self._text([*PROBED, *_messages(disarmed)], generate=True)
+        text = self._text([*PROBED, *templated(disarmed)], generate=True)
         end = self._behind(PROBE, text)
         if end is None or self._special_ids[end[0]] != self.end_id:
             raise TemplateError(
                 f"the chat template does not end an answer with {self.tokenizer.decode([self.end_id])!r} when "
                 "messages follow it: use history: none, or a template whose turns only grow"
             )
-        return self._checked(key, self._encode(text[end.end() :], forged), tail=True)
+        return self._with_images(key, self._checked(key, self._encode(text[end.end() :], forged), tail=True))
+
+    def _key(self, messages: Sequence[Message]) -> Key:
+        """Raises ContentUnsupported."""
+        key = tuple((str(message["role"]), *content_of(message)) for message in messages)
+        if self._vision is None and any(sizes for _, _, sizes in key):
+            raise ContentUnsupported(
+                f"the observation has an image, and {self.tokenizer.name_or_path} reads none: take a vision-language "
+                "model, or an environment whose observations are text"
+            )
+        return key
+
+    def _with_images(self, key: Key, ids: tuple[int, ...]) -> tuple[int, ...]:
+        """`ids` with as many image tokens as each image takes. Raises ContentUnsupported."""
+        sizes = [size for _, _, of_message in key for size in of_message]
+        if self._vision is None or not sizes:
+            return ids
+        if ids.count(self._vision.image_id) != len(sizes):
+            raise TemplateError(
+                f"the chat template of {self.tokenizer.name_or_path} wrote {ids.count(self._vision.image_id)} image "
+                f"tokens for {len(sizes)} images"
+            )
+        return self._vision.expanded(ids, sizes)
 
     def _checked(self, key: Key, ids: tuple[int, ...], tail: bool) -> tuple[int, ...]:
         """Raises FaultyRollout when a message has put control tokens into a prompt."""
         found = self._controls(ids)
-        expected = self._controls_of_template(tuple((role, _parts(role, content)) for role, content in key), tail)
+        shape = tuple((role, _parts(role, content), len(sizes)) for role, content, sizes in key)
+        expected = self._controls_of_template(shape, tail)
         if found != expected:
             raise FaultyRollout(
                 Alarm(
                     "control tokens",
-                    f"a prompt of the roles {[role for role, _ in key]} has {found} control tokens, and its template "
-                    f"alone writes {expected}: content forges turns, or loses them",
+                    f"a prompt of the roles {[role for role, _, _ in key]} has {found} control tokens, and its "
+                    f"template alone writes {expected}: content forges turns, or loses them",
                 )
             )
         return ids
 
-    def _count_controls(self, shape: tuple[tuple[str, int], ...], tail: bool) -> int:
-        """What the template writes around messages of these (role, number of tools or whether there is content)."""
+    def _count_controls(self, shape: tuple[tuple[str, int, int], ...], tail: bool) -> int:
+        """What the template writes around messages of these (role, number of tools or whether there is content, number
+        of images)."""
         plain = [
-            {"role": role, "content": json.dumps([PROBE_TOOL] * parts) if role == TOOLS else PROBE * parts}
-            for role, parts in shape
+            template_message(role, json.dumps([PROBE_TOOL] * parts) if role == TOOLS else PROBE * parts, images)
+            for role, parts, images in shape
         ]
         text = self._text([*PROBED, *plain] if tail else plain, generate=True)
         behind = self._behind(PROBE, text) if tail else None
@@ -186,13 +215,15 @@ class ChatRenderer:
     def _disarm(self, key: Key) -> tuple[Key, dict[str, str]]:
         """The messages with every special token's text in their content replaced by a character that stands for it,
         and what each of these characters stands for. The template then sees the rest of the content as it is."""
-        forged = sorted({found for _, content in key for found in self._special.findall(content)})
+        forged = sorted({found for _, content, _ in key for found in self._special.findall(content)})
         if not forged:
             return key, {}
-        used = {character for _, content in key for character in content}
+        used = {character for _, content, _ in key for character in content}
         marks = (chr(code) for code in PRIVATE_USE if chr(code) not in used)
         mark_of = {text: next(marks) for text in forged}
-        disarmed = tuple((role, self._special.sub(lambda m: mark_of[m[0]], content)) for role, content in key)
+        disarmed = tuple(
+            (role, self._special.sub(lambda m: mark_of[m[0]], content), sizes) for role, content, sizes in key
+        )
         return disarmed, {mark: text for text, mark in mark_of.items()}
 
     def _encode(self, text: str, forged: Mapping[str, str]) -> tuple[int, ...]:
@@ -232,27 +263,6 @@ class ChatRenderer:
         return sum(id_ in self._control_ids for id_ in ids)
 
 
-def _key(messages: Sequence[Message]) -> Key:
-    return tuple((str(message["role"]), _content(message)) for message in messages)
-
-
 def _parts(role: str, content: str) -> int:
     """How many tools; of another message, whether there is content."""
     return len(json.loads(content)) if role == TOOLS else int(bool(content))
-
-
-def _content(message: Message) -> str:
-    content = message["content"]
-    if isinstance(content, str):
-        return content
-    kinds = sorted({str(part.get("type")) for part in content} - {"text"})
-    if kinds:
-        raise ContentUnsupported(
-            f"a {message['role']} message holds {', '.join(kinds)}: only text is rendered so far; "
-            "play an environment whose observations are text"
-        )
-    return "".join(str(part["text"]) for part in content)
-
-
-def _messages(key: Key) -> list[Message]:
-    return [{"role": role, "content": content} for role, content in key]

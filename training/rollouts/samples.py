@@ -44,4 +44,5 @@ def sample(run: Sequence[Turn], advantage: float, group: int) -> Sample:
         mask += [0] * len(turn.added_ids) + [1] * len(turn.completion_ids)
         logp += [0.0] * len(turn.added_ids)
         logp += turn.logprobs
-    return Sample(tuple(ids), tuple(mask), tuple(logp), advantage, group, min(t.weight_version for t in run))
+    images = tuple(image for turn in run for image in turn.images)
+    return Sample(tuple(ids), tuple(mask), tuple(logp), advantage, group, min(t.weight_version for t in run), images)

@@ -79,7 +79,8 @@ class TrainingProcess:
     def __init__(self, settings: RunSettings, place: Place) -> None:
         import torch
 
-        from training.learner.learner import Learner, LearnerSettings
+        from training.learner.learner import Learner
+        from training.learner.settings import LearnerSettings
 
         self.session = settings.session
         self.config, self.folder = self.session.config, self.session.run

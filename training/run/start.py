@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from configs.base import ConfigError
-from configs.training import SMOLLM2, TINY, TrainConfig
+from configs.models import SMOLLM2, TINY
+from configs.training import TrainConfig
 from deployments.storage import runs
 from deployments.storage.models import context_error, model_folder_error
 from training.cluster.child import Report, in_own_process

@@ -14,21 +14,27 @@ from typing import TYPE_CHECKING, Any
 
 from configs.policies import PolicyConfig
 from deployments.engines.base import AsgiApp, Breaker, EngineUnhealthy
-from deployments.engines.vllm import chat
+from deployments.engines.vllm import chat, images
 from deployments.engines.vllm.heartbeat import Heartbeat
 from deployments.engines.vllm.openai import openai_application
 from deployments.engines.vllm.settings import engine_arguments, noise_seed, process_environment
 from deployments.engines.vllm.weights import EngineWeights, VllmWeightCalls
 from deployments.errors import PolicyError
 from deployments.protocol.act import ChatAnswer, ChatRequest, ChatResult, ChatTurn
-from deployments.protocol.generate import GenerateFailure, GeneratePiece, GenerateRequest, GenerateResult, Sampling
+from deployments.protocol.generate import (
+    NEVER,
+    GenerateFailure,
+    GeneratePiece,
+    GenerateRequest,
+    GenerateResult,
+    Sampling,
+)
 from deployments.weights.push_steps import PushStep
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
 CACHED_PARAMETERS = 256
-CACHED_WITH_BANS = 16  # each holds all token ids that are not banned: some MB
 
 
 class VllmEngine:
@@ -43,7 +49,6 @@ class VllmEngine:
         self._config = config
         self._breaker = Breaker()
         self._parameters = lru_cache(CACHED_PARAMETERS)(self._build_sampling)
-        self._parameters_with_bans = lru_cache(CACHED_WITH_BANS)(self._build_sampling)
 
     async def load(self) -> None:
         """Starts vLLM; only now is it imported. Sets the variables that it reads in this process."""
@@ -114,7 +119,7 @@ class VllmEngine:
         self._check(request)
         arrival = time.perf_counter()
         first_version = self.version
-        prompt = {"type": "token", "prompt_token_ids": list(request.token_ids)}
+        prompt = await self._prompt(request)
         ids: list[int] = []
         texts: list[str] = []
 
@@ -138,6 +143,12 @@ class VllmEngine:
             infer_ms=(time.perf_counter() - arrival) * 1e3,
             text="".join(texts),
         )
+
+    async def _prompt(self, request: GenerateRequest) -> dict[str, Any]:
+        if not request.images:
+            return {"type": "token", "prompt_token_ids": list(request.token_ids)}
+        with self._failures_translated():
+            return await images.prompt_with(self._llm, request.token_ids, request.images)
 
     async def chat(self, request: ChatRequest) -> ChatAnswer:
         """The next turn of a conversation with images; a failure instead of an exception."""
@@ -203,8 +214,7 @@ class VllmEngine:
     def _sampling(self, sampling: Sampling, in_parts: bool) -> Any:
         if sampling.seed is not None or sampling.json_schema is not None:
             return self._build_sampling(sampling, in_parts)  # never the same twice, and not hashable
-        cached = self._parameters_with_bans if sampling.banned_token_ids else self._parameters
-        return cached(sampling, in_parts)
+        return self._parameters(sampling, in_parts)
 
     def _build_sampling(self, sampling: Sampling, in_parts: bool) -> Any:
         from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
@@ -212,10 +222,6 @@ class VllmEngine:
         constraint = None
         if sampling.regex is not None or sampling.json_schema is not None:
             constraint = StructuredOutputsParams(regex=sampling.regex, json=sampling.json_schema)
-        allowed = None
-        if sampling.banned_token_ids:
-            banned = set(sampling.banned_token_ids)
-            allowed = [token for token in range(self._vocab_size) if token not in banned]
         return SamplingParams(
             temperature=sampling.temperature,
             max_tokens=sampling.max_tokens,
@@ -224,7 +230,8 @@ class VllmEngine:
             min_p=sampling.min_p,
             seed=sampling.seed,
             stop_token_ids=list(sampling.stop_token_ids),
-            allowed_token_ids=allowed,
+            # added to the logits; a list of all other tokens would travel to vLLM's process with every request
+            logit_bias=dict.fromkeys(sampling.banned_token_ids, NEVER) or None,
             structured_outputs=constraint,
             logprobs=0 if sampling.logprobs else None,  # 0: the chosen token's own
             flat_logprobs=True,

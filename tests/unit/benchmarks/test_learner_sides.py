@@ -14,7 +14,8 @@ from benchmarks.learner import Lengths, samples
 from benchmarks.learner_sides import SIDES, Work
 from benchmarks.shapes import Shape, save
 from configs.training import TrainConfig
-from training.learner.learner import Learner, LearnerSettings
+from training.learner.learner import Learner
+from training.learner.settings import LearnerSettings
 from training.types import Sample
 
 TINY = Shape("tiny", "llama", 32, 64, 2, 4, 2, 600)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from configs.models import TinyModel
 from configs.serving import ServeConfig
-from configs.training import TinyModel, TrainConfig
+from configs.training import TrainConfig
 from deployments.weights.space import GIB
 from training.cluster import machine, memory, ray_session
 from training.cluster.errors import ClusterError

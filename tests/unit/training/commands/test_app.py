@@ -9,6 +9,7 @@ import pytest
 import typer
 
 from configs.training import TrainConfig
+from envs import registry
 from training.cluster import placement, ports
 from training.cluster.errors import ClusterError
 from training.commands import app
@@ -49,6 +50,7 @@ def finished_run(tmp_path: Path) -> Path:
         (["play"], "--env"),
         (["play", "--env", "tictacto"], "Did you mean 'tictactoe'?"),
         (["play", "--env", "tictactoe", "--run", "x"], "give one of them"),
+        (["play", "--env", "tictactoe", "--gif", "x.gif"], "--gif: tictactoe has no pictures"),
         (["doctor"], "--run"),
         (["serve", "--config", "no/such.yaml"], "no/such.yaml"),
         (["load", "no/such.yaml"], "no such file: no/such.yaml"),
@@ -137,6 +139,26 @@ def test_a_dry_run_prints_configuration_and_placement_and_starts_nothing(capsys:
     printed = capsys.readouterr().out
     assert "tensor_parallel_size: 2" in printed
     assert "policy replica" in printed
+
+
+def test_a_broken_package_does_not_hide_the_other_environments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken_games-1.2.dist-info").mkdir()
+    (tmp_path / "broken_games-1.2.dist-info" / "METADATA").write_text("Name: broken_games\nVersion: 1.2\n")
+    point = f"[{registry.ENTRY_POINTS}]\nbroken = no_such_module:Game\n"
+    (tmp_path / "broken_games-1.2.dist-info" / "entry_points.txt").write_text(point)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    code = app.run(["envs"])
+
+    printed = " ".join(capsys.readouterr().out.split())
+    assert code == 0
+    assert all(name in printed for name in registry.REGISTRY)
+    assert "package broken_games 1.2" in printed
+    assert "gym:NAME" in printed
+    assert app.run(["play", "--env", "broken"]) == 1
+    assert "No module named 'no_such_module'. Repair or uninstall that package" in capsys.readouterr().err
 
 
 def test_a_port_that_is_taken_is_named_with_the_setting_that_changes_it() -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from envs.games.key_door import KeyDoor
 from envs.games.tictactoe import TicTacToe
+from envs.pixels.key_door_pixels import KeyDoorPixels
 from training.evaluation.play import Watched, enter, play_by_hand
 
 
@@ -58,3 +61,17 @@ def test_a_watched_game_is_the_same_game_and_pauses_between_turns_only() -> None
 def test_the_end_of_input_at_a_pause_stops_like_ctrl_c() -> None:
     with pytest.raises(KeyboardInterrupt):
         enter(typed(EOFError))()
+
+
+def test_what_the_policy_sees_as_a_picture_is_drawn_with_its_turn() -> None:
+    shown: list[str] = []
+    play_by_hand(KeyDoorPixels(), 0, typed("<action>up</action>", EOFError), shown.append, draw=lambda image: "PICTURE")
+    assert shown[1] == "PICTURE\nWhat now?"
+    assert shown[2].endswith("reward 0\n\nPICTURE\nWhat now?")
+
+
+def test_a_game_by_hand_can_be_kept_as_a_gif(tmp_path: Path) -> None:
+    play_by_hand(
+        KeyDoor(), 0, typed("<action>up</action>", "<action>down</action>", EOFError), print, gif=tmp_path / "game.gif"
+    )
+    assert Image.open(tmp_path / "game.gif").n_frames == 3  # the start and two turns

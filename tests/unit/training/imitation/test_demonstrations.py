@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from configs.training import TrainConfig
-from training.imitation.demonstrations import dataset, demonstrations
+from training.imitation.demonstrations import dataset, demonstrations, training_samples
 from training.rollouts.renderer import ChatRenderer
 
 
@@ -43,7 +43,7 @@ def test_an_answer_ends_as_the_policy_s_own_would(renderer: ChatRenderer) -> Non
 
 
 def test_labels_are_the_chosen_tokens_and_nothing_else(renderer: ChatRenderer) -> None:
-    examples = dataset(config(episodes=3, steps=1, batch_size=4), renderer)
+    examples = dataset(training_samples(config(episodes=3, steps=1, batch_size=4), renderer))
     assert len(examples) == 4  # what one step of four sequences consumes
     for example in examples:
         chosen = [label for label in example["labels"] if label != -100]

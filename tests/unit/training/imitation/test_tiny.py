@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from configs.training import EnvConfig, TinyModel
+from configs.models import TinyModel
+from configs.training import EnvConfig
 from envs import registry
 from training.imitation import tiny
 from training.rollouts.conversation import Conversation

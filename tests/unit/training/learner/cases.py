@@ -6,8 +6,10 @@ import random
 from pathlib import Path
 from typing import Any
 
-from configs.training import AlgorithmConfig, LearnerConfig, ModelConfig, OptimizerConfig
-from training.learner.learner import Learner, LearnerSettings
+from configs.models import ModelConfig
+from configs.training import AlgorithmConfig, LearnerConfig, OptimizerConfig
+from training.learner.learner import Learner
+from training.learner.settings import LearnerSettings
 from training.types import Batch, Denominators, Sample
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from configs.training import ModelConfig
+from configs.models import ModelConfig
 from tests.unit.training.learner.cases import SAMPLES, learner
 from training.learner.precision import check_precision
 

@@ -7,7 +7,8 @@ from typing import Literal
 
 import pytest
 
-from configs.training import AlgorithmConfig, ModelConfig
+from configs.models import ModelConfig
+from configs.training import AlgorithmConfig
 from tests.unit.training.learner.cases import SAMPLES, batch, learner
 
 

@@ -17,7 +17,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from configs.training import AlgorithmConfig, LearnerConfig, ModelConfig, OptimizerConfig
+from configs.models import ModelConfig
+from configs.training import AlgorithmConfig, LearnerConfig, OptimizerConfig
 from tests.unit.training.learner.cases import SAMPLES, batch, learner, siblings
 from training.checks.agreement import FLOAT32
 from training.checks.updates import update_alarms

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from configs.training import AlgorithmConfig, LearnerConfig, ModelConfig, OptimizerConfig
+from configs.models import ModelConfig
+from configs.training import AlgorithmConfig, LearnerConfig, OptimizerConfig
 from tests.unit.training.learner.cases import batch, learner, sample
 from training.checks.agreement import FLOAT32
 from training.checks.updates import UpdateRecord, update_alarms

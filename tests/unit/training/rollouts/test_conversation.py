@@ -9,7 +9,8 @@ from configs.training import EnvConfig
 from envs import registry
 from envs.base import Observation
 from training.rollouts.conversation import Conversation
-from training.rollouts.renderer import ChatRenderer, ContentUnsupported
+from training.rollouts.messages import ContentUnsupported
+from training.rollouts.renderer import ChatRenderer
 
 
 def conversation(renderer: ChatRenderer, history: str, env: str = "key_door") -> Conversation:

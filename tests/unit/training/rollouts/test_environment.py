@@ -10,7 +10,7 @@ import pytest
 
 from configs.base import UserError
 from configs.training import TrainConfig
-from envs.base import Env, EnvSpec, Observation, SettingError, StepResult
+from envs.base import Env, EnvSpec, EnvUsageError, Observation, SettingError, StepResult
 from envs.registry import evaluation_settings, make
 from training.commands import app
 from training.rollouts.environment import EnvironmentUnusable, check_environment
@@ -99,6 +99,20 @@ def test_a_class_that_takes_any_setting_gets_what_was_configured_and_no_split_of
     assert make(f"{__name__}:Open", level=3).given == {"level": 3}  # type: ignore[attr-defined]
     assert evaluation_settings(f"{__name__}:Open", {"level": 3}, None) == {"level": 3}
     assert evaluation_settings(f"{__name__}:Open", {"level": 3}, {"level": 4}) == {"level": 4}
+
+
+def test_an_environment_of_another_library_is_checked_as_ours_are() -> None:
+    said: list[str] = []
+    settings = TrainConfig.parse({"env": {"name": "gym:FrozenLake-v1", "kwargs": {"is_slippery": False}}})
+
+    check_environment(settings, said.append)
+
+    assert PlaySettings.for_evaluation(settings).env.kwargs == {"is_slippery": False}
+    assert "gym:FrozenLake-v1 has no setting 'split'" in said[0]
+    with pytest.raises(SettingError, match="unexpected keyword argument 'speed'"):
+        check_environment(TrainConfig.parse({"env": {"name": "gym:FrozenLake-v1", "kwargs": {"speed": 1}}}), print)
+    with pytest.raises(EnvUsageError, match="Did you mean: `FrozenLake`"):
+        check_environment(TrainConfig.parse({"env": {"name": "gym:FrozenLak-v1"}}), print)
 
 
 @pytest.mark.parametrize(

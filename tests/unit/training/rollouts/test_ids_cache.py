@@ -6,7 +6,7 @@ from training.rollouts.ids_cache import IdsCache, Key
 
 
 def key(content: str) -> Key:
-    return (("user", content),)
+    return (("user", content, ()),)
 
 
 def test_what_is_asked_for_again_is_rendered_once() -> None:

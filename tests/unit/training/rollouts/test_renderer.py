@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.rollouts.failures import FaultyRollout
-from training.rollouts.renderer import ChatRenderer, ContentUnsupported, TemplateError
+from training.rollouts.messages import ContentUnsupported
+from training.rollouts.renderer import ChatRenderer, TemplateError
 from training.rollouts.tokenizer import ChatTokenizer
 
 FAMILIES = ("tiny", "chatml", "llama3", "unigram")
