@@ -1,5 +1,7 @@
-"""Writes docs/gallery.md and its pictures: `python -m docs.gallery`. Every registered environment with what it shows, what
-it takes, and a few turns of its expert."""
+"""Writes docs/gallery.md and its pictures: every registered environment with a few turns of its expert.
+
+`python -m docs.gallery`
+"""
 
 from __future__ import annotations
 
