@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from configs.base import UserError
-from deployments.storage.vision import Vision
+from deployments.storage.vision import Vision, VisionUnsupported
 from training.learner.microbatches import Alike, Beginnings
 from training.learner.policy import Policy
 
@@ -98,8 +98,11 @@ def check_folder(folder: str | Path) -> None:
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(folder)
-    if Vision.load(folder) is not None:
-        return  # left to the learner
+    try:
+        if Vision.load(folder) is not None:
+            return  # left to the learner
+    except VisionUnsupported as error:
+        raise UnknownArchitecture(f"{config.model_type} cannot be trained: {error}") from error
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or config.get_text_config() is not config:
         name = ", ".join(config.architectures or [config.model_type])
         raise UnknownArchitecture(f"{name} cannot be trained: it is no causal language model, or has one as a part")

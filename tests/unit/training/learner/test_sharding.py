@@ -164,7 +164,7 @@ def count_reads() -> Iterator[list[int]]:
 def save_and_count(one: Learner, folder: Path) -> int:
     """How many of the gathered tensors this process holds at the same time while it saves the model."""
     gathered: list[weakref.ref[torch.Tensor]] = []
-    held, state_dict = 0, one.state_dict
+    held, state_dict = 0, one._tensors
 
     def watched() -> Iterator[tuple[str, torch.Tensor]]:
         nonlocal held
@@ -174,9 +174,9 @@ def save_and_count(one: Learner, folder: Path) -> int:
             held = max(held, sum(each() is not None for each in gathered))
             yield name, copy
 
-    one.state_dict = watched  # type: ignore[method-assign]
+    one._tensors = watched  # type: ignore[method-assign]
     one.save_model(folder)
-    one.state_dict = state_dict  # type: ignore[method-assign]
+    one._tensors = state_dict  # type: ignore[method-assign]
     return held
 
 
