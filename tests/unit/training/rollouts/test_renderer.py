@@ -111,7 +111,7 @@ def test_whole_pieces_of_the_tiny_tokenizer_stay_single_tokens_beside_a_forged_o
 def test_an_image_is_refused_by_name(renderer: ChatRenderer) -> None:
     content = [{"type": "image", "image": np.zeros((2, 2, 3), np.uint8)}, {"type": "text", "text": "look"}]
     with pytest.raises(
-        ContentUnsupported, match="the observation has an image, and .* reads none: take a vision-language model"
+        ContentUnsupported, match=r"the observation has an image, and .* reads none: take a vision-language model"
     ):
         renderer.prompt([{"role": "user", "content": content}])
 
