@@ -51,6 +51,7 @@ class Learner:
         self.updates_done = 0
         self.record: UpdateRecord | None = None  # of the newest batch that changed something
         self._skipped_in_a_row = 0
+        self._stored_names: dict[str, str] = {}  # name in memory -> in the model's files
         compute = DTYPES[settings.model.dtype]
         self._pixels = PixelReader.load(settings.model_folder)
         loader = Loader(settings.model_folder, settings.model, self._learner, self._as_policy, self.device, rank, world)
@@ -222,7 +223,9 @@ class Learner:
         NotFinite rather than hand out a tensor with NaN or inf: nothing of the kind is published or saved as a model.
         """
         for name, tensor in self._tensors():
-            yield stored_name(self.policy.model, name), tensor
+            if name not in self._stored_names:
+                self._stored_names[name] = stored_name(self.policy.model, name)
+            yield self._stored_names[name], tensor
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         """As `state_dict`, with the names that the model has in memory."""

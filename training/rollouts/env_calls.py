@@ -230,6 +230,6 @@ def _kept(image: Any) -> np.ndarray:
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         form = f"{list(image.shape)} {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
         raise ValueError(f"an image is a numpy array [height, width, 3] of uint8, got {form}")
-    kept = np.ascontiguousarray(image.copy())
+    kept = image.copy()
     kept.flags.writeable = False
     return kept
