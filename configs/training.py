@@ -31,6 +31,11 @@ class EnvConfig(Strict):
         None,
         description="Laid over `kwargs` for evaluation. None: {split: heldout} where the environment has that setting.",
     )
+    scripted_kwargs: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Laid over `kwargs` where a script plays: demonstrations, and the texts of a tiny model's "
+        "tokenizer. E.g. {opponent: random} where training plays against the policy itself.",
+    )
     history: Literal["none", "full", "scratchpad", "optimal_scratchpad"] = Field(
         "none",
         description="What of the earlier turns a prompt holds: nothing, everything, the policy's own notes, or notes "
@@ -46,6 +51,11 @@ class EnvConfig(Strict):
     step_timeout_s: float = Field(
         30.0, gt=0, description="Seconds after which a call of the environment counts as hung."
     )
+
+    @property
+    def scripted(self) -> dict[str, Any]:
+        """Settings of the environment where a script plays."""
+        return {**self.kwargs, **self.scripted_kwargs}
 
 
 class SamplingConfig(Strict):

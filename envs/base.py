@@ -22,6 +22,14 @@ class EpisodeOver(RuntimeError):
     """`step` after the end of an episode, or before `reset`."""
 
 
+class OpponentToMove(RuntimeError):
+    """`step` while a game for two waits for the other player's answer."""
+
+
+class OpponentNotToMove(RuntimeError):
+    """`opponent_step` while a game does not wait for the other player."""
+
+
 class EnvUsageError(ValueError):
     """Base of the errors that a user can mend: an environment cannot be made or played as asked. The message says what
     to do."""
@@ -66,7 +74,8 @@ class StepResult:
 @dataclass(frozen=True, slots=True)
 class EnvSpec:
     """What does not change between episodes. `failure_return`: the return of an episode that was lost, None where
-    losing has none of its own. `longest_text`, `alphabet`: the most characters of an observation, and which they may
+    losing has none of its own. `policy_opponent`: a game for two whose other player's moves come from a policy
+    (`Env.opponent_observation`). `longest_text`, `alphabet`: the most characters of an observation, and which they may
     be, for whoever declares its space beforehand (Gymnasium)."""
 
     name: str
@@ -79,6 +88,7 @@ class EnvSpec:
     supports_scratchpad: bool = False
     image: bool = False
     failure_return: float | None = None
+    policy_opponent: bool = False
     longest_text: int = 4096
     alphabet: str = string.printable
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -101,6 +111,16 @@ class Env(ABC):
 
         Raises EpisodeOver after the end, and before `reset`.
         """
+
+    def opponent_observation(self) -> Observation | None:
+        """What the other player sees when it is to move, else None. Only games with `spec.policy_opponent` ask: between
+        a `step` and the next one, whoever plays such a game gives the other player's answers to `opponent_step`."""
+        return None
+
+    def opponent_step(self, action: str) -> StepResult:
+        """Plays the other player's answer. The result (observation, reward, end, outcome) is the first player's;
+        `illegal` tells that the answer was malformed or forbidden. Raises OpponentNotToMove when it is not its turn."""
+        raise OpponentNotToMove(f"{type(self).__name__} waits for no other player")
 
     @abstractmethod
     def expert_action(self, rng: random.Random, noise: float = 0.0, illegal_noise: float = 0.0) -> str:

@@ -11,6 +11,8 @@ from envs.base import (
     EnvSpec,
     EpisodeOver,
     Observation,
+    OpponentNotToMove,
+    OpponentToMove,
     SettingError,
     Split,
     StepResult,
@@ -77,8 +79,13 @@ def _after(board: str, mark: str) -> float:
 
 
 class TicTacToe(Env):
-    """Settings: `opponent` random | minimax | mixed (`minimax_share` of its moves perfect), `max_illegal` answers that
-    forfeit the game (None: only the turn cap ends it), `turn_cap`, `split` by the seed."""
+    """Settings: `opponent` random | minimax | mixed (`minimax_share` of its moves perfect) | policy (self-play: its
+    moves are asked of a policy, see `Env.opponent_observation`), `max_illegal` answers that forfeit the game (None:
+    only the turn cap ends it), `turn_cap`, `split` by the seed.
+
+    In self-play the opening move of an opponent that begins is drawn at random, so that siblings of a group, which
+    share a seed, begin alike. In place of an illegal move of the opponent a random one is played.
+    """
 
     def __init__(
         self,
@@ -88,21 +95,21 @@ class TicTacToe(Env):
         turn_cap: int = 20,
         split: Split = "all",
     ) -> None:
-        check_choice("opponent", opponent, ("random", "minimax", "mixed"))
+        check_choice("opponent", opponent, ("random", "minimax", "mixed", "policy"))
         check_choice("split", split, ("all", "train", "heldout"))
         if not 0 <= minimax_share <= 1:
             raise SettingError(f"minimax_share must lie in 0..1, got {minimax_share}")
         if max_illegal is not None and max_illegal < 1:
             raise SettingError(f"max_illegal must be at least 1, or null for no limit; got {max_illegal}")
         self._opponent = opponent
-        self._minimax_share = {"random": 0.0, "minimax": 1.0}.get(opponent, minimax_share)
+        self._minimax_share = minimax_share if opponent == "mixed" else float(opponent == "minimax")
         self._max_illegal = max_illegal
         self._turn_cap = turn_cap
         self._split = split
         self._over = True
         self.spec = EnvSpec(
             name="tictactoe",
-            one_line="TicTacToe against a scripted opponent",
+            one_line="TicTacToe against a scripted opponent, or against a policy",
             system_prompt=(
                 "You play TicTacToe. Free cells show their number. "
                 "Answer with the number of a free cell: <move>N</move>"
@@ -110,8 +117,9 @@ class TicTacToe(Env):
             action_regex=r"<move>[1-9]</move>",
             horizon=turn_cap,
             best_return=0.99 if opponent == "random" else 1.0,
-            best_success=0.95 if opponent == "random" else 0.0,
+            best_success={"random": 0.95, "policy": 1.0}.get(opponent, 0.0),
             failure_return=-1.0,
+            policy_opponent=opponent == "policy",
         )
 
     def reset(self, seed: int) -> Observation:
@@ -120,35 +128,60 @@ class TicTacToe(Env):
         self._other = "O" if self._mark == "X" else "X"
         self._board = EMPTY * 9
         self._illegal = self._turns = 0
-        self._over = False
+        self._over = self._opponent_to_move = False
         if self._other == "X":
             self._opponent_moves()
-        return self._observe()
+        return self._observe(self._mark)
 
     def step(self, action: str) -> StepResult:
         if self._over:
             raise EpisodeOver("the game is over: call reset")
+        if self._opponent_to_move:
+            raise OpponentToMove(
+                "with opponent 'policy' the other player is to move: give its answer to opponent_step. Rollouts do; "
+                "elsewhere set opponent to random, minimax or mixed"
+            )
         self._turns += 1
         cell = tagged_int(action, "move")
         if cell is None or not 1 <= cell <= 9 or self._board[cell - 1] != EMPTY:
             return self._refuse(parsed=cell is not None)
         self._board = play(self._board, cell - 1, self._mark)
         if not winner(self._board) and free_cells(self._board):
+            if self._opponent == "policy":
+                self._opponent_to_move = True
+                return self._go_on(self._observe(self._mark), parse_ok=True, illegal=False, capped=False)
             self._opponent_moves()
+        return self._after_both()
+
+    def opponent_observation(self) -> Observation | None:
+        return self._observe(self._other) if self._opponent_to_move else None
+
+    def opponent_step(self, action: str) -> StepResult:
+        if not self._opponent_to_move:
+            raise OpponentNotToMove("the other player is not to move")
+        self._opponent_to_move = False
+        cell = tagged_int(action, "move")
+        parsed, free = cell is not None, free_cells(self._board)
+        legal = cell is not None and cell - 1 in free
+        self._board = play(self._board, cell - 1 if cell is not None and legal else self._rng.choice(free), self._other)
+        return self._after_both(parse_ok=parsed, illegal=not legal)
+
+    def _after_both(self, parse_ok: bool = True, illegal: bool = False) -> StepResult:
         won = winner(self._board)
         if won or not free_cells(self._board):
             outcome = "draw" if won is None else "win" if won == self._mark else "loss"
-            return self._end({"win": 1.0, "draw": 0.0, "loss": -1.0}[outcome], outcome)
-        return self._go_on(self._observe(), parse_ok=True, illegal=False)
+            return self._end({"win": 1.0, "draw": 0.0, "loss": -1.0}[outcome], outcome, parse_ok, illegal)
+        return self._go_on(self._observe(self._mark), parse_ok, illegal, capped=self._turns >= self._turn_cap)
 
     def _refuse(self, parsed: bool) -> StepResult:
         self._illegal += 1
         if self._max_illegal is not None and self._illegal >= self._max_illegal:
             return self._end(-1.0, "loss", parse_ok=parsed, illegal=True)
-        return self._go_on(self._observe("Illegal move. "), parse_ok=parsed, illegal=True)
+        capped = self._turns >= self._turn_cap
+        return self._go_on(self._observe(self._mark, "Illegal move. "), parsed, illegal=True, capped=capped)
 
-    def _go_on(self, observation: Observation, parse_ok: bool, illegal: bool) -> StepResult:
-        self._over = capped = self._turns >= self._turn_cap
+    def _go_on(self, observation: Observation, parse_ok: bool, illegal: bool, capped: bool) -> StepResult:
+        self._over = capped
         info: dict[str, bool | str] = {"parse_ok": parse_ok, "illegal": illegal, "illegal_move": illegal}
         if capped:
             info["outcome"] = "loss"
@@ -157,7 +190,7 @@ class TicTacToe(Env):
     def _end(self, reward: float, outcome: str, parse_ok: bool = True, illegal: bool = False) -> StepResult:
         self._over = True
         info = {"parse_ok": parse_ok, "illegal": illegal, "illegal_move": illegal, "outcome": outcome}
-        return StepResult(self._observe(), reward, True, False, outcome == "win", info)
+        return StepResult(self._observe(self._mark), reward, True, False, outcome == "win", info)
 
     def _opponent_moves(self) -> None:
         free = free_cells(self._board)
@@ -169,10 +202,10 @@ class TicTacToe(Env):
             cell = next(c for c in free if values[c] == best)
         self._board = play(self._board, cell, self._other)
 
-    def _observe(self, prefix: str = "") -> Observation:
+    def _observe(self, player: str, prefix: str = "") -> Observation:
         cells = [mark if mark != EMPTY else str(i + 1) for i, mark in enumerate(self._board)]
         rows = "\n".join(" ".join(cells[row : row + 3]) for row in (0, 3, 6))
-        return Observation(f"{prefix}You play {self._mark}.\n{rows}")
+        return Observation(f"{prefix}You play {player}.\n{rows}")
 
     def expert_action(self, rng: random.Random, noise: float = 0.0, illegal_noise: float = 0.0) -> str:
         """Best reply to a random opponent; with `noise` a random free cell, with `illegal_noise` any cell."""
@@ -182,7 +215,7 @@ class TicTacToe(Env):
             cell = rng.randrange(9)
         elif draw < illegal_noise + noise:
             cell = rng.choice(free)
-        elif self._opponent == "random":
+        elif self._opponent in ("random", "policy"):
             cell = max(free, key=lambda c: _after(play(self._board, c, self._mark), self._mark))
         else:
             cell = max(free, key=lambda c: -minimax(play(self._board, c, self._mark), self._other))

@@ -22,6 +22,10 @@ class Books:
 
     def note(self, result: StepResult) -> None:
         self.steps += 1
+        self.note_reply(result)
+
+    def note_reply(self, result: StepResult) -> None:
+        """Of the other player's move in a game for two: it belongs to the step before."""
         self.reward += float(result.reward)
         self.terminated, self.truncated = result.terminated, result.truncated
 

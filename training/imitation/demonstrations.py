@@ -20,7 +20,7 @@ def demonstrations(config: TrainConfig, renderer: ChatRenderer, seed: int = 0) -
     """Episodes of the scripted expert with its configured noise, rendered as the policy would see and say them."""
     settings = config.warmstart
     rng = random.Random(f"demonstrations/{config.seed}/{seed}")
-    environment = make_env(config.env.name, **config.env.kwargs)
+    environment = make_env(config.env.name, **config.env.scripted)
     for index in range(settings.episodes):
         task = Task(config.env.name, rng.getrandbits(31), index)
         conversation = Conversation(config.env, environment.spec, renderer)

@@ -51,7 +51,7 @@ MOST_WHOLE_PIECES = 192
 
 def environment_texts(env: EnvConfig, episodes: int = 64, seed: int = 0) -> Iterable[str]:
     """What the policy will read and write: prompts and expert answers of scripted episodes."""
-    environment = make_env(env.name, **env.kwargs)
+    environment = make_env(env.name, **env.scripted)
     rng = random.Random(seed)
     history, system = history_and_system(env, environment.spec)
     for episode in range(episodes):

@@ -85,6 +85,23 @@ class EnvCalls:
         self.books.note(result)
         return result
 
+    async def opponent_observation(self) -> Observation | None:
+        """What the other player of a game for two sees when it is to move, else None. Raises EnvCallFailed."""
+
+        def checked() -> Observation | None:
+            observation = self._made.opponent_observation()
+            return None if observation is None else checked_observation(observation)
+
+        return await self._call("opponent_observation", checked)
+
+    async def opponent_step(self, text: str) -> StepResult:
+        """The first player's result of the other player's move. Raises EnvCallFailed."""
+        result = await self._call("opponent_step", lambda: checked_result(self._made.opponent_step(text)))
+        self.books.note_reply(result)
+        if result.info.get("illegal"):
+            self._hooks.count("opponent_illegal")
+        return result
+
     async def close(self) -> None:
         """Never raises: an episode is what was played, however its environment ends. Failures are counted."""
         try:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 from configs.training import EnvConfig, RolloutConfig, TrainConfig
@@ -22,6 +23,7 @@ from envs.base import Env, EnvSpec, Observation, StepResult
 from envs.registry import evaluation_settings
 from training.rollouts.conversation import Conversation
 from training.rollouts.env_calls import EnvCallFailed, EnvCalls, Hooks, Noted
+from training.rollouts.opponents import Opponent
 from training.rollouts.renderer import ChatRenderer
 from training.types import EndReason, Episode, Task, Truncation, Turn
 
@@ -77,11 +79,11 @@ class Player:
     room: AbstractAsyncContextManager[object] = field(default_factory=nullcontext)  # entered by each episode that plays
 
 
-def request_seed(settings: PlaySettings, task: Task, sibling: int, turn: int) -> int | None:
+def request_seed(settings: PlaySettings, task: Task, sibling: int, turn: int, who: str = "") -> int | None:
     """A seed of one request that depends on where it stands, never on timing or retries."""
     if not settings.seeded:
         return None
-    key = f"{settings.seed}/{settings.evaluation}/{task.env}/{task.seed}/{task.index}/{sibling}/{turn}"
+    key = f"{settings.seed}/{settings.evaluation}/{task.env}/{task.seed}/{task.index}/{sibling}{who}/{turn}"
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest(), "little")
 
 
@@ -121,6 +123,7 @@ class _Playing:
             key = (self._task, self._sibling, self._attempt)
             self._player.hooks.books[key] = Noted(calls.books, env.spec.failure_return)
             conversation = Conversation(self._settings.env, env.spec, self._player.renderer)
+            opponent = self._opponent(calls, env.spec) if env.spec.policy_opponent else None
             observation = await calls.reset()
             conversation.start(observation)
             for _ in range(self._settings.env.max_turns):
@@ -129,6 +132,8 @@ class _Playing:
                 answer = await self._answer(conversation)
                 text = self._player.renderer.decode(answer.token_ids)
                 result = await calls.step(text)
+                if opponent is not None:
+                    result = await opponent.replied(result)
                 self._turns.append(_turn(conversation, answer, text, observation, result))
                 if result.terminated or result.truncated:
                     return self._over(result)
@@ -138,13 +143,20 @@ class _Playing:
         finally:
             await calls.close()
 
-    async def _answer(self, conversation: Conversation) -> GenerateResult:
-        """Raises PolicyError; also for an answer whose log-probabilities are no numbers, which nothing may train on."""
-        settings, session, turn = self._settings, f"{self._task.index}-{self._sibling}", len(self._turns)
+    def _opponent(self, calls: EnvCalls, spec: EnvSpec) -> Opponent:
+        """Plays with the policy's own weights."""
+        player = self._player
+        conversation = Conversation(self._settings.env, spec, player.renderer)
+        return Opponent(calls, partial(self._answer, who="opponent"), player.renderer.decode, conversation)
+
+    async def _answer(self, conversation: Conversation, who: str = "") -> GenerateResult:
+        """`who` asks: nobody, or the opponent. Raises PolicyError; also for an answer whose log-probabilities are no
+        numbers, which nothing may train on."""
+        settings, session, turn = self._settings, f"{self._task.index}-{self._sibling}{who}", len(self._turns)
         renderer = self._player.renderer
         sampling = replace(
             settings.sampling,
-            seed=request_seed(settings, self._task, self._sibling, turn),
+            seed=request_seed(settings, self._task, self._sibling, turn, who),
             stop_token_ids=renderer.stop_ids,
             banned_token_ids=renderer.banned_ids,
         )

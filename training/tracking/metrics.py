@@ -31,6 +31,7 @@ MEANING: dict[str, str] = {
     "rollout/nonfinite_answers_total": "answers refused for log-probabilities that were not finite",
     "rollout/env_calls_hung_total": "environment calls given up after env.step_timeout_s",
     "rollout/env_close_failed_total": "environments whose close() raised",
+    "rollout/opponent_illegal_total": "answers of the other player in self-play that the environment replaced",
     "rollout/groups_replayed_total": "groups played again because their worker or its objects were lost",
     "rollout/alarms_total": "alarms of the run's own checks while the step was played (on_alarm: warn)",
     "rollout/lag_max": "learner version minus the oldest version in the batch",
@@ -97,6 +98,7 @@ COUNTED = {  # metric -> the counters that it adds up, by the beginning of their
     "rollout/nonfinite_answers_total": "answers_nonfinite_logprobs",
     "rollout/env_calls_hung_total": "env_calls_hung",
     "rollout/env_close_failed_total": "env_close_failed",
+    "rollout/opponent_illegal_total": "opponent_illegal",
     "rollout/groups_replayed_total": "groups_replayed_",
     "rollout/alarms_total": "alarms_",
 }

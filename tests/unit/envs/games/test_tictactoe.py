@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from envs.games.tictactoe import TicTacToe, _seed_in_split
+import pytest
+
+from envs.base import OpponentNotToMove, OpponentToMove, StepResult
+from envs.games.tictactoe import TicTacToe, _seed_in_split, free_cells
 from tests.unit.envs.games.experts import success
 
 
@@ -44,3 +47,56 @@ def test_the_seeds_of_the_splits_never_meet() -> None:
     train = {_seed_in_split(seed, "train") for seed in range(5000)}
     heldout = {_seed_in_split(seed, "heldout") for seed in range(1_000_000, 1_005_000)}
     assert not train & heldout
+
+
+def _played_by_two(seed: int, opponent_says: str) -> tuple[TicTacToe, list[StepResult]]:
+    """Our side takes the first free cell, the other says the same each time."""
+    env, results = TicTacToe(opponent="policy"), []
+    env.reset(seed)
+    while not (results and results[-1].terminated):
+        results.append(env.step(f"<move>{free_cells(env._board)[0] + 1}</move>"))
+        if env.opponent_observation() is not None:
+            results.append(env.opponent_step(opponent_says))
+    return env, results
+
+
+def test_the_other_player_sees_the_board_with_its_own_mark_and_plays_what_it_says() -> None:
+    env = TicTacToe(opponent="policy")
+    own = env.reset(next(seed for seed in range(9) if TicTacToe().reset(seed).text.startswith("You play X")))
+    assert env.opponent_observation() is None
+    assert env.step("<move>1</move>").terminated is False
+    seen = env.opponent_observation()
+    assert own.text.startswith("You play X")
+    assert seen is not None
+    assert seen.text == "You play O.\nX 2 3\n4 5 6\n7 8 9"
+    result = env.opponent_step("<move>5</move>")
+    assert result.observation.text == "You play X.\nX 2 3\n4 O 6\n7 8 9"
+    assert (result.reward, result.info["illegal"], env.opponent_observation()) == (0.0, False, None)
+
+
+def test_a_game_that_the_other_player_wins_is_lost() -> None:
+    env = TicTacToe(opponent="policy")
+    env.reset(next(seed for seed in range(9) if TicTacToe().reset(seed).text.startswith("You play X")))
+    for own, reply in ((1, 7), (2, 8)):
+        env.step(f"<move>{own}</move>")
+        env.opponent_step(f"<move>{reply}</move>")
+    env.step("<move>4</move>")
+    lost = env.opponent_step("<move>9</move>")
+    assert (lost.reward, lost.terminated, lost.success, lost.info["outcome"]) == (-1.0, True, False, "loss")
+
+
+def test_an_illegal_answer_of_the_other_player_is_told_and_a_drawn_move_takes_its_place() -> None:
+    env, results = _played_by_two(3, "no move")
+    assert any(result.info["illegal"] for result in results)
+    assert env._board.count("X") - env._board.count("O") in (0, 1)
+    assert [r.observation.text for r in _played_by_two(3, "no move")[1]] == [r.observation.text for r in results]
+
+
+def test_who_does_not_answer_for_the_other_player_is_told_what_to_do() -> None:
+    env = TicTacToe(opponent="policy")
+    env.reset(0)
+    with pytest.raises(OpponentNotToMove):
+        env.opponent_step("<move>1</move>")
+    env.step(f"<move>{free_cells(env._board)[0] + 1}</move>")
+    with pytest.raises(OpponentToMove, match="set opponent to random, minimax or mixed"):
+        env.step("<move>9</move>")
