@@ -1,4 +1,4 @@
-"""Do tiny policies learn an environment? `python -m benchmarks.learning --env wordle|bfcl --seeds 3 [--check]`.
+"""Do tiny policies learn? `python -m benchmarks.learning --env wordle|bfcl|cart_pole|self_play --seeds 3 [--check]`.
 
 Warm start, GRPO through a served replica and evaluation on held-out situations, each seed from its own random weights
 and demonstrations. The seeds share one replica, whose start is the slow part.
@@ -22,8 +22,9 @@ from training.commands.tables import table
 from training.evaluation.result import Evaluation
 from training.rollouts.session import Session, join_session, open_session
 
-CONFIGS = {"wordle": "configs/train/wordle_tiny.yaml", "bfcl": "configs/train/bfcl_tiny.yaml"}
-GAIN = 0.15
+GAIN = 0.15  # of success, by GRPO
+RATIO, MOST_MINUTES = 2.0, 15.0  # of the mean return, after and before
+LOSSES = 0.5  # share of the lost games that may be left
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,49 @@ def gains(env: str, one: Learned) -> list[Figure]:
     return [*shares(env, one), Figure(f"{env} seed {one.seed}, gain", gain, "success", GAIN)]
 
 
+def times_the_return(env: str, one: Learned) -> list[Figure]:
+    """For an environment that pays for each step that it lasts."""
+    before, after = one.warm.mean_return.value, one.trained.mean_return.value
+    of_seed = f"{env} seed {one.seed}"
+    return [
+        Figure(f"{of_seed}, warm start", before, "mean return"),
+        Figure(f"{of_seed}, GRPO", after, "mean return"),
+        Figure(f"{of_seed}, ratio", after / before, "times", RATIO),
+        Figure(f"{of_seed}, duration", one.minutes, "minutes", MOST_MINUTES, True),
+    ]
+
+
+def share_of_losses(env: str, one: Learned) -> list[Figure]:
+    """For a game: how many of the games against the evaluation's opponent are lost."""
+    before, after = (
+        sum(value < 0 for value in each.returns_S) / len(each.returns_S) for each in (one.warm, one.trained)
+    )
+    of_seed = f"{env} seed {one.seed}"
+    return [
+        Figure(f"{of_seed}, warm start", before, "lost"),
+        Figure(f"{of_seed}, GRPO", after, "lost"),
+        Figure(f"{of_seed}, ratio", after / before, "times", LOSSES, True),
+        Figure(f"{of_seed}, duration", one.minutes, "minutes"),
+    ]
+
+
+JUDGES: dict[str, tuple[str, Judge]] = {  # name -> (configuration, what is judged)
+    "wordle": ("configs/train/wordle_tiny.yaml", gains),
+    "bfcl": ("configs/train/bfcl_tiny.yaml", gains),
+    "cart_pole": ("configs/train/cart_pole_tiny.yaml", times_the_return),
+    "self_play": ("configs/train/tictactoe_selfplay.yaml", share_of_losses),
+}
+
+
 def main() -> None:
     parser = options(__doc__ or "")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--env", choices=tuple(CONFIGS), default="wordle")
+    parser.add_argument("--env", choices=tuple(JUDGES), default="wordle")
     parser.add_argument("--set", dest="overrides", action="append", default=[], help="a.b=value of the configuration")
     chosen = parser.parse_args()
-    results = learned(CONFIGS[chosen.env], chosen.seeds, chosen.overrides)
-    report(f"learning_{chosen.env}", [figure for one in results for figure in gains(chosen.env, one)], chosen)
+    file, judge = JUDGES[chosen.env]
+    results = learned(file, chosen.seeds, chosen.overrides)
+    report(f"learning_{chosen.env}", [figure for one in results for figure in judge(chosen.env, one)], chosen)
 
 
 if __name__ == "__main__":
