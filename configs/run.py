@@ -39,6 +39,11 @@ class ServingConfig(Strict):
     replicas: ReplicaConfig = Field(default_factory=ReplicaConfig, description="How many replicas, and their limits.")
     http_port: int = Field(0, ge=0, le=65535, description="Port of the HTTP routes; 0: a free port.")
 
+    @property
+    def past_policy(self) -> str:
+        """Name of the policy that plays with past versions in self-play."""
+        return f"{self.policy}-past"
+
 
 class WarmstartConfig(Strict):
     """Supervised fine-tuning on scripted demonstrations, before GRPO."""

@@ -105,6 +105,22 @@ class RolloutConfig(Strict):
     max_batch: int = Field(96, ge=1, description="Most requests in one call to a replica.")
 
 
+class SelfPlayConfig(Strict):
+    """Who plays the other side of a game that asks a policy for it (`env.kwargs: {opponent: policy}`)."""
+
+    past_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of the groups that play against an earlier version of the policy, on a replica of its own; "
+        "the others play against its newest weights.",
+    )
+    every_steps: int = Field(
+        10, ge=1, description="Steps between two versions that are kept; as often another one becomes the opponent."
+    )
+    keep: int = Field(8, ge=1, description="How many versions to draw the opponent from, the newest ones.")
+
+
 class AlgorithmConfig(Strict):
     """Advantages, loss and corrections. docs/training.md has the formulas."""
 
@@ -227,6 +243,7 @@ class TrainConfig(YamlConfig):
     env: EnvConfig = Field(default_factory=EnvConfig, description="The environment.")
     sampling: SamplingConfig = Field(default_factory=SamplingConfig, description="How answers are drawn.")
     rollout: RolloutConfig = Field(default_factory=RolloutConfig, description="How episodes are played.")
+    self_play: SelfPlayConfig = Field(default_factory=SelfPlayConfig, description="Opponents in self-play.")
     algorithm: AlgorithmConfig = Field(default_factory=AlgorithmConfig, description="Advantages and loss.")
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="AdamW and its schedule.")
     learner: LearnerConfig = Field(default_factory=LearnerConfig, description="The training processes.")
@@ -252,6 +269,11 @@ class TrainConfig(YamlConfig):
             raise ValueError(
                 "rollout.max_refills replaces groups without spread, but algorithm.drop_uniform_groups is false, which "
                 "trains on them: set one of the two"
+            )
+        if self.self_play.past_share and self.serving.connect is not None:
+            raise ValueError(
+                "self_play.past_share needs a replica for past versions, which an application that the run joins "
+                "(serving.connect) does not have: set one of the two"
             )
         if self.rollout.group_size < 2:
             raise ValueError("rollout.group_size must be at least 2: an advantage compares siblings")

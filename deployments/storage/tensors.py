@@ -1,11 +1,13 @@
-"""The weight files of a model folder: whether they are whole, and how much they hold. Reads headers, never tensors."""
+"""The weight files of a model folder: whether they are whole, how much they hold, and the tensors one by one."""
 
 from __future__ import annotations
 
 import json
 import math
 import struct
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 INDEX = "model.safetensors.index.json"
 OTHER_FORMATS = ("*.bin", "*.pt", "*.pth", "*.gguf")
@@ -70,3 +72,17 @@ def _file_problem(file: Path) -> str | None:
 
 def _elements(file: Path) -> int:
     return sum(math.prod(entry["shape"]) for entry in _header(file)[1].values())
+
+
+def tensors_of(folder: Path) -> Iterator[tuple[str, Any]]:
+    """Names and values of all *.safetensors files of a folder, one tensor at a time. Raises FileNotFoundError where
+    there are none."""
+    from safetensors import safe_open
+
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no *.safetensors: it is no model folder")
+    for file in files:
+        with safe_open(file, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118 - no mapping
+                yield name, opened.get_tensor(name)

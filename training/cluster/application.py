@@ -35,15 +35,34 @@ def serve_config(
     port: int | None = None,
 ) -> ServeConfig:
     """The application that a training run starts for itself."""
-    policy = policy_config(config, model, weights_root)
+    policies = [policy_config(config, model, weights_root)]
+    if config.self_play.past_share and weights_root is not None:
+        policies.append(past_policy_config(policies[0], config.serving.past_policy, weights_root))
     port = port or config.serving.http_port or free_port()
     return ServeConfig(
-        name=app, policies=[policy], http=HttpConfig(port=port, root_path=route), ingress_cpus=INGRESS_CPUS
+        name=app, policies=policies, http=HttpConfig(port=port, root_path=route), ingress_cpus=INGRESS_CPUS
+    )
+
+
+def past_root(weights_root: str) -> str:
+    """The weight store of the policy that plays with past versions."""
+    return f"{weights_root.rstrip('/')}-past"
+
+
+def past_policy_config(policy: PolicyConfig, name: str, weights_root: str) -> PolicyConfig:
+    """One replica like those of `policy`, for its past versions; its weights come from files alone."""
+    return policy.model_copy(
+        update={
+            "name": name,
+            "weights_root": past_root(weights_root),
+            "engine": policy.engine.model_copy(update={"weight_transfer": "store"}),
+            "replicas": policy.replicas.model_copy(update={"min_replicas": 1, "max_replicas": 1}),
+        }
     )
 
 
 def policy_config(config: TrainConfig, model: str, weights_root: str | None) -> PolicyConfig:
-    """The one policy of a training run's application."""
+    """The policy that a training run trains."""
     return PolicyConfig(
         name=config.serving.policy,
         model=model,

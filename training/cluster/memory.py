@@ -113,6 +113,10 @@ def of_training(config: TrainConfig, model: Path | None = None, learns: bool = T
     if config.serving.connect is None:
         policy = PolicyConfig(model="", engine=config.serving.engine, replicas=config.serving.replicas)
         parts += [*_of_policy(policy, size), Part("Ray Serve", 1, SERVE)]
+        if config.self_play.past_share:
+            alone = policy.replicas.model_copy(update={"min_replicas": 1, "max_replicas": 1})
+            past = _of_policy(policy.model_copy(update={"replicas": alone}), size)
+            parts += [replace(part, name=f"{part.name} of past versions") for part in past]
     if learns:
         parts += [
             Part("learner", config.learner.workers, LEARNER + _learner_bytes(config, size)),

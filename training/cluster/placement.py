@@ -36,6 +36,8 @@ def placement(config: TrainConfig) -> list[Role]:
         Role("policy replica", first, replicas.max_replicas, replicas.num_cpus, gpus, replicas.resources),
         Role("ingress", 1, 1, INGRESS_CPUS),
     ]
+    if config.self_play.past_share:
+        serving.append(Role("replica of past versions", 1, 1, replicas.num_cpus, gpus, replicas.resources))
     return [
         *(serving if config.serving.connect is None else []),
         Role(

@@ -6,13 +6,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import ray
 
 from configs.base import ConfigError
 from configs.training import TrainConfig
 from deployments.storage import atomic, runs
+from deployments.storage.tensors import tensors_of
 from envs import registry
 from envs.history import make_history
 from training.evaluation.result import Evaluation, summarize
@@ -70,19 +70,8 @@ def apart(config: TrainConfig, run: runs.RunFolder) -> TrainConfig:
 
 
 def publish_folder(session: Session, folder: Path) -> int:
-    """Makes a model folder of the same architecture the newest version of the running replicas; returns its number."""
-    from safetensors import safe_open
-
+    """Makes a model folder of the same architecture the newest version of the running replicas; returns its number.
+    Raises FileNotFoundError for a folder without weights."""
     version = (session.store.latest() or 0) + 1
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise FileNotFoundError(f"{folder} holds no *.safetensors: it is no model folder")
-
-    def tensors() -> Any:
-        for file in files:
-            with safe_open(file, framework="pt") as opened:
-                for name in opened.keys():  # noqa: SIM118 - no mapping
-                    yield name, opened.get_tensor(name)
-
-    session.store.publish(version, tensors())
+    session.store.publish(version, tensors_of(folder))
     return version

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -46,6 +47,7 @@ class RunCoordinator:
         self._finished: dict[int, dict[str, float]] = {}  # step -> its metrics
         self._watch: asyncio.Task[None] | None = None
         self._episodes: str | None = None
+        self._past: int | None = None  # version in the store of past versions that opponents play with
         self._given_up: str | None = None
         self._answers = SiblingAnswers()
         self._given: tuple[int, float] | None = None  # (step that the learner was given last, when, monotonic s)
@@ -59,10 +61,12 @@ class RunCoordinator:
         base_version: int,
         waiting: Sequence[PlayedGroup] = (),
         episodes_folder: str | None = None,
+        past_version: int | None = None,
     ) -> None:
         """(Re)starts the stream at a step: at the start of a run, after a resume, after a restart of the learner.
-        `waiting`: finished groups of a checkpoint; `episodes_folder`: where every n-th step's episodes are written."""
-        self._episodes = episodes_folder
+        `waiting`: finished groups of a checkpoint; `episodes_folder`: where every n-th step's episodes are written;
+        `past_version`: see `published`."""
+        self._episodes, self._past = episodes_folder, past_version
         for step in self._steps.values():
             step.cancel()
         self._steps, self._taken, self._given, self._given_up = {}, [], None, None
@@ -79,8 +83,12 @@ class RunCoordinator:
             self._stream.fail(error)
 
     async def _play(self, task: Task, min_version: int, keep_episodes: bool) -> PlayedGroup:
-        size = self._config.rollout.group_size
-        return await self._pool.play(task, size, min_version, keep_episodes=keep_episodes)
+        size, past = self._config.rollout.group_size, self._past if self._meets_past(task) else None
+        return await self._pool.play(task, size, min_version, keep_episodes=keep_episodes, past_version=past)
+
+    def _meets_past(self, task: Task) -> bool:
+        """Whether the group's opponents are past versions: drawn from its seed, so that a run repeats."""
+        return random.Random(f"opponent/{task.seed}").random() < self._config.self_play.past_share
 
     def _writes(self, step: int) -> bool:
         every = self._config.tracking.episodes_every_steps
@@ -156,8 +164,10 @@ class RunCoordinator:
                 whole.append(Group(group.task, episodes))
         await asyncio.to_thread(records.write, whole, step, Path(str(self._episodes)))
 
-    async def published(self, version: int) -> None:
-        """The learner made a new version: rollouts that waited for it may start."""
+    async def published(self, version: int, past_version: int | None = None) -> None:
+        """The learner made a new version: rollouts that waited for it may start. `past_version`: there is another
+        opponent in self-play, this version of the store of past versions."""
+        self._past = self._past if past_version is None else past_version
         self._stream.published(version)
 
     async def finished(self, step: int, metrics: dict[str, float]) -> None:

@@ -67,6 +67,15 @@ class PlaySettings:
 
 
 @dataclass(frozen=True)
+class Past:
+    """A past version of the policy, which plays the other side of a game: how to ask it, and the lowest version in the
+    store of past versions that may answer."""
+
+    generate: Generate
+    min_weight_version: int
+
+
+@dataclass(frozen=True)
 class Player:
     """All that one episode needs; holds no state of its own."""
 
@@ -77,6 +86,7 @@ class Player:
     hooks: Hooks = field(default_factory=Hooks)
     blocking: bool = False  # the environment's calls run in a thread (Env.blocking)
     room: AbstractAsyncContextManager[object] = field(default_factory=nullcontext)  # entered by each episode that plays
+    past: Past | None = None  # who plays the other side of a game for two; None: the policy itself
 
 
 def request_seed(settings: PlaySettings, task: Task, sibling: int, turn: int, who: str = "") -> int | None:
@@ -144,7 +154,7 @@ class _Playing:
             await calls.close()
 
     def _opponent(self, calls: EnvCalls, spec: EnvSpec) -> Opponent:
-        """Plays with the policy's own weights."""
+        """Plays with the policy's newest weights, or a past version's."""
         player = self._player
         conversation = Conversation(self._settings.env, spec, player.renderer)
         return Opponent(calls, partial(self._answer, who="opponent"), player.renderer.decode, conversation)
@@ -153,21 +163,23 @@ class _Playing:
         """`who` asks: nobody, or the opponent. Raises PolicyError; also for an answer whose log-probabilities are no
         numbers, which nothing may train on."""
         settings, session, turn = self._settings, f"{self._task.index}-{self._sibling}{who}", len(self._turns)
-        renderer = self._player.renderer
+        renderer, generate, min_version = self._player.renderer, self._player.generate, settings.min_weight_version
+        if who and self._player.past is not None:
+            generate, min_version = self._player.past.generate, self._player.past.min_weight_version
         sampling = replace(
             settings.sampling,
             seed=request_seed(settings, self._task, self._sibling, turn, who),
             stop_token_ids=renderer.stop_ids,
             banned_token_ids=renderer.banned_ids,
         )
-        answer = await self._player.generate(
+        answer = await generate(
             GenerateRequest(
-                request_id=f"{session}-{turn}-{self._attempt}-{settings.min_weight_version}-{id(self):x}",
+                request_id=f"{session}-{turn}-{self._attempt}-{min_version}-{id(self):x}",
                 token_ids=conversation.prompt,
                 images=conversation.images,
                 sampling=sampling,
                 session_id=session,
-                min_weight_version=settings.min_weight_version,
+                min_weight_version=min_version,
                 deadline_s=settings.rollout.request_deadline_s,
             )
         )

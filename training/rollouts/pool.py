@@ -50,6 +50,7 @@ class WorkerPool:
         evaluation: bool = False,
         history: str = "",
         keep_episodes: bool = False,
+        past_version: int | None = None,
     ) -> PlayedGroup:
         """Plays one group on any worker, and on another one if that is lost: whatever Ray loses is played again and
         counted by the kind of the loss. Raises RolloutFailed with the named cause."""
@@ -62,7 +63,7 @@ class WorkerPool:
             worker = self._workers[slot]
             try:
                 summary, samples, episodes = await _played(
-                    worker, task, group_size, min_weight_version, evaluation, history, keep_episodes
+                    worker, task, group_size, min_weight_version, evaluation, history, keep_episodes, past_version
                 )
             except RayError as error:
                 last = _loss(error, task)

@@ -39,6 +39,11 @@ class Session:
     def store(self) -> WeightStore:
         return WeightStore(self.weights_root, keep=self.config.weights.keep)
 
+    @property
+    def past_store(self) -> WeightStore:
+        """Of the replica that plays with past versions."""
+        return WeightStore(application.past_root(self.weights_root), keep=2)
+
 
 @contextmanager
 def open_session(
@@ -66,6 +71,8 @@ def open_session(
             stack.callback(runs.remove_weights, root)
         else:  # it stays
             stack.enter_context(store_of_ours(root))
+        if config.self_play.past_share:
+            stack.callback(WeightStore(application.past_root(root)).destroy)
         if joined is not None:
             served = application.served_policy(joined, config.serving.policy)
             yield stack.enter_context(join_session(as_served(config, served, root), run, model, root, joined))

@@ -13,20 +13,21 @@ from deployments.client.handle import ServeGenerate
 from envs.registry import load as load_env
 from envs.registry import make as make_env
 from training.rollouts.env_calls import Hooks
-from training.rollouts.episode import Player, PlaySettings
+from training.rollouts.episode import Past, Player, PlaySettings
 from training.rollouts.group import run_group
 from training.rollouts.packed import GroupSamples, pack
 from training.rollouts.renderer import ChatRenderer
 from training.types import Episode, GroupSummary, Task
 
 
-def serve_generate(config: TrainConfig, app: str) -> ServeGenerate:
-    """The way to the policy of a running application, as a run's settings want it."""
+def serve_generate(config: TrainConfig, app: str, policy: str = "") -> ServeGenerate:
+    """The way to a policy of a running application (none named: the one that the run trains), as a run's settings want
+    it."""
     from ray import serve
 
     rollout, replicas = config.rollout, config.serving.replicas
     return ServeGenerate(
-        serve.get_deployment_handle(config.serving.policy, app),
+        serve.get_deployment_handle(policy or config.serving.policy, app),
         buckets=1 if replicas.max_replicas == 1 else 8 * replicas.max_replicas,
         window_s=rollout.batch_window_s,
         max_batch=rollout.max_batch,
@@ -52,15 +53,26 @@ class GroupPlayer:
         self._config = TrainConfig.model_validate(config)
         self._renderer = ChatRenderer.load(model_folder)
         self._generate = serve_generate(self._config, app)
+        past = self._config.serving.past_policy if self._config.self_play.past_share else None
+        self._past = serve_generate(self._config, app, past) if past else None
         self._hooks = Hooks()
         self._room = asyncio.Semaphore(self._config.rollout.max_concurrent_episodes)
 
     @ray.method(num_returns=3)
     async def play(
-        self, task: Task, group_size: int, min_weight_version: int, evaluation: bool, history: str, keep_episodes: bool
+        self,
+        task: Task,
+        group_size: int,
+        min_weight_version: int,
+        evaluation: bool,
+        history: str,
+        keep_episodes: bool,
+        past_version: int | None = None,
     ) -> tuple[GroupSummary, GroupSamples, tuple[Episode, ...] | None]:
         """One complete group as (its summary, its samples, its episodes if asked for): three objects, of which the
-        caller fetches what it needs. `history`: another strategy than the configured one. Raises RolloutFailed."""
+        caller fetches what it needs. `history`: another strategy than the configured one. `past_version`: the
+        other side of a game is played by a past version of the policy, by this version of the past store; None: by its
+        newest weights. Raises RolloutFailed."""
         make = PlaySettings.for_evaluation if evaluation else PlaySettings.for_training
         settings = make(self._config, min_weight_version)
         if history:
@@ -73,6 +85,7 @@ class GroupPlayer:
             hooks=Hooks(env_call=self._hooks.env_call, total=self._hooks.counts),
             blocking=load_env(settings.env.name).blocking,
             room=self._room,
+            past=None if past_version is None or self._past is None else Past(self._past, past_version),
         )
         group = await run_group(player, task, group_size)
         return *pack(group, player.hooks.counts), group.episodes if keep_episodes else None

@@ -20,6 +20,7 @@ from training.cluster import placement, ports
 from training.rollouts.batch import Share, assemble, earned, fetched
 from training.rollouts.failures import EnvironmentFailed, RolloutFailed
 from training.rollouts.session import Session
+from training.run.past import PastVersions
 from training.tracking.monitors import Monitors
 from training.types import Batch
 
@@ -92,6 +93,7 @@ class TrainingProcess:
         self.store = self.session.store
         dtype = torch.bfloat16 if self.config.model.dtype == "bfloat16" else None
         self.publisher = self._publisher(self.session.app, dtype)
+        self.past = self._past_versions() if self.config.self_play.past_share and self.rank == 0 else None
         self.monitors: Monitors | None = None
         engine = placement.engine_dtype(self.config.serving.engine)
         self.tolerance = Tolerance.between(engine, self.config.model.dtype)
@@ -123,6 +125,11 @@ class TrainingProcess:
 
         return StoreThenPush(StorePublisher(self.store), control, make, self.rank, dtype)
 
+    def _past_versions(self) -> PastVersions:
+        goes_back = self.config.checkpoint.every_steps or self.config.steps
+        kept, served = self.folder.path / "past", self.session.past_store
+        return PastVersions(self.config.self_play, self.config.seed, kept, goes_back, self.store, served)
+
     def start(self) -> int:
         """Restores the newest checkpoint if there is one; returns the first step to do."""
         from training.learner import checkpoint
@@ -138,7 +145,8 @@ class TrainingProcess:
             self.publisher.publish(self.base_version + step, self.learner.state_dict())
         if self.rank == 0:
             self.monitors = Monitors(self.config, self.folder.path, step)
-            ray.get(self.coordinator.begin.remote(step, self.base_version, waiting, str(self.folder.episodes)))
+            past = self.past.begin(step, self.session.model) if self.past is not None else None
+            ray.get(self.coordinator.begin.remote(step, self.base_version, waiting, str(self.folder.episodes), past))
         self._barrier()
         return step
 
@@ -240,9 +248,12 @@ class TrainingProcess:
         return {"eval/success": result.success.value, "eval/return": result.mean_return.value}
 
     def announce(self, step: int) -> None:
-        """Lets those rollouts start that waited for this step's weights."""
+        """Lets those rollouts start that waited for this step's weights. In self-play the next opponent is there
+        before."""
         if self.rank == 0:
-            ray.get(self.coordinator.published.remote(self.base_version + step))
+            version = self.base_version + step
+            past = self.past.after(step, version) if self.past is not None else None
+            ray.get(self.coordinator.published.remote(version, past))
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         if self.monitors is not None:

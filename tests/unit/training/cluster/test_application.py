@@ -9,12 +9,15 @@ from types import SimpleNamespace
 
 import pytest
 
+from configs.base import ConfigError
 from configs.policies import ChunkPolicy, EngineConfig, PolicyConfig
 from configs.serving import HttpConfig, ServeConfig
+from configs.training import TrainConfig
 from tests.unit.deployments.engines.lerobot.cases import lerobot_folder
-from training.cluster import application
+from training.cluster import application, memory
 from training.cluster.application import check_servable
 from training.cluster.errors import ClusterError
+from training.cluster.placement import placement
 
 
 @pytest.fixture
@@ -112,3 +115,17 @@ def test_a_folder_of_lerobot_can_be_served_and_what_it_lacks_is_named(tmp_path: 
 
     with pytest.raises(ClusterError, match=r"LeRobot policy folder .* has no policy_preprocessor\.json"):
         check_servable(robot)
+
+
+def test_past_versions_have_a_replica_of_their_own_beside_any_number_of_the_policy() -> None:
+    serving = {"serving": {"replicas": {"min_replicas": 2, "max_replicas": 4}}}
+    config = TrainConfig.parse({**serving, "self_play": {"past_share": 0.5}})
+    policy, past = application.serve_config(config, "model", "/weights", port=1).policies
+    assert isinstance(past, PolicyConfig)
+    assert (policy.name, past.name) == ("policy", "policy-past")
+    assert (past.weights_root, past.replicas.min_replicas, past.replicas.max_replicas) == ("/weights-past", 1, 1)
+    roles = {role.name: role.count for role in placement(config)}
+    assert (roles["policy replica"], roles["replica of past versions"]) == (2, 1)
+    assert memory.of_training(config).total_bytes > memory.of_training(TrainConfig.parse(serving)).total_bytes
+    with pytest.raises(ConfigError, match=r"past_share needs a replica.*serving\.connect"):
+        TrainConfig.parse({"self_play": {"past_share": 0.5}, "serving": {"connect": "rayward"}})

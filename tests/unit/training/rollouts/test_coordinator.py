@@ -84,3 +84,41 @@ class SecondHasSpread(WithoutWorkers):
 class SmallGroups(WithoutWorkers):
     async def _play(self, task: Task, *_: Any) -> PlayedGroup:
         return finished(task, 0.0, 0.0)
+
+
+class NotesOpponents(WithoutWorkers):
+    """Plays no group; notes with which version of the past store each would be played."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.noted: list[int | None] = []
+        self._pool.play = self._note  # type: ignore[method-assign, assignment]
+
+    async def _note(self, task: Task, size: int, version: int, **more: Any) -> PlayedGroup:
+        self.noted.append(more["past_version"])
+        return finished(task, 1.0, -1.0)
+
+
+def test_a_share_of_the_groups_meets_past_versions_and_the_newest_of_them() -> None:
+    async def noted(share: float) -> list[int | None]:
+        config = TrainConfig.parse(
+            {
+                "on_alarm": "warn",
+                "self_play": {"past_share": share},
+                "rollout": {"groups_per_step": 200, "group_size": 2},
+                "steps": 2,
+            }
+        )
+        coordinator = NotesOpponents(config.dump(), "", "")
+        await coordinator.begin(0, 0, past_version=3)
+        await asyncio.wait_for(coordinator.next_batch(0, 0, 1), timeout=10)
+        await coordinator.published(1, 4)
+        await asyncio.wait_for(coordinator.next_batch(1, 0, 1), timeout=10)
+        return coordinator.noted
+
+    assert set(asyncio.run(noted(0.0))) == {None}
+    half = asyncio.run(noted(0.5))
+    assert set(half[:200]) == {None, 3}
+    assert set(half[200:]) == {None, 4}
+    assert 70 < half[:200].count(3) < 130
+    assert half == asyncio.run(noted(0.5))

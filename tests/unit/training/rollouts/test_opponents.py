@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from envs import registry
 from envs.base import Observation, StepResult
 from envs.games.tictactoe import TicTacToe
 from tests.unit.training.rollouts.players import TASK, player, policy
-from training.rollouts.episode import run_episode
+from training.rollouts.episode import Past, run_episode
 from training.rollouts.group import run_group
 from training.rollouts.opponents import joined
 from training.rollouts.renderer import ChatRenderer
@@ -116,3 +117,21 @@ async def test_each_side_remembers_its_own_chat(renderer: ChatRenderer, history:
     await run_episode(player(renderer, first_free(renderer, asked), make=self_play, history=history), TASK, 0)
     views = [shown.count("You play") for shown in asked]
     assert views == ([1] * len(asked) if history == "none" else [1 + number // 2 for number in range(len(asked))])
+
+
+async def test_a_past_version_is_asked_for_the_other_side_alone(renderer: ChatRenderer) -> None:
+    own, others = first_free(renderer, shown := []), first_free(renderer, shown_to_past := [])
+    wanted: set[int] = set()
+
+    async def past(request: GenerateRequest) -> GenerateResult:
+        wanted.add(request.min_weight_version)
+        result: GenerateResult = await others(request)
+        return result
+
+    playing = replace(player(renderer, own, make=self_play), past=Past(past, 9))
+    episode = await run_episode(playing, TASK, 0)
+    marks = [{text.split("You play ")[1][0] for text in texts} for texts in (shown, shown_to_past)]
+    assert sorted(marks[0] | marks[1]) == ["O", "X"]
+    assert len(shown) == len(episode.turns)
+    assert wanted == {9}
+    assert {turn.weight_version for turn in episode.turns} == {0}

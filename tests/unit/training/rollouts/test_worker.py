@@ -31,7 +31,7 @@ async def test_the_room_counts_episodes_not_groups(
             result: GenerateResult = await answer(request)
             return result
 
-    monkeypatch.setattr(worker, "serve_generate", lambda config, app: generate)
+    monkeypatch.setattr(worker, "serve_generate", lambda config, app, policy="": generate)
     rollout: dict[str, Any] = {"group_size": 4, "max_concurrent_episodes": ROOM}
     config = TrainConfig.parse({"env": {"name": "tictactoe"}, "rollout": rollout})
     plays = GroupPlayer(config.dump(), str(policy_folder), "app")
