@@ -25,6 +25,7 @@ LINES = ((0, 1, 2), (3, 4, 5), (6, 7, 8), (0, 3, 6), (1, 4, 7), (2, 5, 8), (0, 4
 
 
 EMPTY = " "
+REFUSED = "Illegal move. "
 
 
 def winner(board: str) -> str | None:
@@ -84,7 +85,7 @@ class TicTacToe(Env):
     only the turn cap ends it), `turn_cap`, `split` by the seed.
 
     In self-play the opening move of an opponent that begins is drawn at random, so that siblings of a group, which
-    share a seed, begin alike. In place of an illegal move of the opponent a random one is played.
+    share a seed, begin alike. The same rules hold for both: who forfeits the game by illegal answers has lost it.
     """
 
     def __init__(
@@ -127,8 +128,9 @@ class TicTacToe(Env):
         self._mark = self._rng.choice("XO")
         self._other = "O" if self._mark == "X" else "X"
         self._board = EMPTY * 9
-        self._illegal = self._turns = 0
-        self._over = self._opponent_to_move = False
+        self._illegal = self._opponent_illegal = self._turns = 0
+        self._over = False
+        self._asks_opponent: str | None = None  # how its observation begins; None: it is not to move
         if self._other == "X":
             self._opponent_moves()
         return self._observe(self._mark)
@@ -136,7 +138,7 @@ class TicTacToe(Env):
     def step(self, action: str) -> StepResult:
         if self._over:
             raise EpisodeOver("the game is over: call reset")
-        if self._opponent_to_move:
+        if self._asks_opponent is not None:
             raise OpponentToMove(
                 "with opponent 'policy' the other player is to move: give its answer to opponent_step. Rollouts do; "
                 "elsewhere set opponent to random, minimax or mixed"
@@ -148,37 +150,47 @@ class TicTacToe(Env):
         self._board = play(self._board, cell - 1, self._mark)
         if not winner(self._board) and free_cells(self._board):
             if self._opponent == "policy":
-                self._opponent_to_move = True
+                self._asks_opponent = ""
                 return self._go_on(self._observe(self._mark), parse_ok=True, illegal=False, capped=False)
             self._opponent_moves()
         return self._after_both()
 
     def opponent_observation(self) -> Observation | None:
-        return self._observe(self._other) if self._opponent_to_move else None
+        return None if self._asks_opponent is None else self._observe(self._other, self._asks_opponent)
 
     def opponent_step(self, action: str) -> StepResult:
-        if not self._opponent_to_move:
+        if self._asks_opponent is None:
             raise OpponentNotToMove("the other player is not to move")
-        self._opponent_to_move = False
         cell = tagged_int(action, "move")
-        parsed, free = cell is not None, free_cells(self._board)
-        legal = cell is not None and cell - 1 in free
-        self._board = play(self._board, cell - 1 if cell is not None and legal else self._rng.choice(free), self._other)
-        return self._after_both(parse_ok=parsed, illegal=not legal)
+        if cell is None or not 1 <= cell <= 9 or self._board[cell - 1] != EMPTY:
+            return self._refuse_opponent(parsed=cell is not None)
+        self._asks_opponent = None
+        self._board = play(self._board, cell - 1, self._other)
+        return self._after_both()
 
-    def _after_both(self, parse_ok: bool = True, illegal: bool = False) -> StepResult:
+    def _refuse_opponent(self, parsed: bool) -> StepResult:
+        self._opponent_illegal += 1
+        if self._opponent_illegal >= (self._max_illegal or self._turn_cap):
+            self._asks_opponent = None
+            return self._end(1.0, "win", parse_ok=parsed, illegal=True)
+        self._asks_opponent = REFUSED
+        return self._go_on(self._observe(self._mark), parsed, illegal=True, capped=False)
+
+    def _after_both(self) -> StepResult:
         won = winner(self._board)
         if won or not free_cells(self._board):
             outcome = "draw" if won is None else "win" if won == self._mark else "loss"
-            return self._end({"win": 1.0, "draw": 0.0, "loss": -1.0}[outcome], outcome, parse_ok, illegal)
-        return self._go_on(self._observe(self._mark), parse_ok, illegal, capped=self._turns >= self._turn_cap)
+            return self._end({"win": 1.0, "draw": 0.0, "loss": -1.0}[outcome], outcome)
+        return self._go_on(
+            self._observe(self._mark), parse_ok=True, illegal=False, capped=self._turns >= self._turn_cap
+        )
 
     def _refuse(self, parsed: bool) -> StepResult:
         self._illegal += 1
         if self._max_illegal is not None and self._illegal >= self._max_illegal:
             return self._end(-1.0, "loss", parse_ok=parsed, illegal=True)
         capped = self._turns >= self._turn_cap
-        return self._go_on(self._observe(self._mark, "Illegal move. "), parsed, illegal=True, capped=capped)
+        return self._go_on(self._observe(self._mark, REFUSED), parsed, illegal=True, capped=capped)
 
     def _go_on(self, observation: Observation, parse_ok: bool, illegal: bool, capped: bool) -> StepResult:
         self._over = capped

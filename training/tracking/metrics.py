@@ -31,7 +31,7 @@ MEANING: dict[str, str] = {
     "rollout/nonfinite_answers_total": "answers refused for log-probabilities that were not finite",
     "rollout/env_calls_hung_total": "environment calls given up after env.step_timeout_s",
     "rollout/env_close_failed_total": "environments whose close() raised",
-    "rollout/opponent_illegal_total": "answers of the other player in self-play that the environment replaced",
+    "rollout/opponent_illegal_total": "malformed or forbidden answers of the other player in self-play",
     "rollout/groups_replayed_total": "groups played again because their worker or its objects were lost",
     "rollout/alarms_total": "alarms of the run's own checks while the step was played (on_alarm: warn)",
     "rollout/lag_max": "learner version minus the oldest version in the batch",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from envs.base import OpponentNotToMove, OpponentToMove, StepResult
+from envs.base import OpponentNotToMove, OpponentToMove
 from envs.games.tictactoe import TicTacToe, _seed_in_split, free_cells
 from tests.unit.envs.games.experts import success
 
@@ -49,17 +49,6 @@ def test_the_seeds_of_the_splits_never_meet() -> None:
     assert not train & heldout
 
 
-def _played_by_two(seed: int, opponent_says: str) -> tuple[TicTacToe, list[StepResult]]:
-    """Our side takes the first free cell, the other says the same each time."""
-    env, results = TicTacToe(opponent="policy"), []
-    env.reset(seed)
-    while not (results and results[-1].terminated):
-        results.append(env.step(f"<move>{free_cells(env._board)[0] + 1}</move>"))
-        if env.opponent_observation() is not None:
-            results.append(env.opponent_step(opponent_says))
-    return env, results
-
-
 def test_the_other_player_sees_the_board_with_its_own_mark_and_plays_what_it_says() -> None:
     env = TicTacToe(opponent="policy")
     own = env.reset(next(seed for seed in range(9) if TicTacToe().reset(seed).text.startswith("You play X")))
@@ -85,11 +74,25 @@ def test_a_game_that_the_other_player_wins_is_lost() -> None:
     assert (lost.reward, lost.terminated, lost.success, lost.info["outcome"]) == (-1.0, True, False, "loss")
 
 
-def test_an_illegal_answer_of_the_other_player_is_told_and_a_drawn_move_takes_its_place() -> None:
-    env, results = _played_by_two(3, "no move")
-    assert any(result.info["illegal"] for result in results)
-    assert env._board.count("X") - env._board.count("O") in (0, 1)
-    assert [r.observation.text for r in _played_by_two(3, "no move")[1]] == [r.observation.text for r in results]
+def test_illegal_answers_of_the_other_player_are_asked_for_again_and_forfeit_the_game() -> None:
+    env = TicTacToe(opponent="policy")
+    env.reset(next(seed for seed in range(9) if TicTacToe().reset(seed).text.startswith("You play X")))
+    env.step("<move>1</move>")
+    taken, unreadable = env.opponent_step("<move>1</move>"), env.opponent_step("no tag")
+    assert (taken.terminated, taken.info["illegal"], unreadable.info["parse_ok"]) == (False, True, False)
+    again = env.opponent_observation()
+    assert again is not None
+    assert again.text == "Illegal move. You play O.\nX 2 3\n4 5 6\n7 8 9"
+    forfeited = env.opponent_step("<move>x</move>")
+    assert (forfeited.reward, forfeited.terminated, forfeited.info["outcome"]) == (1.0, True, "win")
+    assert env.opponent_observation() is None
+
+
+def test_without_a_limit_the_other_player_forfeits_after_as_many_answers_as_a_game_has_turns() -> None:
+    env = TicTacToe(opponent="policy", max_illegal=None, turn_cap=5)
+    env.reset(0)
+    env.step(f"<move>{free_cells(env._board)[0] + 1}</move>")
+    assert [env.opponent_step("?").terminated for _ in range(5)] == [False] * 4 + [True]
 
 
 def test_who_does_not_answer_for_the_other_player_is_told_what_to_do() -> None:

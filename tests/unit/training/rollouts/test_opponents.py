@@ -12,7 +12,7 @@ from deployments.protocol.generate import GenerateRequest, GenerateResult
 from envs import registry
 from envs.base import Observation, StepResult
 from envs.games.tictactoe import TicTacToe
-from tests.unit.training.rollouts.players import TASK, player, policy
+from tests.unit.training.rollouts.players import TASK, player
 from training.rollouts.episode import Past, run_episode
 from training.rollouts.group import run_group
 from training.rollouts.opponents import joined
@@ -66,20 +66,20 @@ async def test_groups_of_self_play_pass_the_checks_of_every_run(renderer: ChatRe
         assert len({episode.turns[0].added_ids for episode in group.episodes}) == 1
 
 
-async def test_answers_of_the_other_side_that_the_game_replaced_are_counted(renderer: ChatRenderer) -> None:
-    async def nonsense(request: GenerateRequest) -> GenerateResult:
+async def test_illegal_answers_of_the_other_side_are_counted_and_win_the_game(renderer: ChatRenderer) -> None:
+    own_side = first_free(renderer, [])
+
+    async def other_side_says_nothing(request: GenerateRequest) -> GenerateResult:
+        if "opponent" not in request.session_id:
+            result: GenerateResult = await own_side(request)
+            return result
         ids = [*renderer.answer("?")]
         return GenerateResult(request.request_id, ids, [-1.0] * len(ids), 0, "stop")
 
-    taking = policy(renderer)
-
-    async def own_side_only(request: GenerateRequest) -> GenerateResult:
-        return await (nonsense if "opponent" in request.session_id else taking)(request)
-
-    playing = player(renderer, own_side_only, make=self_play)
+    playing = player(renderer, other_side_says_nothing, make=lambda: TicTacToe(opponent="policy"))
     episode = await run_episode(playing, TASK, 0)
-    legal_turns = sum(not turn.illegal for turn in episode.turns)
-    assert playing.hooks.counts["opponent_illegal"] in (legal_turns, legal_turns - 1)  # the last may end the game
+    assert (episode.outcome, len(episode.turns), episode.turns[0].illegal) == ("win", 1, False)
+    assert playing.hooks.counts["opponent_illegal"] == 3
 
 
 async def test_an_outage_while_the_other_side_is_asked_is_no_reward(renderer: ChatRenderer) -> None:
