@@ -10,9 +10,9 @@ import ray
 
 from configs.training import TrainConfig
 from deployments.client.handle import ServeGenerate
-from envs.registry import load as load_env
 from envs.registry import make as make_env
 from training.rollouts.env_calls import Hooks
+from training.rollouts.env_worker import EnvProcesses, isolation_of
 from training.rollouts.episode import Player, PlaySettings
 from training.rollouts.group import run_group
 from training.rollouts.packed import GroupSamples, pack
@@ -44,7 +44,8 @@ def start_worker(config: TrainConfig, model_folder: str, app: str) -> Any:
 class GroupPlayer:
     """Plays the groups it is given, many episodes at once in one asyncio loop.
 
-    Consumes: `play` calls. Waits for: policy answers, bounded by their deadlines. Stops when: its owner kills it.
+    Consumes: `play` calls. Waits for: policy answers, bounded by their deadlines; with processes for the environments,
+    for a free one. Stops when: its owner kills it; those processes end with it.
     `stuck` runs in a thread of its own: it answers while an environment holds the loop.
     """
 
@@ -53,7 +54,11 @@ class GroupPlayer:
         self._renderer = ChatRenderer.load(model_folder)
         self._generate = serve_generate(self._config, app)
         self._hooks = Hooks()
-        self._room = asyncio.Semaphore(self._config.rollout.max_concurrent_episodes)
+        env, most = self._config.env, self._config.rollout.max_concurrent_episodes
+        self._isolation, self._processes = isolation_of(env), EnvProcesses.of(env)
+        if self._processes is not None:
+            most = min(most, env.processes)  # who waits for a process has not begun: the episode's deadline waits, too
+        self._room = asyncio.Semaphore(most)
 
     @ray.method(num_returns=3)
     async def play(
@@ -71,7 +76,8 @@ class GroupPlayer:
             renderer=self._renderer,
             settings=settings,
             hooks=Hooks(env_call=self._hooks.env_call, total=self._hooks.counts),
-            blocking=load_env(settings.env.name).blocking,
+            blocking=self._isolation != "none",
+            processes=self._processes,
             room=self._room,
         )
         group = await run_group(player, task, group_size)
