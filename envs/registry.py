@@ -28,6 +28,9 @@ REGISTRY: dict[str, str] = {
 # Prefix -> a class whose first parameter is what follows the colon, and whose others are settings.
 ADAPTERS: dict[str, str] = {
     "gym": "envs.bridges.gym:GymEnv",
+    "openenv": "envs.bridges.openenv:OpenEnv",
+    "textarena": "envs.bridges.textarena:TextArenaEnv",
+    "verifiers": "envs.bridges.verifiers:VerifiersEnv",
 }
 ENTRY_POINTS = "rayward.environments"
 HELDOUT = {"split": "heldout"}
