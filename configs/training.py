@@ -25,7 +25,10 @@ from configs.run import (
 class EnvConfig(Strict):
     """The environment, and how its texts become prompts."""
 
-    name: str = Field("tictactoe", description="A registered name, `gym:CartPole-v1`, or `package.module:Class`.")
+    name: str = Field(
+        "tictactoe",
+        description="A registered name, `gym:CartPole-v1` (or of another library), or `package.module:Class`.",
+    )
     kwargs: dict[str, Any] = Field(default_factory=dict, description="Settings of the environment, for training.")
     eval_kwargs: dict[str, Any] | None = Field(
         None,

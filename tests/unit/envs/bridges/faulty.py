@@ -41,6 +41,13 @@ class Exiting(TicTacToe):
         return super().step(action)
 
 
+class Leaving(TicTacToe):
+    """Ends its process in `reset`."""
+
+    def reset(self, seed: int) -> Observation:
+        os._exit(4)
+
+
 class Holding(TicTacToe):
     """Starts a process, whose number is the first observation; a step computes in C for ever and holds the
     interpreter, so that no thread of Python runs beside it."""

@@ -70,6 +70,8 @@ class Nim(Guess):
             return self.state.invalid("no such move", {player: -1.0, 1 - player: 1.0}), {}
         self.state.error_count = 0
         self.matches -= int(said)
+        if self.matches > 2 and random.random() < 0.3:  # the wind takes one
+            self.matches -= 1
         if self.matches == 0:
             self.state.rewards = {player: 1.0, 1 - player: -1.0}
             return True, {}
