@@ -124,6 +124,8 @@ class EnvCalls:
             if self._thread is not None:
                 self._thread.end()
             if self._processes is not None and self._process is not None:
+                if self._hung:
+                    self._process.kill()  # the thread may not have begun the call yet: only this object knows of it
                 self._processes.give_back(self._process)
 
     @property
@@ -156,6 +158,9 @@ class EnvCalls:
         try:
             async with deadline:
                 return await thread.run(function)
+        except asyncio.CancelledError:
+            self._hung = self._process is not None  # nobody will take its answer: the process cannot be used again
+            raise
         except TimeoutError:
             if not deadline.expired():
                 raise  # the environment's own

@@ -16,11 +16,12 @@ import pytest
 from configs.base import ConfigError
 from configs.training import EnvConfig, TrainConfig
 from deployments.protocol.generate import GenerateRequest, GenerateResult
-from envs.base import EnvUsageError
+from envs.base import EnvUsageError, Observation, StepResult
 from envs.bridges.child import EnvProcess
 from envs.games.tictactoe import TicTacToe
 from tests.unit.training.rollouts.players import player
 from training.rollouts import worker
+from training.rollouts.env_calls import EnvCalls, Hooks
 from training.rollouts.env_worker import EnvProcesses, isolation_of, opened
 from training.rollouts.episode import Player, run_episode
 from training.rollouts.failures import EnvironmentFailed
@@ -66,19 +67,31 @@ def in_processes(renderer: ChatRenderer, processes: EnvProcesses | None, name: s
     return replace(player(renderer, generate, name=name, **options), processes=processes)
 
 
-async def test_a_thousand_episodes_over_four_processes_are_those_that_play_here(
-    renderer: ChatRenderer, pool: Pool
-) -> None:
-    there, here = in_processes(renderer, pool(4), "tictactoe"), in_processes(renderer, None, "tictactoe")
-    tasks = [Task("tictactoe", seed, seed) for seed in range(1000)]
+async def played(seed: int, processes: EnvProcesses | None) -> list[Observation | StepResult]:
+    """An episode with random answers, as a rollout calls its environment."""
+    calls, rng = EnvCalls("tictactoe", seed, Hooks(), False, 120.0, processes), random.Random(seed)
+    await calls.make(TicTacToe, {})
+    seen: list[Observation | StepResult] = [await calls.reset()]
+    while True:
+        result = await calls.step(f"<move>{rng.randrange(1, 10)}</move>")
+        seen.append(result)
+        if result.terminated or result.truncated:
+            await calls.close()
+            return seen
 
-    found = await asyncio.gather(*(run_episode(there, task, 0) for task in tasks))
-    expected = [await run_episode(here, task, 0) for task in tasks]
 
-    assert all(episode.ok for episode in found)
-    assert [replace(episode, episode_s=0.0) for episode in found] == [
-        replace(episode, episode_s=0.0) for episode in expected
-    ]
+async def test_a_thousand_episodes_over_four_processes_are_those_that_play_here(pool: Pool) -> None:
+    processes = pool(4)
+    found = await asyncio.gather(*(played(seed, processes) for seed in range(1000)))
+    assert found == [await played(seed, None) for seed in range(1000)]
+
+
+async def test_a_rollout_cannot_tell_where_its_environment_plays(renderer: ChatRenderer, pool: Pool) -> None:
+    there, here = in_processes(renderer, pool(2), "tictactoe"), in_processes(renderer, None, "tictactoe")
+    for seed in range(4):
+        found, expected = [await run_episode(side, Task("tictactoe", seed), 0) for side in (there, here)]
+        assert found.ok
+        assert replace(found, episode_s=0.0) == replace(expected, episode_s=0.0)
 
 
 async def test_an_environment_that_sleeps_for_ever_is_killed_alone(renderer: ChatRenderer, pool: Pool) -> None:
@@ -98,7 +111,7 @@ async def test_an_environment_that_sleeps_for_ever_is_killed_alone(renderer: Cha
     assert lost.error == f"{name} step, seed 7 has not returned in time (env.step_timeout_s is 2)"
     assert hasty.hooks.counts == {"env_calls_hung": 1, "episodes_env_failed": 1}
     assert ready.join() == -9
-    assert len(processes._idle) == 2
+    assert ready not in processes._idle
     assert (await run_episode(patient, Task(name, 12), 0)).ok
 
 
