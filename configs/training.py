@@ -25,7 +25,10 @@ from configs.run import (
 class EnvConfig(Strict):
     """The environment, and how its texts become prompts."""
 
-    name: str = Field("tictactoe", description="A registered name, `gym:CartPole-v1`, or `package.module:Class`.")
+    name: str = Field(
+        "tictactoe",
+        description="A registered name, `gym:CartPole-v1` (or of another library), or `package.module:Class`.",
+    )
     kwargs: dict[str, Any] = Field(default_factory=dict, description="Settings of the environment, for training.")
     eval_kwargs: dict[str, Any] | None = Field(
         None,
@@ -51,6 +54,28 @@ class EnvConfig(Strict):
     step_timeout_s: float = Field(
         30.0, gt=0, description="Seconds after which a call of the environment counts as hung."
     )
+    isolation: Literal["none", "thread", "process"] | None = Field(
+        None,
+        description="Where an episode's environment plays: in the event loop of its worker, in a thread of its own, or "
+        "in a process of its own, which is killed when a call hangs. None: as the environment's class says.",
+    )
+    processes: int = Field(
+        16, ge=1, description="With processes: how many a worker has. So many of its episodes play at the same time."
+    )
+    python: str | None = Field(
+        None,
+        description="Interpreter of these processes: /path/to/venv/bin/python, with numpy and what the environment "
+        "needs. None: rayward's own.",
+    )
+
+    @model_validator(mode="after")
+    def _python_has_a_process(self) -> Self:
+        if self.python is not None and self.isolation in ("none", "thread"):
+            raise ValueError(
+                f"env.python runs environments in processes of another interpreter, and env.isolation is "
+                f"{self.isolation!r}: set it to process, or leave one of the two out"
+            )
+        return self
 
     @property
     def scripted(self) -> dict[str, Any]:

@@ -100,6 +100,7 @@ class Env(ABC):
     spec: EnvSpec
     settings: ClassVar[tuple[str, ...]] = ()
     blocking: ClassVar[bool] = False  # its calls wait (a simulator, HTTP): rollouts run them in a thread of its own
+    isolated: ClassVar[bool] = False  # it may hang or crash (foreign code): rollouts play it in a process of its own
 
     @abstractmethod
     def reset(self, seed: int) -> Observation:

@@ -28,6 +28,9 @@ REGISTRY: dict[str, str] = {
 # Prefix -> a class whose first parameter is what follows the colon, and whose others are settings.
 ADAPTERS: dict[str, str] = {
     "gym": "envs.bridges.gym:GymEnv",
+    "openenv": "envs.bridges.openenv:OpenEnv",
+    "textarena": "envs.bridges.textarena:TextArenaEnv",
+    "verifiers": "envs.bridges.verifiers:VerifiersEnv",
 }
 ENTRY_POINTS = "rayward.environments"
 HELDOUT = {"split": "heldout"}
@@ -49,7 +52,7 @@ class Adapted:
         prefix, _, self._target = name.partition(":")
         adapter = _attribute(ADAPTERS[prefix])
         self._adapter: Callable[..., Env] = adapter
-        self.blocking = adapter.blocking
+        self.blocking, self.isolated = adapter.blocking, adapter.isolated
         self.__name__ = name
         signature = inspect.signature(adapter)
         self.__signature__ = signature.replace(parameters=[*signature.parameters.values()][1:])
@@ -70,13 +73,18 @@ def load(name: str) -> type[Env] | Adapted:
     plugins = _plugins(tuple(sys.path))
     if name in plugins:
         return _plugged_in(plugins[name])
-    if name.partition(":")[0] in ADAPTERS and ":" in name:
+    if is_adapted(name):
         return Adapted(name)
     if ":" in name:
         return _imported(name)
     near = difflib.get_close_matches(name, names(), n=1, cutoff=0.4)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UnknownEnvironment(f"no environment {name!r}.{hint} Environments: {', '.join([*names(), *prefixes()])}")
+
+
+def is_adapted(name: str) -> bool:
+    """Whether an environment is one of another library: PREFIX:NAME."""
+    return ":" in name and name.partition(":")[0] in ADAPTERS
 
 
 def prefixes() -> list[str]:

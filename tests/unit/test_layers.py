@@ -20,7 +20,7 @@ PACKAGES = ("configs", "envs", "deployments", "training")
 # layers, never from a higher one and never from another subpackage of its own layer.
 LAYERS = {
     "configs": ["base", "acting access bc models", "policies", "providers", "serving", "run", "training", "sweep"],
-    "envs": ["base parsing", "history registry", "rewards games tools", "pixels robots", "bridges"],
+    "envs": ["base parsing randomness", "history registry", "rewards games tools", "pixels robots", "bridges"],
     "deployments": [
         "errors protocol", "storage", "weights chunks observe", "access", "client engines", "replicas recording lab",
         "acting", "transports", "app",

@@ -16,6 +16,7 @@ from deployments.storage.tensors import tensors_of
 from envs import registry
 from envs.history import make_history
 from training.evaluation.result import Evaluation, summarize
+from training.rollouts.env_worker import opened
 from training.rollouts.session import Session, open_session
 
 
@@ -51,9 +52,12 @@ def evaluate_all(
 def check_histories(config: TrainConfig, histories: Sequence[str]) -> None:
     """Raises HistoryUnsupported for a strategy that the environment cannot be played with: before anything starts."""
     settings = registry.evaluation_settings(config.env.name, config.env.kwargs, config.env.eval_kwargs)
-    spec = registry.spec(config.env.name, **settings)
-    for history in histories:
-        make_history(history, spec)
+    environment = opened(config.env, settings)
+    try:
+        for history in histories:
+            make_history(history, environment.spec)
+    finally:
+        environment.close()
 
 
 def apart(config: TrainConfig, run: runs.RunFolder) -> TrainConfig:

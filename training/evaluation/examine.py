@@ -12,7 +12,6 @@ import ray
 from configs.training import TrainConfig
 from deployments.storage import runs
 from envs.registry import evaluation_settings
-from envs.registry import make as make_env
 from training.checks.agreement import Scores, Surprise, Tolerance
 from training.checks.alarms import Alarm
 from training.cluster import placement
@@ -24,6 +23,7 @@ from training.evaluation.doctor import (
 )
 from training.evaluation.evaluate import apart
 from training.rollouts.conversation import Conversation
+from training.rollouts.env_worker import opened
 from training.rollouts.renderer import ChatRenderer
 from training.rollouts.samples import episode_samples
 from training.rollouts.session import Session, open_session
@@ -109,7 +109,7 @@ def rendered_again(config: TrainConfig, renderer: ChatRenderer, episodes: Sequen
     """
     settings = evaluation_settings(config.env.name, config.env.kwargs, config.env.eval_kwargs)
     for episode in episodes:
-        env = make_env(config.env.name, **settings)
+        env = opened(config.env, settings)
         conversation = Conversation(config.env, env.spec, renderer)
         conversation.start(env.reset(episode.task.seed))
         for turn, prompt in zip(episode.turns, prompts(episode.turns), strict=True):

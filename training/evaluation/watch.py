@@ -12,10 +12,10 @@ from ray import serve
 from configs.training import TrainConfig
 from deployments.client.handle import ServeGenerate
 from deployments.storage import runs
-from envs import registry
 from training.evaluation.evaluate import apart
 from training.evaluation.frames import Picture, save_gif
 from training.evaluation.play import Show, Watched
+from training.rollouts.env_worker import isolation_of, opened
 from training.rollouts.episode import Player, PlaySettings, run_episode
 from training.rollouts.failures import RolloutFailed
 from training.rollouts.renderer import ChatRenderer
@@ -45,7 +45,7 @@ def watch(
     with open_session(apart(config, run), run, model) as session:
         show(f"replica of {model} is ready\n")
         settings = PlaySettings.for_evaluation(session.config)
-        game = Watched(registry.make(settings.env.name, **settings.env.kwargs), show, pause, draw)
+        game = Watched(opened(settings.env, settings.env.kwargs), show, pause, draw)
         episode = _watched(session, settings, game, seed)
     if gif is not None and game.frames:
         save_gif(game.frames, gif)
@@ -59,7 +59,7 @@ def _watched(session: Session, settings: PlaySettings, game: Watched, seed: int)
         generate=ServeGenerate(serve.get_deployment_handle(session.config.serving.policy, session.app)),
         renderer=ChatRenderer.load(str(session.model)),
         settings=replace(settings, rollout=patient),
-        blocking=registry.load(settings.env.name).blocking,
+        blocking=isolation_of(settings.env) != "none",
     )
     # A loop of our own: that of asyncio.run only cancels on Ctrl-C, which a pause that waits for a key never notices.
     loop = asyncio.new_event_loop()

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from configs.training import TrainConfig
-from envs.registry import make as make_env
 from training.rollouts.conversation import Conversation
 from training.rollouts.env_calls import checked_observation, checked_result
+from training.rollouts.env_worker import opened
 from training.rollouts.renderer import ChatRenderer
 from training.rollouts.samples import episode_samples
 from training.types import Episode, Sample, Task, Turn
@@ -20,7 +20,7 @@ def demonstrations(config: TrainConfig, renderer: ChatRenderer, seed: int = 0) -
     """Episodes of the scripted expert with its configured noise, rendered as the policy would see and say them."""
     settings = config.warmstart
     rng = random.Random(f"demonstrations/{config.seed}/{seed}")
-    environment = make_env(config.env.name, **config.env.scripted)
+    environment = opened(config.env, config.env.scripted)
     for index in range(settings.episodes):
         task = Task(config.env.name, rng.getrandbits(31), index)
         conversation = Conversation(config.env, environment.spec, renderer)

@@ -12,8 +12,8 @@ from typing import Any
 from configs.models import TinyModel, TinyVision
 from configs.training import EnvConfig
 from deployments.storage.atomic import written_whole
-from envs.registry import make as make_env
 from training.rollouts.conversation import history_and_system
+from training.rollouts.env_worker import opened
 from training.rollouts.messages import content_of
 
 PAD, USER, ASSISTANT, SYSTEM, END = "<|pad|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"
@@ -51,7 +51,7 @@ MOST_WHOLE_PIECES = 192
 
 def environment_texts(env: EnvConfig, episodes: int = 64, seed: int = 0) -> Iterable[str]:
     """What the policy will read and write: prompts and expert answers of scripted episodes."""
-    environment = make_env(env.name, **env.scripted)
+    environment = opened(env, env.scripted)
     rng = random.Random(seed)
     history, system = history_and_system(env, environment.spec)
     for episode in range(episodes):

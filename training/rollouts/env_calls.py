@@ -10,14 +10,18 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
 
 from envs.base import Env, Observation, StepResult
+from envs.bridges.child import EnvProcess
+from envs.bridges.remote import RemoteEnv
+from envs.bridges.wire import EnvLost
 from training.checks.episodes import Books
+from training.rollouts.env_worker import EnvProcesses
 from training.types import Task
 
 logger = logging.getLogger("rayward")
@@ -60,20 +64,43 @@ class EnvCalls:
 
     Its calls run in the caller's loop and are visible to the watchdog while they run; those of an environment that
     says that it blocks (`Env.blocking`) run in a thread of its own, so that other episodes go on, and end after
-    `timeout_s`. A thread that does not return is left behind: Python cannot end it.
+    `timeout_s`. A thread that does not return is left behind: Python cannot end it. With `processes` the environment
+    is in one of them, the thread waits for its answers, and a process that does not answer in time is killed.
     """
 
-    def __init__(self, name: str, seed: int, hooks: Hooks, blocking: bool, timeout_s: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        seed: int,
+        hooks: Hooks,
+        blocking: bool,
+        timeout_s: float,
+        processes: EnvProcesses | None = None,
+    ) -> None:
         self._name, self._seed, self._hooks = name, seed, hooks
         self._timeout_s = timeout_s
-        self._thread = CallThread(f"{name}-{seed}") if blocking else None
+        self._thread = CallThread(f"{name}-{seed}") if blocking or processes is not None else None
+        self._processes = processes
+        self._process: EnvProcess | None = None
         self._env: Env | None = None
         self._hung = False
         self.books = Books()
 
-    async def make(self, make: Callable[[], Env]) -> Env:
-        self._env = await self._call("make", make)
+    async def make(self, make: Callable[[], Env], settings: Mapping[str, Any]) -> Env:
+        """`make` makes it here; in a process it is made by its name, with `settings`. Waits for: a free process, which
+        `timeout_s` does not count. Raises EnvCallFailed."""
+        if self._processes is not None:
+            self._process = process = await self._taken(self._processes)
+            self._env = await self._call("make", lambda: RemoteEnv(process, self._name, settings))
+        else:
+            self._env = await self._call("make", make)
         return self._env
+
+    async def _taken(self, processes: EnvProcesses) -> EnvProcess:
+        try:
+            return await processes.take()
+        except Exception as error:
+            raise EnvCallFailed(f"{self._name} make, seed {self._seed}: {type(error).__name__}: {error}") from error
 
     async def reset(self) -> Observation:
         """Raises EnvCallFailed."""
@@ -105,7 +132,7 @@ class EnvCalls:
     async def close(self) -> None:
         """Never raises: an episode is what was played, however its environment ends. Failures are counted."""
         try:
-            if self._env is not None and not self._hung:
+            if self._env is not None and not self._hung and (self._process is None or self._process.usable):
                 await self._call("close", self._env.close)
         except EnvCallFailed as error:
             self._hooks.count("env_close_failed")
@@ -113,6 +140,10 @@ class EnvCalls:
         finally:
             if self._thread is not None:
                 self._thread.end()
+            if self._processes is not None and self._process is not None:
+                if self._hung:
+                    self._process.kill()  # the thread may not have begun the call yet: only this object knows of it
+                self._processes.give_back(self._process)
 
     @property
     def _made(self) -> Env:
@@ -128,6 +159,8 @@ class EnvCalls:
         except EnvCallFailed:
             raise
         except Exception as error:
+            if isinstance(error, EnvLost):
+                self._hooks.count("env_processes_lost")
             raise EnvCallFailed(f"{what}: {type(error).__name__}: {error}") from error
 
     def _inline(self, what: str, function: Callable[[], Result]) -> Result:
@@ -142,6 +175,9 @@ class EnvCalls:
         try:
             async with deadline:
                 return await thread.run(function)
+        except asyncio.CancelledError:
+            self._hung = self._process is not None  # nobody will take its answer: the process cannot be used again
+            raise
         except TimeoutError:
             if not deadline.expired():
                 raise  # the environment's own

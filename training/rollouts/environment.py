@@ -8,8 +8,9 @@ from typing import Any
 from configs.base import UserError
 from configs.training import TrainConfig
 from envs import registry
-from envs.base import EnvUsageError
+from envs.base import Env, EnvUsageError, Observation
 from envs.history import make_history
+from training.rollouts.env_worker import opened
 
 
 class EnvironmentUnusable(UserError):
@@ -17,8 +18,8 @@ class EnvironmentUnusable(UserError):
 
 
 def check_environment(config: TrainConfig, say: Callable[[str], None]) -> None:
-    """Makes and resets the environment with the settings of training and with those of evaluation. Says when evaluation
-    has no situations of its own.
+    """Makes and resets the environment with the settings of training and with those of evaluation, where it will play.
+    Says when evaluation has no situations of its own, and when an environment of another library ignores its seed.
 
     Raises EnvUsageError for an unknown environment or setting, EnvironmentUnusable for what the environment itself
     raises.
@@ -26,7 +27,7 @@ def check_environment(config: TrainConfig, say: Callable[[str], None]) -> None:
     env = config.env
     evaluation = registry.evaluation_settings(env.name, env.kwargs, env.eval_kwargs)
     for purpose, settings in (("training", env.kwargs), ("evaluation", evaluation)):
-        _try(config, settings, purpose)
+        _try(config, settings, purpose, say)
     if env.eval_kwargs is None and evaluation == env.kwargs:
         say(
             f"environment {env.name} has no setting 'split': evaluation plays the same situations as training, with "
@@ -34,12 +35,17 @@ def check_environment(config: TrainConfig, say: Callable[[str], None]) -> None:
         )
 
 
-def _try(config: TrainConfig, settings: Mapping[str, Any], purpose: str) -> None:
+def _try(config: TrainConfig, settings: Mapping[str, Any], purpose: str, say: Callable[[str], None]) -> None:
+    seed = config.evaluation.first_seed if purpose == "evaluation" else config.seed
     try:
-        made = registry.make(config.env.name, **settings)
-        make_history(config.env.history, made.spec)
-        made.reset(config.evaluation.first_seed if purpose == "evaluation" else config.seed)
-        made.close()
+        made = opened(config.env, settings)
+        try:
+            make_history(config.env.history, made.spec)
+            first = made.reset(seed)
+            if purpose == "training" and registry.is_adapted(config.env.name):
+                _check_seeds(made, first, seed, say)
+        finally:
+            made.close()
     except (EnvUsageError, UserError, ModuleNotFoundError):
         raise
     except Exception as error:  # whatever a user's class raises is told with what it was given
@@ -47,3 +53,24 @@ def _try(config: TrainConfig, settings: Mapping[str, Any], purpose: str) -> None
             f"environment {config.env.name} cannot be started for {purpose} with settings {dict(settings)}: "
             f"{type(error).__name__}: {error}"
         ) from error
+
+
+def _check_seeds(env: Env, first: Observation, seed: int, say: Callable[[str], None]) -> None:
+    """Of the environments of other libraries nobody has tested that the seed decides: it is tried, with two resets."""
+    again, another = _shown(env.reset(seed)), _shown(env.reset(seed + 1))
+    if again != _shown(first):
+        say(
+            f"environment {env.spec.name} ignores its seed: two resets with seed {seed} began differently. The "
+            "episodes of a group then play different situations, and the run's own checks end it (on_alarm)"
+        )
+    elif another == again:
+        say(
+            f"environment {env.spec.name} begins alike with seeds {seed} and {seed + 1}: right if it has only one "
+            "beginning; else it ignores its seed, and training sees a single situation"
+        )
+
+
+def _shown(seen: Observation) -> tuple[object, ...]:
+    """What the policy would see, in a form that can be compared."""
+    picture = None if seen.image is None else (seen.image.shape, seen.image.tobytes())
+    return seen.text, picture, [dict(tool) for tool in seen.tools], [tuple(said) for said in seen.earlier]

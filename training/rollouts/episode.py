@@ -24,6 +24,7 @@ from envs.registry import evaluation_settings
 from training.rollouts.conversation import Conversation
 from training.rollouts.env_calls import EnvCallFailed, EnvCalls, Hooks, Noted
 from training.rollouts.opponents import Opponent
+from training.rollouts.env_worker import EnvProcesses
 from training.rollouts.renderer import ChatRenderer
 from training.types import EndReason, Episode, Task, Truncation, Turn
 
@@ -85,6 +86,7 @@ class Player:
     settings: PlaySettings
     hooks: Hooks = field(default_factory=Hooks)
     blocking: bool = False  # the environment's calls run in a thread (Env.blocking)
+    processes: EnvProcesses | None = None  # where the environment plays, in place of `make_env`; None: here
     room: AbstractAsyncContextManager[object] = field(default_factory=nullcontext)  # entered by each episode that plays
     past: Past | None = None  # who plays the other side of a game for two; None: the policy itself
 
@@ -126,10 +128,17 @@ class _Playing:
         self._turns: list[Turn] = []
 
     async def play(self) -> Episode:
-        timeout_s = self._settings.env.step_timeout_s
-        calls = EnvCalls(self._task.env, self._task.seed, self._player.hooks, self._player.blocking, timeout_s)
+        player, env_settings = self._player, self._settings.env
+        calls = EnvCalls(
+            self._task.env,
+            self._task.seed,
+            player.hooks,
+            player.blocking,
+            env_settings.step_timeout_s,
+            player.processes,
+        )
         try:
-            env = await calls.make(self._player.make_env)
+            env = await calls.make(player.make_env, env_settings.kwargs)
             key = (self._task, self._sibling, self._attempt)
             self._player.hooks.books[key] = Noted(calls.books, env.spec.failure_return)
             conversation = Conversation(self._settings.env, env.spec, self._player.renderer)

@@ -10,9 +10,9 @@ import ray
 
 from configs.training import TrainConfig
 from deployments.client.handle import ServeGenerate
-from envs.registry import load as load_env
 from envs.registry import make as make_env
 from training.rollouts.env_calls import Hooks
+from training.rollouts.env_worker import EnvProcesses, isolation_of
 from training.rollouts.episode import Past, Player, PlaySettings
 from training.rollouts.group import run_group
 from training.rollouts.packed import GroupSamples, pack
@@ -45,7 +45,8 @@ def start_worker(config: TrainConfig, model_folder: str, app: str) -> Any:
 class GroupPlayer:
     """Plays the groups it is given, many episodes at once in one asyncio loop.
 
-    Consumes: `play` calls. Waits for: policy answers, bounded by their deadlines. Stops when: its owner kills it.
+    Consumes: `play` calls. Waits for: policy answers, bounded by their deadlines; with processes for the environments,
+    for a free one. Stops when: its owner kills it; those processes end with it.
     `stuck` runs in a thread of its own: it answers while an environment holds the loop.
     """
 
@@ -56,7 +57,11 @@ class GroupPlayer:
         past = self._config.serving.past_policy if self._config.self_play.past_share else None
         self._past = serve_generate(self._config, app, past) if past else None
         self._hooks = Hooks()
-        self._room = asyncio.Semaphore(self._config.rollout.max_concurrent_episodes)
+        env, most = self._config.env, self._config.rollout.max_concurrent_episodes
+        self._isolation, self._processes = isolation_of(env), EnvProcesses.of(env)
+        if self._processes is not None:
+            most = min(most, env.processes)  # who waits for a process has not begun: the episode's deadline waits, too
+        self._room = asyncio.Semaphore(most)
 
     @ray.method(num_returns=3)
     async def play(
@@ -83,7 +88,8 @@ class GroupPlayer:
             renderer=self._renderer,
             settings=settings,
             hooks=Hooks(env_call=self._hooks.env_call, total=self._hooks.counts),
-            blocking=load_env(settings.env.name).blocking,
+            blocking=self._isolation != "none",
+            processes=self._processes,
             room=self._room,
             past=None if past_version is None or self._past is None else Past(self._past, past_version),
         )

@@ -6,10 +6,12 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from configs.base import UserError
 from configs.training import TrainConfig
+from envs import registry
 from envs.base import Env, EnvSpec, EnvUsageError, Observation, SettingError, StepResult
 from envs.registry import evaluation_settings, make
 from training.commands import app
@@ -108,11 +110,51 @@ def test_an_environment_of_another_library_is_checked_as_ours_are() -> None:
     check_environment(settings, said.append)
 
     assert PlaySettings.for_evaluation(settings).env.kwargs == {"is_slippery": False}
-    assert "gym:FrozenLake-v1 has no setting 'split'" in said[0]
+    assert "gym:FrozenLake-v1 begins alike with seeds 0 and 1" in said[0]
+    assert "gym:FrozenLake-v1 has no setting 'split'" in said[1]
     with pytest.raises(SettingError, match="unexpected keyword argument 'speed'"):
         check_environment(TrainConfig.parse({"env": {"name": "gym:FrozenLake-v1", "kwargs": {"speed": 1}}}), print)
     with pytest.raises(EnvUsageError, match="Did you mean: `FrozenLake`"):
         check_environment(TrainConfig.parse({"env": {"name": "gym:FrozenLak-v1"}}), print)
+
+
+class Unseeded(Plain):
+    """A foreign environment: every reset goes to the next level, whatever the seed."""
+
+    levels = 0
+
+    def __init__(self, name: str, /) -> None:
+        super().__init__()
+
+    def reset(self, seed: int) -> Observation:
+        Unseeded.levels += 1
+        return Observation(f"level {self.levels}")
+
+
+class Seeded(Unseeded):
+    def reset(self, seed: int) -> Observation:
+        return Observation("?", np.full((2, 2, 3), seed % 256, np.uint8))
+
+
+def test_a_foreign_environment_that_ignores_its_seed_is_found_out_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(registry.ADAPTERS, "odd", f"{__name__}:Unseeded")
+    monkeypatch.setitem(registry.ADAPTERS, "even", f"{__name__}:Seeded")
+    said: list[str] = []
+
+    check_environment(TrainConfig.parse({"env": {"name": "odd:x", "eval_kwargs": {}}}), said.append)
+    assert "environment plain ignores its seed: two resets with seed 0 began differently" in said[0]
+
+    said.clear()
+    check_environment(TrainConfig.parse({"env": {"name": "even:x", "eval_kwargs": {}}}), said.append)
+    assert not any("seed 0" in line or "seeds 0" in line for line in said)
+
+
+def test_an_environment_in_a_process_is_checked_there() -> None:
+    faulty = {"name": "tests.unit.envs.bridges.faulty:Leaving", "isolation": "process"}
+    with pytest.raises(EnvironmentUnusable, match=r"for training .* EnvLost: .*its process ended with exit code 4"):
+        check_environment(TrainConfig.parse({"env": faulty}), print)
 
 
 @pytest.mark.parametrize(
