@@ -186,5 +186,5 @@ def test_a_name_that_means_no_environment_says_which_there_are() -> None:
 
 
 def test_a_packages_own_name_counts_before_what_it_might_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    installed(tmp_path, monkeypatch, "theirs", "vf-wordle = their_words:Game", their_words="")
-    assert registry.named("vf-wordle") == "vf-wordle"
+    installed(tmp_path, monkeypatch, "theirs", "vf-bfcl = their_calls:Game", their_calls="")
+    assert registry.named("vf-bfcl") == "vf-bfcl"

@@ -32,8 +32,11 @@ def find(config: TrainConfig, name: str) -> Script:
     found = getattr(module, function, None)
     if not callable(found):
         problem = "is no function" if hasattr(module, function) else "does not exist"
-        raise ConfigError(f"{where}: {function} {problem} in {module.__file__}: name a function of the configuration")
-    return found  # type: ignore[no-any-return]
+        raise ConfigError(
+            f"{where}: {function} {problem} in {module.__file__}: name a function that takes a TrainConfig"
+        )
+    script: Script = found
+    return script
 
 
 def _imported(module: str, where: str) -> Any:

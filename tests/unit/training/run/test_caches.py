@@ -36,7 +36,7 @@ def test_shared_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_apart_is_refused_where_ray_runs_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
     with (
-        pytest.raises(ConfigError, match="set HF_HOME, .* where it is started"),
+        pytest.raises(ConfigError, match=r"set HF_HOME, .* where it is started"),
         caches.caches_of(TrainConfig(cache="apart"), tmp_path),
     ):
         pass

@@ -1,4 +1,4 @@
-"""`rayward eval --env NAME --model MODEL` finds the configuration that the model was trained with, or a real model's."""
+"""`rayward eval --env NAME --model MODEL` takes the configuration that trained the model, or a real model's."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def test_a_target_that_is_none_says_what_is_wrong(here: Path, target: str, probl
 
 
 def test_an_unknown_name_says_which_there_are() -> None:
-    with pytest.raises(ConfigError, match="no script of that name. Scripts: mine"):
+    with pytest.raises(ConfigError, match=r"no script of that name\. Scripts: mine"):
         scripts.find(TrainConfig(scripts={"mine": "a:b"}), "theirs")
     with pytest.raises(ConfigError, match="none; add `scripts"):
         scripts.find(TrainConfig(), "theirs")

@@ -1,4 +1,4 @@
-"""Short options become a configuration: the right file, the right GPUs, and what a user names himself counts for more."""
+"""Short options become a configuration: the right file, the right GPUs; `--set` counts for more."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_an_environment_without_a_shipped_file_says_which_there_are() -> None:
 
 
 def test_an_unknown_environment_says_which_there_are() -> None:
-    with pytest.raises(UnknownEnvironment, match="no environment 'vf-gsm8k'.*wordle"):
+    with pytest.raises(UnknownEnvironment, match=r"no environment 'vf-gsm8k'.*wordle"):
         loaded(env="vf-gsm8k")
 
 
