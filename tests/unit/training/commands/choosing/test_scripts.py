@@ -11,7 +11,7 @@ import pytest
 
 from configs.base import ConfigError
 from configs.training import TrainConfig
-from training.commands import app
+from training.commands import app, train
 from training.commands.choosing import scripts
 
 PAGE = Path(__file__).resolve().parents[5] / "docs" / "commands.md"
@@ -19,7 +19,8 @@ PAGE = Path(__file__).resolve().parents[5] / "docs" / "commands.md"
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A working folder, whose modules are forgotten at the end."""
+    """A working folder, whose modules are forgotten at the end. Nothing in it starts the built-in loop."""
+    monkeypatch.setattr(train, "_train", lambda *_: pytest.fail("the built-in loop was started"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
     known = set(sys.modules)
