@@ -47,7 +47,7 @@ def test_an_error_shows_no_values_with_its_traceback_either(folder: Path, capfd:
     assert MARK not in said.out + said.err
 
 
-def test_what_is_written_and_sent_holds_no_values(folder: Path, policy_folder: Path) -> None:
+def test_what_is_written_and_sent_holds_no_values(folder: Path) -> None:
     import pickle
 
     assert app.run(["envs"]) == 0  # any command reads the file
@@ -56,7 +56,7 @@ def test_what_is_written_and_sent_holds_no_values(folder: Path, policy_folder: P
 
     run = runs.create(config)
     written = [file for file in run.path.rglob("*") if file.is_file()]
-    bound = serving.bind(application.serve_config(config, str(policy_folder), None))
+    bound = serving.bind(application.serve_config(config, "owner/model", None))
     replica = bound._bound_deployment.init_kwargs["policy_0"]._bound_deployment
     sent = pickle.dumps((replica.ray_actor_options, replica.init_args, config))
 
