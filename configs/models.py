@@ -70,6 +70,12 @@ class ModelConfig(Strict):
     source: str = Field(
         TINY, description='"tiny", "smollm2" (`make real`), a folder in Hugging Face format, or a name on the hub.'
     )
+    overrides: dict[str, str] = Field(
+        default_factory=dict,
+        description="Another `source` for some environments, by the environment's name, e.g. {bfcl: "
+        "Salesforce/xLAM-2-3b-fc-r}. Taken in when the configuration is read: `source` is then that model, and this is "
+        "empty. A `--set model.source` counts for more.",
+    )
     tiny: TinyModel = Field(default_factory=TinyModel, description='The model that is built when `source` is "tiny".')
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="Type in which the learner computes; its master weights are float32 in any case."

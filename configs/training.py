@@ -6,6 +6,7 @@ those of the model in `configs.models`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -278,6 +279,27 @@ class TrainConfig(YamlConfig):
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="Held-out episodes.")
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig, description="What a resume starts from.")
     tracking: TrackingConfig = Field(default_factory=TrackingConfig, description="Where metrics go.")
+    cache: Literal["shared", "apart"] = Field(
+        "shared",
+        description="Where downloaded models and compiled kernels (vLLM, PyTorch, Triton) are kept: shared: in the "
+        "machine's own caches; apart: in the run's folder, by processes of a Ray that the command starts.",
+    )
+    scripts: dict[str, str] = Field(
+        default_factory=dict,
+        description="Training scripts by name, each as `package.module:function`; `rayward train --script NAME` calls "
+        "one with this configuration instead of the built-in loop.",
+    )
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "config") -> Self:
+        """Validates plain data after applying overrides, and takes in `model.overrides`. Raises ConfigError."""
+        config = super().parse(data, overrides, source)
+        named = any(override.partition("=")[0].strip() == "model.source" for override in overrides)
+        found = None if named else config.model.overrides.get(config.env.name)
+        if not config.model.overrides:
+            return config
+        changes: dict[str, Any] = {"overrides": {}, **({"source": found} if found is not None else {})}
+        return config.model_copy(update={"model": config.model.model_copy(update=changes)})
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -66,6 +67,26 @@ def names() -> list[str]:
     return sorted({*REGISTRY, *_plugins(tuple(sys.path))})
 
 
+def named(given: str) -> str:
+    """The name of the environment that is meant by `given`: the name itself, or as environment packages for the library
+    verifiers are named, with `vf-` in front and hyphens. Raises UnknownEnvironment.
+
+    >>> named("vf-key-door"), named("gym:CartPole-v1")
+    ('key_door', 'gym:CartPole-v1')
+    """
+    if ":" in given or given in names():
+        return given
+    found = next((name for name in names() if _letters(name) == _letters(given)), None)
+    if found is None:
+        raise _unknown(given)
+    return found
+
+
+def _letters(name: str) -> str:
+    """Without the prefix, hyphens and underscores."""
+    return re.sub("[-_]", "", re.sub("^vf[-_]", "", name.lower()))
+
+
 def load(name: str) -> type[Env] | Adapted:
     """The class of an environment, imported on first use. Raises UnknownEnvironment, BrokenPlugin."""
     if name in REGISTRY:
@@ -77,9 +98,13 @@ def load(name: str) -> type[Env] | Adapted:
         return Adapted(name)
     if ":" in name:
         return _imported(name)
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> UnknownEnvironment:
     near = difflib.get_close_matches(name, names(), n=1, cutoff=0.4)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise UnknownEnvironment(f"no environment {name!r}.{hint} Environments: {', '.join([*names(), *prefixes()])}")
+    return UnknownEnvironment(f"no environment {name!r}.{hint} Environments: {', '.join([*names(), *prefixes()])}")
 
 
 def is_adapted(name: str) -> bool:

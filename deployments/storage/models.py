@@ -59,8 +59,13 @@ def newest(run: runs.RunFolder) -> Path:
 def labels(models: Sequence[Path]) -> dict[str, Path]:
     """Short names for a table: the folder's name for one model, letters in front for several."""
     if len(models) == 1:
-        return {models[0].name: models[0]}
-    return {f"{chr(ord('A') + index)} {model.name}": model for index, model in enumerate(models)}
+        return {_label(models[0]): models[0]}
+    return {f"{chr(ord('A') + index)} {_label(model)}": model for index, model in enumerate(models)}
+
+
+def _label(model: Path) -> str:
+    """The folder's name; for a model of the hub, which lies in models--OWNER--NAME/snapshots/REVISION, NAME."""
+    return model.parents[1].name.rpartition("--")[2] if model.parent.name == "snapshots" else model.name
 
 
 def check_same_architecture(models: Sequence[Path]) -> None:

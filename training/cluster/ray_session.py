@@ -17,7 +17,7 @@ from pathlib import Path
 
 from deployments.storage import owned
 from deployments.storage.owned import Owner
-from training.cluster import quiet, started, watcher
+from training.cluster import accelerators, quiet, started, watcher
 from training.cluster.errors import ClusterError
 from training.cluster.loopback import haproxy_settings
 from training.cluster.ports import free_port
@@ -194,6 +194,7 @@ def _init(address: str) -> None:
             address=address,
             # Logical CPUs: the processes of one machine take turns, and the defaults reserve little.
             num_cpus=max(8, os.cpu_count() or 1) if own else None,
+            resources=accelerators.of_this_machine() if own else None,
             include_dashboard=False if own else None,
             log_to_driver=os.environ.get("RAYWARD_WORKER_LOGS", "0") == "1",
             logging_level=logging.ERROR,

@@ -13,13 +13,15 @@ from typing import Annotated
 import typer
 
 from configs.base import UserError
+from configs.dotenv import FILE, load_variables
 from envs.base import EnvUsageError
 from training.cluster.quiet import quiet_libraries
 from training.commands.bc import bc
+from training.commands.environments import list_environments
 from training.commands.evaluate import compare, doctor, evaluate_models
 from training.commands.key import key
 from training.commands.load import load, unload
-from training.commands.play import list_environments, play
+from training.commands.play import play
 from training.commands.serve import serve
 from training.commands.train import sweep, train, warmstart
 
@@ -45,6 +47,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in given  # wherever it stands
     quiet_libraries()
     try:
+        if names := load_variables():
+            print(f"from {FILE}: {', '.join(names)}", file=sys.stderr)
         # Without standalone mode typer.Exit and Ctrl-C do not arrive here: their code is what the call returns.
         code = app([argument for argument in given if argument != "--debug"], standalone_mode=False)
     except KeyboardInterrupt:

@@ -11,6 +11,8 @@ import typer
 
 from configs.base import ConfigError
 from configs.training import TrainConfig
+from training.commands.choosing.choice import configuration_for
+from training.commands.choosing.shortcuts import Shortcuts
 from training.commands.options import (
     ConfigOption,
     EpisodesOption,
@@ -34,12 +36,20 @@ def evaluate_models(
     config: ConfigOption = "",
     run: RunOption = "",
     model: ModelsOption = [],  # noqa: B006
+    env: Annotated[str, typer.Option("--env", help="environment, in place of --config; `vf-NAME` is NAME, too")] = "",
     history: HistoriesOption = [],  # noqa: B006
-    episodes: EpisodesOption = 0,
+    episodes: Annotated[
+        int, typer.Option("--episodes", "--num-examples", min=0, help="held-out situations; 0: as configured")
+    ] = 0,
     overrides: SetOption = [],  # noqa: B006
 ) -> None:
     """Success, mean return, outcomes and illegal actions on held-out situations, with 95 % intervals."""
-    settings, folder = chosen(config, run, overrides, episodes)
+    if env and run:
+        raise ConfigError("--run has an environment of its own: leave --env out, or name a model with --model")
+    if env and not config:
+        settings, folder = configuration_for(env, model, overrides, episodes), None
+    else:
+        settings, folder = chosen(config, run, overrides, episodes, Shortcuts(env=env))
     results = _evaluate(settings, find_models(model, folder), history)
     if len(results) > 1:
         _show_differences(results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,10 @@ import typer
 from rich.console import Console
 
 from configs.base import ConfigError
+from configs.sweep import as_overrides
 from configs.training import TrainConfig
+from training.commands.choosing import shortcuts
+from training.commands.choosing.shortcuts import NO_SHORTCUTS, Shortcuts
 
 if TYPE_CHECKING:
     from deployments.storage.runs import RunFolder
@@ -27,28 +31,43 @@ HISTORIES = "none, full, scratchpad, optimal_scratchpad; repeatable; default: as
 HistoriesOption = Annotated[list[str], typer.Option("--history", help=HISTORIES)]
 EpisodesOption = Annotated[int, typer.Option("--episodes", min=0, help="held-out situations; 0: as configured")]
 SetOption = Annotated[list[str], typer.Option("--set", help="a.b=value, repeatable")]
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")  # OWNER/MODEL
+MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
 
 
-def chosen(config: str, run: str, overrides: Sequence[str], episodes: int = 0) -> tuple[TrainConfig, RunFolder | None]:
-    """The configuration of --config, or that of --run with its folder, once its environment could be made.
+def say(text: str) -> None:
+    """A line to the user, as it is."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def chosen(
+    config: str, run: str, overrides: Sequence[str], episodes: int = 0, wanted: Shortcuts = NO_SHORTCUTS
+) -> tuple[TrainConfig, RunFolder | None]:
+    """The configuration of --config or --env, or that of --run with its folder, once its environment could be made.
     Raises UserError."""
     more = [*overrides, *([f"evaluation.episodes={episodes}"] if episodes else [])]
+    folder = None
     if run:
         from deployments.storage import runs
 
         folder = runs.find(run)
-        settings = TrainConfig.load(config, more) if config else folder.load_config(more)
-        return with_checked_environment(settings), folder
-    if config:
-        return with_checked_environment(TrainConfig.load(config, more)), None
-    raise ConfigError("name a configuration with --config, or a run with --run")
+    if config or (wanted.env and folder is None):
+        return with_checked_environment(shortcuts.load(config, wanted, more, say)), folder
+    if folder is None:
+        raise ConfigError("name a configuration with --config, an environment with --env, or a run with --run")
+    settings = folder.load_config(more)
+    if wanted != NO_SHORTCUTS:
+        shorter = wanted.settings(settings.dump())
+        shortcuts.say_gpus(wanted, shorter, say)
+        settings = folder.load_config([*as_overrides(shorter), *more])
+    return with_checked_environment(settings), folder
 
 
 def with_checked_environment(config: TrainConfig) -> TrainConfig:
     """The configuration itself, once its environment could be made and reset. Raises UserError or EnvUsageError."""
     from training.rollouts.environment import check_environment
 
-    check_environment(config, lambda text: console.print(text, soft_wrap=True, markup=False))
+    check_environment(config, say)
     return config
 
 
@@ -79,15 +98,33 @@ def find_models(given: Sequence[str], run: RunFolder | None) -> list[Path]:
     from deployments.storage import models
 
     found = [models.newest(run)] if run is not None else []
-    found += [models.find(name) for name in given]
+    found += [_found(name) for name in given]
     if not found:
-        raise ConfigError("name a model folder with --model, or a run with --run")
+        raise ConfigError("name a model with --model (a folder, a run, or OWNER/MODEL on the hub), or a run with --run")
     models.check_same_architecture(found)
     return found
 
 
 def find_model(given: str, run: RunFolder | None) -> Path:
     """The model that was named, else the run's newest. Raises ConfigError."""
+    return _found(given) if given else find_models([], run)[0]
+
+
+def _found(name: str) -> Path:
+    """The folder of a model that was named by its folder, its run, or as OWNER/MODEL on Hugging Face's hub, from where
+    it is downloaded unless it is there already. Raises ConfigError."""
     from deployments.storage import models
 
-    return models.find(given) if given else find_models([], run)[0]
+    try:
+        return models.find(name)
+    except ConfigError as missing:
+        if HUB_NAME.fullmatch(name) is None or Path(name).exists():
+            raise
+        from huggingface_hub import snapshot_download
+
+        say(f"taking {name} from Hugging Face's hub")
+        try:
+            return Path(snapshot_download(name, allow_patterns=MODEL_FILES))
+        except OSError as error:  # of every kind that the hub's library knows
+            reason = str(error).strip().partition("\n")[0]
+            raise ConfigError(f"{missing}. Nor could it be taken from the hub: {reason}") from error

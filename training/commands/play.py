@@ -1,4 +1,4 @@
-"""`rayward play | envs`."""
+"""`rayward play`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from configs.base import ConfigError
@@ -46,7 +44,7 @@ def play(
     if env and (run or model or config):
         raise ConfigError("--env plays by hand, --run or --model with --config watches a policy: give one of them")
     if env:
-        game = registry.make(env)
+        game = registry.make(registry.named(env))
         if film is not None:
             check_pictures(game)
         play_by_hand(game, seed, input, show, draw, film)
@@ -68,19 +66,3 @@ def check_pictures(game: Env) -> None:
     game.reset(0)
     if game.render() is None:
         raise ConfigError(f"--gif: {game.spec.name} has no pictures; leave --gif out")
-
-
-def list_environments() -> None:
-    """Lists the environments."""
-    from envs import registry
-
-    shown = Table("name", "what", "turns", "best success")
-    for name in registry.names():
-        try:
-            spec = registry.spec(name)
-        except Exception as error:  # an installed package's environment must not hide the others
-            shown.add_row(name, escape(f"unusable: {error}"), "", "")
-        else:
-            shown.add_row(name, escape(spec.one_line), str(spec.horizon), f"{spec.best_success:g}")
-    console.print(shown)
-    console.print(f"Other libraries' environments: {', '.join(registry.prefixes())} (docs/environments.md)")

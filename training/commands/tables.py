@@ -86,7 +86,7 @@ def placement(roles: Sequence[Role]) -> Table:
     """Who runs where, on how much."""
     shown = Table(title="placement")
     for column in ("role", "processes", "CPUs each", "GPUs each", "custom resources each"):
-        shown.add_column(column)
+        shown.add_column(column, overflow="fold")
     for role in roles:
         count = str(role.count) if role.count == role.at_most else f"{role.count}..{role.at_most}"
         resources = ", ".join(f"{name}: {amount:g}" for name, amount in role.resources.items())

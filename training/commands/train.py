@@ -11,6 +11,9 @@ from configs.base import ConfigError
 from configs.models import SMOLLM2, TINY
 from configs.sweep import SweepConfig
 from configs.training import TrainConfig
+from training.cluster.accelerators import RAY_NAMES
+from training.commands.choosing.scripts import find as find_script
+from training.commands.choosing.shortcuts import Shortcuts
 from training.commands.options import (
     ConfigOption,
     SetOption,
@@ -32,13 +35,24 @@ def train(
         bool, typer.Option("--dry-run", help="print configuration, placement and memory, start nothing")
     ] = False,
     resume: Annotated[str, typer.Option("--resume", help="folder or id of a run to continue")] = "",
+    env: Annotated[
+        str, typer.Option("--env", help="environment; without --config its shipped one; `vf-NAME` is NAME, too")
+    ] = "",
+    model: Annotated[str, typer.Option("--model", help="model.source: a folder, or OWNER/MODEL on the hub")] = "",
+    steps: Annotated[int, typer.Option(min=0, help="training steps; 0: as configured")] = 0,
+    gpu_count: Annotated[int, typer.Option(min=0, help="GPUs of the learner; 0: as configured")] = 0,
+    gpu_type: Annotated[str, typer.Option(help=f"of learner and replicas: {', '.join(RAY_NAMES)}")] = "",
+    script: Annotated[str, typer.Option(help="one of the configuration's `scripts`, instead of GRPO")] = "",
 ) -> None:
     """GRPO through served replicas; evaluates at the end."""
     if config and resume:
         raise ConfigError("--resume takes the run's own configuration: leave --config out, change with --set")
-    if not config and not resume:
-        raise ConfigError("name a configuration with --config, or a run with --resume")
-    settings, run = chosen(config, resume, overrides)
+    if resume and (env or model or script):
+        raise ConfigError("a run is resumed with its own environment, model and loop: leave these options out")
+    if not (config or resume or env):
+        raise ConfigError("name a configuration with --config, an environment with --env, or a run with --resume")
+    settings, run = chosen(config, resume, overrides, 0, Shortcuts(env, model, steps, gpu_count, gpu_type))
+    custom = find_script(settings, script) if script else None
     if dry_run:
         from training.cluster import memory, placement
         from training.commands import tables
@@ -46,6 +60,9 @@ def train(
         console.print(settings.to_yaml(), markup=False, highlight=False)
         console.print(tables.placement(placement.placement(settings)))
         console.print(f"memory, all on one machine: {memory.of_training(settings)}", markup=False, soft_wrap=True)
+        return
+    if custom is not None:
+        custom(settings)
         return
     check_memory(settings)
     with peak_memory():
@@ -56,11 +73,12 @@ def _train(config: TrainConfig, resumed: RunFolder | None) -> None:
     """In a run folder that is ours alone: a resume waits for the end of the run that it continues."""
     from deployments.storage import runs
     from deployments.storage.ownership import owned_by_us
+    from training.run.caches import caches_of
     from training.tracking.monitors import check_tracking
 
     check_tracking(config)
     run = resumed or runs.create(config)
-    with owned_by_us(run.path):
+    with owned_by_us(run.path), caches_of(config, run.path):
         _train_in(run, config, resumed is not None)
 
 

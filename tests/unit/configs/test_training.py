@@ -56,3 +56,14 @@ def test_a_name_may_look_like_a_number_or_a_switch(text: str) -> None:
     assert TrainConfig.parse({}, [f"experiment={text}", "steps=3"]).experiment == text
     with pytest.raises(ConfigError, match="steps"):
         TrainConfig.parse({}, [f"experiment={text}", "steps=three"])
+
+
+def test_an_environment_may_have_a_model_of_its_own() -> None:
+    data = {"model": {"source": "a", "overrides": {"bfcl": "b"}}, "env": {"name": "bfcl"}}
+
+    config = TrainConfig.parse(data)
+
+    assert (config.model.source, config.model.overrides) == ("b", {})
+    assert TrainConfig.parse(config.dump()) == config
+    assert TrainConfig.parse(data, ["env.name=wordle"]).model.source == "a"
+    assert TrainConfig.parse(data, ["model.source=c"]).model.source == "c"

@@ -162,3 +162,29 @@ def test_an_environment_of_a_package_that_cannot_be_loaded_names_the_package_and
         registry.make("broken")
     assert issubclass(BrokenPlugin, EnvUsageError)
     assert registry.make("key_door").spec.name == "key_door"
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("wordle", "wordle"),
+        ("vf-wordle", "wordle"),
+        ("vf_bfcl", "bfcl"),
+        ("vf-tic-tac-toe", "tictactoe"),
+        ("key-door-pixels", "key_door_pixels"),
+        ("VF-Key-Door", "key_door"),
+        ("gym:CartPole-v1", "gym:CartPole-v1"),
+    ],
+)
+def test_an_environment_is_meant_by_the_name_that_the_library_verifiers_would_give_it(given: str, name: str) -> None:
+    assert registry.named(given) == name
+
+
+def test_a_name_that_means_no_environment_says_which_there_are() -> None:
+    with pytest.raises(UnknownEnvironment, match=r"no environment 'vf-wordel'\. Did you mean 'wordle'.*tictactoe"):
+        registry.named("vf-wordel")
+
+
+def test_a_packages_own_name_counts_before_what_it_might_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(tmp_path, monkeypatch, "theirs", "vf-bfcl = their_calls:Game", their_calls="")
+    assert registry.named("vf-bfcl") == "vf-bfcl"

@@ -76,3 +76,9 @@ def test_the_bytes_of_a_version_follow_from_the_headers(run: RunFolder) -> None:
     assert weight_bytes(run.final_model, "float32") == 12 * 4
     assert weight_bytes(run.final_model, "bfloat16") == 12 * 2
     assert weight_bytes(Path("Qwen/Qwen2-0.5B"), "float32") == 0
+
+
+def test_a_model_of_the_hub_is_shown_by_its_name_and_not_by_its_revision() -> None:
+    cached = Path("/cache/hub/models--Qwen--Qwen2.5-0.5B-Instruct/snapshots/7ae557604adf67be50417f59c2c2f167def9a775")
+    assert list(models.labels([cached])) == ["Qwen2.5-0.5B-Instruct"]
+    assert list(models.labels([Path("/runs/a/models/final"), cached])) == ["A final", "B Qwen2.5-0.5B-Instruct"]
