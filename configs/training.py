@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from configs.base import Strict, YamlConfig
 from configs.models import ModelConfig
+from configs.rewards import RewardConfig
 from configs.run import (
     CheckpointConfig,
     EvaluationConfig,
@@ -215,6 +216,7 @@ class TrainConfig(YamlConfig):
     )
     model: ModelConfig = Field(default_factory=ModelConfig, description="The policy's model.")
     env: EnvConfig = Field(default_factory=EnvConfig, description="The environment.")
+    reward: RewardConfig = Field(default_factory=RewardConfig, description="What an episode is paid for.")
     sampling: SamplingConfig = Field(default_factory=SamplingConfig, description="How answers are drawn.")
     rollout: RolloutConfig = Field(default_factory=RolloutConfig, description="How episodes are played.")
     algorithm: AlgorithmConfig = Field(default_factory=AlgorithmConfig, description="Advantages and loss.")

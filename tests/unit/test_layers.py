@@ -19,7 +19,9 @@ PACKAGES = ("configs", "envs", "deployments", "training")
 # Lowest layer first; what stands on one line shares a layer. A module imports from its own subpackage and from lower
 # layers, never from a higher one and never from another subpackage of its own layer.
 LAYERS = {
-    "configs": ["base", "acting access bc models", "policies", "providers", "serving", "run", "training", "sweep"],
+    "configs": [
+        "base", "acting access bc models rewards", "policies", "providers", "serving", "run", "training", "sweep",
+    ],
     "envs": ["base parsing", "history registry", "rewards games tools", "pixels robots", "bridges"],
     "deployments": [
         "errors protocol", "storage", "weights chunks observe", "access", "client engines", "replicas recording lab",

@@ -10,6 +10,7 @@ from configs.training import TrainConfig
 from envs import registry
 from envs.base import EnvUsageError
 from envs.history import make_history
+from training.rollouts.rewards import Payment
 
 
 class EnvironmentUnusable(UserError):
@@ -20,8 +21,8 @@ def check_environment(config: TrainConfig, say: Callable[[str], None]) -> None:
     """Makes and resets the environment with the settings of training and with those of evaluation. Says when evaluation
     has no situations of its own.
 
-    Raises EnvUsageError for an unknown environment or setting, EnvironmentUnusable for what the environment itself
-    raises.
+    Raises EnvUsageError for an unknown environment or setting, UnknownRewardPart for a weight of a part that the reward
+    does not have, EnvironmentUnusable for what the environment itself raises.
     """
     env = config.env
     evaluation = registry.evaluation_settings(env.name, env.kwargs, env.eval_kwargs)
@@ -38,6 +39,7 @@ def _try(config: TrainConfig, settings: Mapping[str, Any], purpose: str) -> None
     try:
         made = registry.make(config.env.name, **settings)
         make_history(config.env.history, made.spec)
+        Payment.of(made.spec, config.reward)
         made.reset(config.evaluation.first_seed if purpose == "evaluation" else config.seed)
         made.close()
     except (EnvUsageError, UserError, ModuleNotFoundError):

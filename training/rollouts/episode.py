@@ -15,14 +15,16 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from configs.rewards import RewardConfig
 from configs.training import EnvConfig, RolloutConfig, TrainConfig
 from deployments.errors import PolicyError
 from deployments.protocol.generate import Generate, GenerateRequest, GenerateResult, Sampling
-from envs.base import Env, EnvSpec, Observation, StepResult
+from envs.base import Env, Observation, StepResult
 from envs.registry import evaluation_settings
 from training.rollouts.conversation import Conversation
 from training.rollouts.env_calls import EnvCallFailed, EnvCalls, Hooks, Noted
 from training.rollouts.renderer import ChatRenderer
+from training.rollouts.rewards import Payment
 from training.types import EndReason, Episode, Task, Truncation, Turn
 
 
@@ -39,6 +41,7 @@ class PlaySettings:
     min_weight_version: int = 0
     evaluation: bool = False
     on_alarm: Literal["end", "warn"] = "end"
+    reward: RewardConfig = field(default_factory=RewardConfig)
 
     @classmethod
     def for_training(cls, config: TrainConfig, min_weight_version: int = 0) -> PlaySettings:
@@ -52,6 +55,7 @@ class PlaySettings:
             seeded=config.deterministic,
             min_weight_version=min_weight_version,
             on_alarm=config.on_alarm,
+            reward=config.reward,
         )
 
     @classmethod
@@ -118,23 +122,24 @@ class _Playing:
         calls = EnvCalls(self._task.env, self._task.seed, self._player.hooks, self._player.blocking, timeout_s)
         try:
             env = await calls.make(self._player.make_env)
+            pay = Payment.of(env.spec, self._settings.reward)
             key = (self._task, self._sibling, self._attempt)
-            self._player.hooks.books[key] = Noted(calls.books, env.spec.failure_return)
+            self._player.hooks.books[key] = Noted(calls.books, pay.failure_return, pay.weights)
             conversation = Conversation(self._settings.env, env.spec, self._player.renderer)
             observation = await calls.reset()
             conversation.start(observation)
             for _ in range(self._settings.env.max_turns):
                 if len(conversation.prompt) + self._settings.sampling.max_tokens > self._settings.max_model_len:
-                    return self._out_of_room(env.spec)
+                    return self._out_of_room(pay)
                 answer = await self._answer(conversation)
                 text = self._player.renderer.decode(answer.token_ids)
-                result = await calls.step(text)
+                result = pay.weighed(await calls.step(text))
                 self._turns.append(_turn(conversation, answer, text, observation, result))
                 if result.terminated or result.truncated:
                     return self._over(result)
                 observation = result.observation
                 conversation.next(answer.token_ids, text, observation)
-            return self._cut_short(env.spec, "turn_cap")
+            return self._cut_short(pay, "turn_cap")
         finally:
             await calls.close()
 
@@ -170,17 +175,17 @@ class _Playing:
             return self.ended("completed", success=result.success, outcome=outcome)
         return self.ended("truncated", success=result.success, outcome=outcome, truncation="environment")
 
-    def _cut_short(self, spec: EnvSpec, truncation: Truncation) -> Episode:
+    def _cut_short(self, pay: Payment, truncation: Truncation) -> Episode:
         """Ended by a limit of ours. A policy must not gain by reaching one instead of losing."""
         gained = sum(turn.reward for turn in self._turns)
-        if self._settings.env.cut_short == "failed" and spec.failure_return is not None:
+        if self._settings.env.cut_short == "failed" and pay.failure_return is not None:
             last = self._turns[-1]
-            self._turns[-1] = replace(last, reward=last.reward + min(0.0, spec.failure_return - gained))
+            self._turns[-1] = replace(last, reward=last.reward + min(0.0, pay.failure_return - gained))
         return self.ended("truncated", truncation=truncation)
 
-    def _out_of_room(self, spec: EnvSpec) -> Episode:
+    def _out_of_room(self, pay: Payment) -> Episode:
         if self._turns:
-            return self._cut_short(spec, "context_full")
+            return self._cut_short(pay, "context_full")
         raise PolicyError(
             "too_large", f"the first prompt of {self._task.env} does not fit engine.max_model_len: raise it"
         )
