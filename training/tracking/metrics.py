@@ -23,7 +23,7 @@ MEANING: dict[str, str] = {
     "rollout/completion_tokens": "mean tokens of an answer",
     "rollout/tokens_total": "tokens that the policy chose, of all episodes of the step",
     "rollout/episode_s": "mean duration of an episode",
-    "rollout/uniform_groups": "share of groups without spread (no gradient)",
+    "rollout/uniform_groups": "share of groups whose returns are all equal (algorithm.credit episode: no gradient)",
     "rollout/dropped_groups": "share of groups left out of the batch, since they give no gradient; the step is smaller",
     "rollout/replaced_groups_total": "groups without spread in whose place another was played (rollout.max_refills)",
     "rollout/retries_infra_total": "episodes played again after a failure of a replica or the network",
