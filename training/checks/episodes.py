@@ -21,6 +21,7 @@ class Books:
     truncated: bool = False
     parts: dict[str, float] = field(default_factory=dict)  # by name, before they were weighted
     unnamed: float = 0.0  # rewards of the steps that named no parts
+    judged: float = 0.0  # what a judge's verdict was paid, where there is one
 
     def note(self, result: StepResult) -> None:
         self.steps += 1
@@ -33,10 +34,10 @@ class Books:
             self.parts[name] = self.parts.get(name, 0.0) + float(value)
 
     def paid(self, weights: Mapping[str, float] | None) -> float:
-        """The return: of the environment's own rewards, or with the named parts weighted like this."""
+        """The return: of the environment's own rewards, or with the named parts weighted like this; and the verdict."""
         if weights is None:
-            return self.reward
-        return self.unnamed + sum(weights[name] * value for name, value in self.parts.items())
+            return self.reward + self.judged
+        return self.judged + self.unnamed + sum(weights[name] * value for name, value in self.parts.items())
 
 
 def books_alarm(

@@ -23,6 +23,7 @@ from envs.base import Env, Observation, StepResult
 from envs.registry import evaluation_settings
 from training.rollouts.conversation import Conversation
 from training.rollouts.env_calls import EnvCallFailed, EnvCalls, Hooks, Noted
+from training.rollouts.judge import Judge, JudgeFailed
 from training.rollouts.renderer import ChatRenderer
 from training.rollouts.rewards import Payment
 from training.types import EndReason, Episode, Task, Truncation, Turn
@@ -78,6 +79,7 @@ class Player:
     settings: PlaySettings
     hooks: Hooks = field(default_factory=Hooks)
     blocking: bool = False  # the environment's calls run in a thread (Env.blocking)
+    judge: Judge | None = None  # scores finished episodes, where the run has one
     room: AbstractAsyncContextManager[object] = field(default_factory=nullcontext)  # entered by each episode that plays
 
 
@@ -90,9 +92,17 @@ def request_seed(settings: PlaySettings, task: Task, sibling: int, turn: int) ->
 
 
 async def run_episode(player: Player, task: Task, sibling: int, attempt: int = 0) -> Episode:
-    """Plays one episode. What goes wrong is in the episode's `end` and `error`. Raises UserError for what no retry
-    can mend (a history or content that cannot be rendered)."""
+    """Plays one episode, and has it judged. What goes wrong is in the episode's `end` and `error`. Raises UserError for
+    what no retry can mend (a history or content that cannot be rendered)."""
     run = _Playing(player, task, sibling, attempt)
+    episode = await run.judged(await _played(run, player))
+    player.hooks.count(f"episodes_{episode.end}")
+    if episode.truncation is not None:
+        player.hooks.count(f"truncated_{episode.truncation}")
+    return episode
+
+
+async def _played(run: _Playing, player: Player) -> Episode:
     try:
         async with asyncio.timeout(player.settings.rollout.episode_deadline_s):
             return await run.play()
@@ -116,15 +126,16 @@ class _Playing:
         self._sibling, self._attempt = sibling, attempt
         self._began = time.perf_counter()
         self._turns: list[Turn] = []
+        self._pay, self._noted = Payment(None, None), Noted()
 
     async def play(self) -> Episode:
         timeout_s = self._settings.env.step_timeout_s
         calls = EnvCalls(self._task.env, self._task.seed, self._player.hooks, self._player.blocking, timeout_s)
         try:
             env = await calls.make(self._player.make_env)
-            pay = Payment.of(env.spec, self._settings.reward)
+            self._pay = pay = Payment.of(env.spec, self._settings.reward)
             key = (self._task, self._sibling, self._attempt)
-            self._player.hooks.books[key] = Noted(calls.books, pay.failure_return, pay.weights)
+            self._noted = self._player.hooks.books[key] = Noted(calls.books, pay.failure_return, pay.weights)
             conversation = Conversation(self._settings.env, env.spec, self._player.renderer)
             observation = await calls.reset()
             conversation.start(observation)
@@ -142,6 +153,24 @@ class _Playing:
             return self._cut_short(pay, "turn_cap")
         finally:
             await calls.close()
+
+    async def judged(self, episode: Episode) -> Episode:
+        """With the judge's verdict. A failed episode has none, nor one that counts as lost because a limit of ours
+        ended it: with any score it would be paid less than some lost one, or more."""
+        judge = self._player.judge
+        lost = self._counts_as_lost(self._pay) and episode.truncation in ("turn_cap", "context_full")
+        if judge is None or not episode.ok or lost:
+            return episode
+        try:
+            score = await judge(episode)
+        except JudgeFailed as error:
+            self._player.hooks.count(f"judge_failed_{error.reason}")
+            return self.ended("infra_failed", error=str(error), retryable=error.retryable)
+        self._noted.books.judged = self._pay.judge_weight * score
+        return replace(episode, turns=self._pay.with_verdict(episode.turns, score))
+
+    def _counts_as_lost(self, pay: Payment) -> bool:
+        return self._settings.env.cut_short == "failed" and pay.failure_return is not None
 
     async def _answer(self, conversation: Conversation) -> GenerateResult:
         """Raises PolicyError; also for an answer whose log-probabilities are no numbers, which nothing may train on."""
@@ -178,7 +207,7 @@ class _Playing:
     def _cut_short(self, pay: Payment, truncation: Truncation) -> Episode:
         """Ended by a limit of ours. A policy must not gain by reaching one instead of losing."""
         gained = sum(turn.reward for turn in self._turns)
-        if self._settings.env.cut_short == "failed" and pay.failure_return is not None:
+        if self._counts_as_lost(pay) and pay.failure_return is not None:
             last = self._turns[-1]
             self._turns[-1] = replace(last, reward=last.reward + min(0.0, pay.failure_return - gained))
         return self.ended("truncated", truncation=truncation)
@@ -200,9 +229,6 @@ class _Playing:
         truncation: Truncation | None = None,
         retryable: bool = True,
     ) -> Episode:
-        self._player.hooks.count(f"episodes_{end}")
-        if truncation is not None:
-            self._player.hooks.count(f"truncated_{truncation}")
         return Episode(
             task=self._task,
             sibling=self._sibling,

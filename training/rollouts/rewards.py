@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from configs.base import UserError
 from configs.rewards import RewardConfig
 from envs.base import EnvSpec, RewardPart, StepResult
 from training.rollouts.env_calls import EnvCallFailed, finite_reward
+from training.types import Turn
+
+JUDGE = "judge"  # the reward's part that is a judge's score
 
 
 class UnknownRewardPart(UserError):
@@ -26,18 +29,31 @@ class Payment:
 
     weights: Mapping[str, float] | None
     failure_return: float | None
+    judge_weight: float = 0.0  # of a score between 0 and 1
 
     @classmethod
     def of(cls, spec: EnvSpec, config: RewardConfig) -> Payment:
         """Raises UnknownRewardPart."""
+        if config.judge is not None and JUDGE in spec.reward_parts:
+            raise UnknownRewardPart(f"reward.judge: the reward of {spec.name} has a part {JUDGE!r} of its own")
+        judge_weight = config.judge.weight if config.judge else 0.0
+        least = spec.failure_return
+        if least is not None:
+            least += min(0.0, judge_weight)
         if not config.weights:
-            return cls(None, spec.failure_return)
+            return cls(None, least, judge_weight)
         _check_known(spec, config.weights)
         weights = {name: part.weight for name, part in spec.reward_parts.items()} | config.weights
-        if spec.failure_return is None:
-            return cls(weights, None)
+        if least is None:
+            return cls(weights, None, judge_weight)
         changes = (_worst(part, weights[name]) - _worst(part, part.weight) for name, part in spec.reward_parts.items())
-        return cls(weights, spec.failure_return + sum(changes))
+        return cls(weights, least + sum(changes), judge_weight)
+
+    def with_verdict(self, turns: Sequence[Turn], score: float) -> tuple[Turn, ...]:
+        """The turns of an episode that a judge gave this score: its last one is paid for it."""
+        *before, last = turns
+        parts = {**last.reward_parts, JUDGE: score}
+        return *before, replace(last, reward=last.reward + self.judge_weight * score, reward_parts=parts)
 
     def weighed(self, result: StepResult) -> StepResult:
         """The result with the weighted sum of its named parts as its reward; one that names none keeps its reward.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import replace
 from typing import Any
 
 import ray
 
+from configs.rewards import judge_key
 from configs.training import TrainConfig
 from deployments.client.handle import ServeGenerate
 from envs.registry import load as load_env
@@ -15,6 +17,7 @@ from envs.registry import make as make_env
 from training.rollouts.env_calls import Hooks
 from training.rollouts.episode import Player, PlaySettings
 from training.rollouts.group import run_group
+from training.rollouts.judge import ChatJudge
 from training.rollouts.packed import GroupSamples, pack
 from training.rollouts.renderer import ChatRenderer
 from training.types import Episode, GroupSummary, Task
@@ -52,6 +55,8 @@ class GroupPlayer:
         self._config = TrainConfig.model_validate(config)
         self._renderer = ChatRenderer.load(model_folder)
         self._generate = serve_generate(self._config, app)
+        judge = self._config.reward.judge
+        self._judge = None if judge is None else ChatJudge(judge, judge_key(os.environ))
         self._hooks = Hooks()
         self._room = asyncio.Semaphore(self._config.rollout.max_concurrent_episodes)
 
@@ -72,6 +77,7 @@ class GroupPlayer:
             settings=settings,
             hooks=Hooks(env_call=self._hooks.env_call, total=self._hooks.counts),
             blocking=load_env(settings.env.name).blocking,
+            judge=self._judge,
             room=self._room,
         )
         group = await run_group(player, task, group_size)
