@@ -20,7 +20,7 @@ from configs.training import TrainConfig
 from training.cluster import ray_session
 from training.rollouts.batch import assemble, fetched
 from training.rollouts.coordinator import RunCoordinator
-from training.rollouts.packed import GroupSamples
+from training.rollouts.packed import GroupSamples, PackedTurns
 from training.types import EpisodeSummary, GroupSummary, Task
 
 EPISODES, TOKENS, GROUP, STEPS = 10_000, 4_000, 8, 10
@@ -36,12 +36,18 @@ class SyntheticWorker:
         mask = np.tile(np.repeat(np.array([0, 1], np.int8), [TOKENS - CHOSEN, CHOSEN]), GROUP)
         ids = rng.integers(0, 50_000, GROUP * TOKENS, dtype=np.int32)
         logp = -rng.random(GROUP * TOKENS, dtype=np.float32) * mask
-        self._samples = GroupSamples(ids, mask, logp, np.full(GROUP, TOKENS), np.zeros(GROUP, np.int64))
+        returns = np.arange(GROUP, dtype=np.float64) % 2
+        one_each = np.ones(GROUP, np.int64)
+        turns = PackedTurns(one_each, np.full(GROUP, TOKENS), returns, one_each)
+        lengths, versions = np.full(GROUP, TOKENS), np.zeros(GROUP, np.int64)
+        self._samples = GroupSamples(ids, mask, logp, lengths, versions, np.arange(GROUP), returns, turns)
 
     @ray.method(num_returns=3)
     async def play(self, task: Task, *_: Any) -> tuple[GroupSummary, GroupSamples, None]:
         episodes = tuple(
-            EpisodeSummary(float(sibling % 2), "completed", None, True, 35, 0, CHOSEN, (TOKENS,), 0, 1.0)
+            EpisodeSummary(
+                float(sibling % 2), "completed", None, True, 35, 0, CHOSEN, (TOKENS,), 0, 1.0, sequence_turns=(1,)
+            )
             for sibling in range(GROUP)
         )
         return GroupSummary(task, episodes), self._samples, None

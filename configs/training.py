@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from configs.base import Strict, YamlConfig
 from configs.models import ModelConfig
+from configs.rewards import RewardConfig
 from configs.run import (
     CheckpointConfig,
     EvaluationConfig,
@@ -153,6 +154,15 @@ class AlgorithmConfig(Strict):
     advantage: Literal["group_centered", "group_normalized", "leave_one_out"] = Field(
         "group_normalized", description="How an episode's return is compared with those of its siblings."
     )
+    credit: Literal["episode", "turn_to_go", "anchor_state"] = Field(
+        "episode",
+        description="What is compared: the returns of episodes; for each turn, what it and the later ones were paid, "
+        "among the siblings' turns at the same place; or that among all turns of the group that saw the same, added to "
+        "the comparison of returns.",
+    )
+    gamma: float = Field(
+        1.0, gt=0, le=1, description="Discount per turn of later rewards, for a `credit` by turns; 1: none."
+    )
     loss: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"] = Field("dapo", description="The policy loss.")
     clip_low: float | None = Field(
         None, ge=0, description="The ratio is clipped below 1 - clip_low; None: 0.2, and 3e-4 for gspo."
@@ -175,6 +185,20 @@ class AlgorithmConfig(Strict):
         True, description="Leave out groups whose returns are all equal: they give no gradient."
     )
     updates_per_batch: int = Field(1, ge=1, description="Optimiser steps on each batch.")
+
+    @model_validator(mode="after")
+    def _credit_fits(self) -> Self:
+        if self.credit == "episode" and self.gamma != 1:
+            raise ValueError(
+                "algorithm.gamma discounts the rewards of later turns, and algorithm.credit 'episode' has no turns: "
+                "set credit to turn_to_go or anchor_state, or gamma to 1"
+            )
+        if self.credit != "episode" and self.loss == "gspo":
+            raise ValueError(
+                f"algorithm.loss 'gspo' has one ratio and one advantage for a sequence, and algorithm.credit "
+                f"{self.credit!r} one advantage for each of its turns: use another loss, or credit 'episode'"
+            )
+        return self
 
     @property
     def clip(self) -> tuple[float, float]:
@@ -267,6 +291,7 @@ class TrainConfig(YamlConfig):
     )
     model: ModelConfig = Field(default_factory=ModelConfig, description="The policy's model.")
     env: EnvConfig = Field(default_factory=EnvConfig, description="The environment.")
+    reward: RewardConfig = Field(default_factory=RewardConfig, description="What an episode is paid for.")
     sampling: SamplingConfig = Field(default_factory=SamplingConfig, description="How answers are drawn.")
     rollout: RolloutConfig = Field(default_factory=RolloutConfig, description="How episodes are played.")
     self_play: SelfPlayConfig = Field(default_factory=SelfPlayConfig, description="Opponents in self-play.")

@@ -72,11 +72,23 @@ class StepResult:
 
 
 @dataclass(frozen=True, slots=True)
+class RewardPart:
+    """A named part of a reward. `lost_low` and `lost_high` bound its sum over an episode that was lost, before it is
+    weighted: with them, what losing pays is known for other weights too."""
+
+    weight: float = 1.0  # with which the environment itself adds it to the reward
+    lost_low: float = 0.0
+    lost_high: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class EnvSpec:
     """What does not change between episodes. `failure_return`: the return of an episode that was lost, None where
     losing has none of its own. `policy_opponent`: a game for two whose other player's moves come from a policy
-    (`Env.opponent_observation`). `longest_text`, `alphabet`: the most characters of an observation, and which they may
-    be, for whoever declares its space beforehand (Gymnasium)."""
+    (`Env.opponent_observation`). `reward_parts`: every name that `info["rewards"]` may have; the reward of a step that
+    names its parts is their weighted sum. Without it, a run cannot weigh the parts itself. `longest_text`, `alphabet`:
+    the most characters of an observation, and which they may be, for whoever declares its space beforehand
+    (Gymnasium)."""
 
     name: str
     one_line: str
@@ -89,6 +101,7 @@ class EnvSpec:
     image: bool = False
     failure_return: float | None = None
     policy_opponent: bool = False
+    reward_parts: Mapping[str, RewardPart] = field(default_factory=dict)
     longest_text: int = 4096
     alphabet: str = string.printable
     extra: Mapping[str, Any] = field(default_factory=dict)

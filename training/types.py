@@ -156,6 +156,9 @@ class EpisodeSummary:
     first_logp: float = 0.0  # of the whole first answer, the sampler's
     first_version: int = 0  # weight version of the first answer
     reward_parts: Mapping[str, float] = field(default_factory=dict)  # by name, summed over the turns
+    turn_rewards: tuple[float, ...] = ()
+    turn_states: tuple[int, ...] = ()  # hash of what was seen before each turn
+    sequence_turns: tuple[int, ...] = ()  # how many turns each training sequence has
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +186,8 @@ class GroupSummary:
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One training sequence of T tokens, as tuples or numpy arrays. `mask_T[t]` is 1 where the policy chose token t;
-    `sampler_logp_T[t]` is its log-probability at sampling (0 elsewhere); `advantage` holds for every chosen token.
+    `sampler_logp_T[t]` is its log-probability at sampling (0 elsewhere); `advantage` is one number for every chosen
+    token, or, where turns have advantages of their own, one for each of the T tokens.
 
     Sample(token_ids_T=(5, 6, 8, 2), mask_T=(0, 0, 1, 1), sampler_logp_T=(0., 0., -.1, -.2), advantage=0.5)
     """
@@ -191,7 +195,7 @@ class Sample:
     token_ids_T: Sequence[int]
     mask_T: Sequence[int]
     sampler_logp_T: Sequence[float]
-    advantage: float
+    advantage: float | Sequence[float]
     group: int = 0
     weight_version: int = 0
     images: Images = field(default=(), compare=False)  # that the tokens show, in their order
@@ -201,6 +205,10 @@ class Sample:
             raise ValueError(
                 f"lengths differ: {len(self.token_ids_T)} tokens, {len(self.mask_T)} mask, "
                 f"{len(self.sampler_logp_T)} log-probabilities"
+            )
+        if not isinstance(self.advantage, int | float) and len(self.advantage) != len(self.mask_T):
+            raise ValueError(
+                f"{len(self.advantage)} advantages for {len(self.mask_T)} tokens: one for each, or one for all"
             )
         if len(self.mask_T) and self.mask_T[0]:
             raise ValueError("the first token has no context: it cannot be one that the policy chose")

@@ -25,12 +25,12 @@ import json
 import socket
 import struct
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import astuple, fields
 from typing import Any
 
 import numpy as np
 
-from envs.base import EnvSpec, EnvUsageError, EpisodeOver, Observation, SettingError, StepResult
+from envs.base import EnvSpec, EnvUsageError, EpisodeOver, Observation, RewardPart, SettingError, StepResult
 
 PROTOCOL = 1
 LENGTHS = struct.Struct(">II")
@@ -171,11 +171,13 @@ def read_result(document: Mapping[str, Any], picture: bytes) -> StepResult:
 
 
 def written_spec(spec: EnvSpec) -> dict[str, Any]:
-    return {field.name: plain(getattr(spec, field.name)) for field in fields(EnvSpec)}
+    parts = {name: plain(astuple(part)) for name, part in spec.reward_parts.items()}
+    return {field.name: plain(getattr(spec, field.name)) for field in fields(EnvSpec)} | {"reward_parts": parts}
 
 
 def read_spec(document: Mapping[str, Any]) -> EnvSpec:
-    return EnvSpec(**document)
+    parts = {name: RewardPart(*values) for name, values in document["reward_parts"].items()}
+    return EnvSpec(**{**document, "reward_parts": parts})
 
 
 def written_error(error: Exception, trace: str) -> dict[str, Any]:

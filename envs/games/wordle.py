@@ -11,7 +11,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from envs.base import Env, EnvSpec, EpisodeOver, Observation, SettingError, Split, StepResult, check_choice, in_split
+from envs.base import (
+    Env,
+    EnvSpec,
+    EpisodeOver,
+    Observation,
+    RewardPart,
+    SettingError,
+    Split,
+    StepResult,
+    check_choice,
+    in_split,
+)
 from envs.parsing import tag_content
 
 LETTERS = 5
@@ -90,6 +101,12 @@ class Wordle(Env):
             best_return=self._weighted({"solved": 1.0, "partial": 1.0, "speed": 1 / 3.42, "format": 0.2}),
             best_success=1.0,
             failure_return=0.0,
+            reward_parts={
+                "solved": RewardPart(self._weights["solved"]),
+                "partial": RewardPart(self._weights["partial"], lost_high=1.0),
+                "speed": RewardPart(self._weights["speed"]),
+                "format": RewardPart(self._weights["format"], lost_high=0.2),
+            },
             supports_scratchpad=True,
         )
 

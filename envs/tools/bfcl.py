@@ -10,7 +10,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from envs.base import Env, EnvSpec, EpisodeOver, Observation, SettingError, Split, StepResult, check_choice, in_split
+from envs.base import (
+    Env,
+    EnvSpec,
+    EpisodeOver,
+    Observation,
+    RewardPart,
+    SettingError,
+    Split,
+    StepResult,
+    check_choice,
+    in_split,
+)
 from envs.tools import generated
 from envs.tools.ast_match import LEFT_OUT, Wrong, check_calls
 from envs.tools.rows import CATEGORIES, SAMPLE, Row, as_tool, read_rows
@@ -68,6 +79,7 @@ class FunctionCalling(Env):
             best_return=1.0,
             best_success=1.0,
             failure_return=0.0,
+            reward_parts={"correct": RewardPart(), "format": RewardPart(lost_high=format_reward)},
             longest_text=longest + MOST_TOLD,
             alphabet=alphabet,
         )

@@ -1,6 +1,7 @@
 """Policy losses: tensors in, one scalar out. Pure; adding one is a function and a line in LOSSES.
 
-Shapes: log-probabilities, mask [B, T] (B sequences, T positions; mask 1 where the policy chose), advantage [B].
+Shapes: log-probabilities, mask [B, T] (B sequences, T positions; mask 1 where the policy chose), advantage [B], or
+[B, T] where the turns of a sequence have advantages of their own (algorithm.credit).
 Every loss is this micro-batch's SHARE of the whole batch's loss: it is divided by the denominators of the whole, so
 shares of micro-batches and ranks simply add up. Absent on purpose: value function, token-level rewards.
 """
@@ -36,7 +37,7 @@ class LossInputs:
 
     learner_logp: Tensor  # [B, T], with gradient
     behaviour_logp: Tensor  # [B, T], of the policy that the ratio is taken against, without gradient
-    advantage: Tensor  # [B]
+    advantage: Tensor  # [B] or [B, T]
     mask: Tensor  # [B, T], float
     weight: Tensor  # [B, T], off-policy correction, without gradient; ones when there is none
 
@@ -45,6 +46,11 @@ class LossInputs:
         """[B, T] bool: chosen by the policy and not left out. What is not counted has no value and no gradient in any
         loss: it is selected away, since an infinity times weight 0 would be NaN."""
         return (self.mask > 0) & (self.weight > 0)
+
+    @property
+    def token_advantage(self) -> Tensor:
+        """[B, T], or [B, 1] where all tokens of a sequence have the same."""
+        return self.advantage[:, None] if self.advantage.dim() == 1 else self.advantage
 
     @property
     def log_ratio(self) -> Tensor:
@@ -65,7 +71,7 @@ def clipped(ratio: Tensor, advantage: Tensor, config: AlgorithmConfig) -> Tensor
 
 
 def _surrogate(x: LossInputs, config: AlgorithmConfig) -> Tensor:
-    return torch.where(x.counted, clipped(x.ratio, x.advantage[:, None], config) * x.weight, 0.0)
+    return torch.where(x.counted, clipped(x.ratio, x.token_advantage, config) * x.weight, 0.0)
 
 
 def grpo(x: LossInputs, whole: Denominators, config: AlgorithmConfig) -> Tensor:
@@ -101,7 +107,7 @@ def outside_clip(x: LossInputs, config: AlgorithmConfig) -> Tensor:
 
 def gspo(x: LossInputs, whole: Denominators, config: AlgorithmConfig) -> Tensor:
     """One ratio per sequence: the geometric mean of its tokens' ratios, clipped (GSPO, arXiv 2507.18071). Its weight is
-    the mean of the tokens' weights."""
+    the mean of the tokens' weights. The advantage is the sequence's, [B]."""
     weight = (x.weight * x.mask).sum(1) / x.mask.sum(1).clamp(min=1)
     sequence = torch.where(weight > 0, clipped(_sequence_ratio(x), x.advantage, config) * weight, 0.0)
     return sequence.sum() / max(whole.episodes, 1)
@@ -111,7 +117,7 @@ def cispo(x: LossInputs, whole: Denominators, config: AlgorithmConfig) -> Tensor
     """-sg(clip(r)) A log p: the bounded ratio is a weight, so no token loses its gradient (CISPO, arXiv 2506.13585)."""
     weight = x.ratio.detach().clamp(max=1 + config.clip[1]) * x.weight
     logp = torch.where(x.counted, x.learner_logp, 0.0)
-    return torch.where(x.counted, -weight * x.advantage[:, None] * logp, 0.0).sum() / max(whole.tokens, 1)
+    return torch.where(x.counted, -weight * x.token_advantage * logp, 0.0).sum() / max(whole.tokens, 1)
 
 
 LOSSES: dict[str, Callable[[LossInputs, Denominators, AlgorithmConfig], Tensor]] = {

@@ -90,7 +90,7 @@ def slopes_of(x: LossInputs, reference_logp: Tensor | None, whole: Denominators,
         terms = _terms(replace(x, learner_logp=leaf), reference_logp, whole, config)
         (by_policy,) = torch.autograd.grad(terms.policy_loss, leaf, retain_graph=True)
         (by_all,) = torch.autograd.grad(terms.loss, leaf)
-    push = by_policy * x.advantage[:, None]
+    push = by_policy * x.token_advantage
     zero = torch.zeros((), device=push.device)
     if reference_logp is None:
         return Slopes(push.clamp(min=0).sum(), push.abs().sum(), zero, zero, zero)

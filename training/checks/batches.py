@@ -26,7 +26,7 @@ def advantages_alarm(given: Sequence[float], expected: Sequence[float]) -> Alarm
         if not abs(value - right) <= 1e-5 * max(1.0, abs(right)):
             return Alarm(
                 "advantages",
-                f"sequence {index} of the batch has the advantage {value:g}, where its return among its siblings makes "
+                f"advantage {index} of the batch is {value:g}, where what was paid, compared among the siblings, makes "
                 f"it {right:g}: it got that of another episode or group",
             )
     return None

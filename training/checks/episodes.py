@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 from envs.base import StepResult
 from training.checks.alarms import Alarm
@@ -19,6 +19,9 @@ class Books:
     reward: float = 0.0
     terminated: bool = False
     truncated: bool = False
+    parts: dict[str, float] = field(default_factory=dict)  # by name, before they were weighted
+    unnamed: float = 0.0  # rewards of the steps that named no parts
+    judged: float = 0.0  # what a judge's verdict was paid, where there is one
 
     def note(self, result: StepResult) -> None:
         self.steps += 1
@@ -28,11 +31,29 @@ class Books:
         """Of the other player's move in a game for two: it belongs to the step before."""
         self.reward += float(result.reward)
         self.terminated, self.truncated = result.terminated, result.truncated
+        if "rewards" not in result.info:
+            self.unnamed += float(result.reward)
+            return
+        for name, value in result.info["rewards"].items():
+            self.parts[name] = self.parts.get(name, 0.0) + float(value)
+
+    def paid(self, weights: Mapping[str, float] | None) -> float:
+        """The return: of the environment's own rewards, or with the named parts weighted like this; and the verdict."""
+        if weights is None:
+            return self.reward + self.judged
+        return self.judged + self.unnamed + sum(weights[name] * value for name, value in self.parts.items())
 
 
-def books_alarm(episode: Episode, books: Books, failure_return: float | None, as_played: bool) -> Alarm | None:
+def books_alarm(
+    episode: Episode,
+    books: Books,
+    failure_return: float | None,
+    as_played: bool,
+    weights: Mapping[str, float] | None = None,
+) -> Alarm | None:
     """For a finished episode. `failure_return`: what losing pays, where the environment says so; `as_played`: whether
-    an episode that a limit of ours ended keeps what it had (env.cut_short)."""
+    an episode that a limit of ours ended keeps what it had (env.cut_short); `weights`: those of the run for the named
+    parts of the reward, where it has its own."""
     gained = sum(turn.reward for turn in episode.turns)
     if not math.isfinite(gained):
         return Alarm("finite numbers", f"the rewards of {_which(episode)} sum up to {gained}")
@@ -43,8 +64,9 @@ def books_alarm(episode: Episode, books: Books, failure_return: float | None, as
     if episode.truncation == "environment" and not books.truncated:
         return _differs(episode, "truncated by the environment", "not truncated")
     ours = episode.truncation in ("turn_cap", "context_full")
-    if gained > books.reward + _slack(books.reward) or (not ours and gained < books.reward - _slack(books.reward)):
-        return _differs(episode, f"a return of {gained:g}", f"rewards of {books.reward:g} in all")
+    paid = books.paid(weights)
+    if gained > paid + _slack(paid) or (not ours and gained < paid - _slack(paid)):
+        return _differs(episode, f"a return of {gained:g}", f"rewards of {paid:g} in all")
     if ours and not as_played and failure_return is not None and gained > failure_return + _slack(failure_return):
         return Alarm(
             "cut short",

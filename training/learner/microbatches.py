@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,7 +64,7 @@ class MicroBatch:
     token_ids: Tensor  # [B, T] int64
     mask: Tensor  # [B, T] float32
     sampler_logp: Tensor  # [B, T] float32
-    advantage: Tensor  # [B] float32
+    advantage: Tensor  # [B] float32; [B, T] where the turns of a sequence have their own
     order: tuple[int, ...] = ()  # position of each sequence in the rank's samples
     pixels: Pixels | None = None  # of the `distinct` sequences; it stays on the CPU until they are computed
     twins: Alike | None = None  # equal sequences, with the same tokens chosen
@@ -131,12 +132,23 @@ def collate(
         padded([sample.token_ids_T for sample in samples], torch.int64),
         padded([sample.mask_T for sample in samples], torch.float32),
         padded([sample.sampler_logp_T for sample in samples], torch.float32),
-        torch.tensor([sample.advantage for sample in samples], dtype=torch.float32),
+        _advantages(samples),
         order,
         read(distinct) if read else None,
         alike,
         Beginnings(shared, Alike.of([tuple(each.token_ids_T[:shared]) for each in distinct])) if shared else None,
     )
+
+
+def _advantages(samples: Sequence[Sample]) -> Tensor:
+    """[B], or [B, T] as soon as one of the samples has advantages for each token; 0 for the padding."""
+    given = [sample.advantage for sample in samples]
+    if all(isinstance(each, int | float) for each in given):
+        return torch.tensor(given, dtype=torch.float32)
+    rows = [
+        torch.as_tensor(sample.advantage, dtype=torch.float32).expand(len(sample.token_ids_T)) for sample in samples
+    ]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 
 def padding_microbatch(token_id: int = 0) -> MicroBatch:
@@ -147,7 +159,7 @@ def padding_microbatch(token_id: int = 0) -> MicroBatch:
 
 
 def _check_finite(sample: Sample) -> None:
-    if not math.isfinite(sample.advantage):
+    if not np.isfinite(sample.advantage).all():
         raise ValueError(f"a sample of group {sample.group} has the advantage {sample.advantage}: it must be finite")
     for position, logp in enumerate(sample.sampler_logp_T):
         if not math.isfinite(logp):

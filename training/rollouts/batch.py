@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from configs.training import AlgorithmConfig
-from training.algorithms.advantages import ADVANTAGES
+from training.algorithms.credit import Advantage, Earnings, credited, divided, numbers, of_sequences
 from training.rollouts.packed import GroupSamples
 from training.types import Batch, Denominators, GroupSummary, Sample
 
@@ -21,7 +21,7 @@ class Place:
     group: int  # position among the step's groups
     sequence: int  # position among the group's samples
     tokens: int
-    advantage: float
+    advantage: Advantage  # of the sequence, or of each of its turns
     kept: int  # position of its group among those that train
 
 
@@ -52,13 +52,13 @@ def plan(groups: Sequence[GroupSummary], algorithm: AlgorithmConfig, world: int)
     The denominators count all groups, those left out as well: these would have added nothing to the sum. So a group
     weighs the same however many others have spread, and a step in which only one has is a small step.
     """
-    advantage = ADVANTAGES[algorithm.advantage]
     places: list[Place] = []
     trained: list[GroupSummary] = []
     for index, group in enumerate(groups):
-        if algorithm.drop_uniform_groups and group.uniform:
+        if algorithm.drop_uniform_groups and without_spread(group, algorithm):
             continue
-        places += _places(group, index, advantage(group.returns_G), len(trained), algorithm.mean_per_sequence)
+        advantages_G = credited(earnings(group), algorithm)
+        places += _places(group, index, advantages_G, len(trained), algorithm.mean_per_sequence)
         trained.append(group)
     shares = tuple(tuple(share) for share in split_over_ranks(places, world, lambda place: place.tokens))
     whole = Denominators(
@@ -70,16 +70,31 @@ def plan(groups: Sequence[GroupSummary], algorithm: AlgorithmConfig, world: int)
     return Plan(shares, whole, len(groups) - len(trained))
 
 
+def without_spread(group: GroupSummary, algorithm: AlgorithmConfig) -> bool:
+    """Whether a group gives no gradient: its returns are all equal or, where turns have advantages of their own, no
+    turn was better than those that it is compared with."""
+    if algorithm.credit == "episode":
+        return group.uniform
+    return not any(numbers(credited(earnings(group), algorithm)))
+
+
+def earnings(group: GroupSummary) -> Earnings:
+    episodes = group.episodes
+    return Earnings(group.returns_G, [each.turn_rewards for each in episodes], [each.turn_states for each in episodes])
+
+
 def _tokens(groups: Sequence[GroupSummary]) -> int:
     return sum(episode.completion_tokens for group in groups for episode in group.episodes)
 
 
-def _places(group: GroupSummary, index: int, advantages_G: Sequence[float], kept: int, shared: bool) -> list[Place]:
+def _places(group: GroupSummary, index: int, advantages_G: Sequence[Advantage], kept: int, shared: bool) -> list[Place]:
     """`shared`: the sequences of an episode share its weight, which would grow with their number otherwise."""
     lengths = [
-        (tokens, advantage / len(episode.sequence_tokens) if shared else advantage)
+        (tokens, divided(of_sequence, len(episode.sequence_tokens)) if shared else of_sequence)
         for episode, advantage in zip(group.episodes, advantages_G, strict=True)
-        for tokens in episode.sequence_tokens
+        for tokens, of_sequence in zip(
+            episode.sequence_tokens, of_sequences(advantage, episode.sequence_turns), strict=True
+        )
     ]
     return [Place(index, sequence, tokens, advantage, kept) for sequence, (tokens, advantage) in enumerate(lengths)]
 
@@ -127,15 +142,22 @@ def assemble(share: Share, packed: Mapping[int, GroupSamples]) -> Batch:
     return Batch(samples, share.denominators, share.step, share.version, share.metrics)
 
 
+def given(share: Share) -> list[float]:
+    """The advantages of a share's sequences, in the order of `earned`."""
+    return numbers([place.advantage for place in share.places])
+
+
 def earned(share: Share, packed: Mapping[int, GroupSamples], algorithm: AlgorithmConfig) -> list[float]:
-    """The advantage of each sequence of a share, from the returns that travelled with the tokens: what `plan`, which
-    has summaries only, should have given it."""
-    advantage = ADVANTAGES[algorithm.advantage]
-    of_group = {group: advantage(samples.return_G.tolist()) for group, samples in packed.items()}
-    values = []
-    for place in share.places:
-        siblings = packed[place.group].sibling_S
-        sibling = int(siblings[place.sequence])
-        parts = int((siblings == sibling).sum()) if algorithm.mean_per_sequence else 1
-        values.append(of_group[place.group][sibling] / parts)
-    return values
+    """The advantages of the sequences of a share (one for each, or one for each of its turns), from the rewards that
+    travelled with the tokens: what `plan`, which has summaries only, should have given them."""
+    of_group = {group: _of_sequences(samples, algorithm) for group, samples in packed.items()}
+    return numbers([of_group[place.group][place.sequence] for place in share.places])
+
+
+def _of_sequences(samples: GroupSamples, algorithm: AlgorithmConfig) -> list[Advantage]:
+    found: list[Advantage] = []
+    for sibling, advantage in enumerate(credited(samples.earnings(), algorithm)):
+        turns_S = samples.turns.turns_S[samples.sibling_S == sibling].tolist()
+        parts = len(turns_S) if algorithm.mean_per_sequence else 1
+        found += [divided(each, parts) for each in of_sequences(advantage, turns_S)]
+    return found

@@ -31,10 +31,12 @@ CHAT_ROLES = ("system", "user", "assistant")
 
 @dataclass(frozen=True)
 class Noted:
-    """The environment's account of one episode, and what losing pays there, where it says so."""
+    """The environment's account of one episode, what losing pays there, where it says so, and with which weights the
+    run adds up the reward's named parts (None: the environment's own rewards)."""
 
     books: Books = field(default_factory=Books)
     failure_return: float | None = None
+    weights: Mapping[str, float] | None = None
 
 
 @dataclass

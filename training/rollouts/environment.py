@@ -11,6 +11,7 @@ from envs import registry
 from envs.base import Env, EnvUsageError, Observation
 from envs.history import make_history
 from training.rollouts.env_worker import opened
+from training.rollouts.rewards import Payment
 
 
 class EnvironmentUnusable(UserError):
@@ -21,8 +22,8 @@ def check_environment(config: TrainConfig, say: Callable[[str], None]) -> None:
     """Makes and resets the environment with the settings of training and with those of evaluation, where it will play.
     Says when evaluation has no situations of its own, and when an environment of another library ignores its seed.
 
-    Raises EnvUsageError for an unknown environment or setting, EnvironmentUnusable for what the environment itself
-    raises.
+    Raises EnvUsageError for an unknown environment or setting, UnknownRewardPart for a weight of a part that the reward
+    does not have, EnvironmentUnusable for what the environment itself raises.
     """
     env = config.env
     evaluation = registry.evaluation_settings(env.name, env.kwargs, env.eval_kwargs)
@@ -41,6 +42,7 @@ def _try(config: TrainConfig, settings: Mapping[str, Any], purpose: str, say: Ca
         made = opened(config.env, settings)
         try:
             make_history(config.env.history, made.spec)
+            Payment.of(made.spec, config.reward)
             first = made.reset(seed)
             if purpose == "training" and registry.is_adapted(config.env.name):
                 _check_seeds(made, first, seed, say)

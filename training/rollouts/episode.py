@@ -16,16 +16,19 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
+from configs.rewards import RewardConfig
 from configs.training import EnvConfig, RolloutConfig, TrainConfig
 from deployments.errors import PolicyError
 from deployments.protocol.generate import Generate, GenerateRequest, GenerateResult, Sampling
-from envs.base import Env, EnvSpec, Observation, StepResult
+from envs.base import Env, Observation, StepResult
 from envs.registry import evaluation_settings
 from training.rollouts.conversation import Conversation
 from training.rollouts.env_calls import EnvCallFailed, EnvCalls, Hooks, Noted
 from training.rollouts.opponents import Opponent
 from training.rollouts.env_worker import EnvProcesses
+from training.rollouts.judge import Judge, JudgeFailed
 from training.rollouts.renderer import ChatRenderer
+from training.rollouts.rewards import Payment
 from training.types import EndReason, Episode, Task, Truncation, Turn
 
 
@@ -42,6 +45,7 @@ class PlaySettings:
     min_weight_version: int = 0
     evaluation: bool = False
     on_alarm: Literal["end", "warn"] = "end"
+    reward: RewardConfig = field(default_factory=RewardConfig)
 
     @classmethod
     def for_training(cls, config: TrainConfig, min_weight_version: int = 0) -> PlaySettings:
@@ -55,6 +59,7 @@ class PlaySettings:
             seeded=config.deterministic,
             min_weight_version=min_weight_version,
             on_alarm=config.on_alarm,
+            reward=config.reward,
         )
 
     @classmethod
@@ -87,6 +92,7 @@ class Player:
     hooks: Hooks = field(default_factory=Hooks)
     blocking: bool = False  # the environment's calls run in a thread (Env.blocking)
     processes: EnvProcesses | None = None  # where the environment plays, in place of `make_env`; None: here
+    judge: Judge | None = None  # scores finished episodes, where the run has one
     room: AbstractAsyncContextManager[object] = field(default_factory=nullcontext)  # entered by each episode that plays
     past: Past | None = None  # who plays the other side of a game for two; None: the policy itself
 
@@ -100,9 +106,17 @@ def request_seed(settings: PlaySettings, task: Task, sibling: int, turn: int, wh
 
 
 async def run_episode(player: Player, task: Task, sibling: int, attempt: int = 0) -> Episode:
-    """Plays one episode. What goes wrong is in the episode's `end` and `error`. Raises UserError for what no retry
-    can mend (a history or content that cannot be rendered)."""
+    """Plays one episode, and has it judged. What goes wrong is in the episode's `end` and `error`. Raises UserError for
+    what no retry can mend (a history or content that cannot be rendered)."""
     run = _Playing(player, task, sibling, attempt)
+    episode = await run.judged(await _played(run, player))
+    player.hooks.count(f"episodes_{episode.end}")
+    if episode.truncation is not None:
+        player.hooks.count(f"truncated_{episode.truncation}")
+    return episode
+
+
+async def _played(run: _Playing, player: Player) -> Episode:
     try:
         async with asyncio.timeout(player.settings.rollout.episode_deadline_s):
             return await run.play()
@@ -126,6 +140,7 @@ class _Playing:
         self._sibling, self._attempt = sibling, attempt
         self._began = time.perf_counter()
         self._turns: list[Turn] = []
+        self._pay, self._noted = Payment(None, None), Noted()
 
     async def play(self) -> Episode:
         player, env_settings = self._player, self._settings.env
@@ -139,18 +154,19 @@ class _Playing:
         )
         try:
             env = await calls.make(player.make_env, env_settings.kwargs)
+            self._pay = pay = Payment.of(env.spec, self._settings.reward)
             key = (self._task, self._sibling, self._attempt)
-            self._player.hooks.books[key] = Noted(calls.books, env.spec.failure_return)
+            self._noted = self._player.hooks.books[key] = Noted(calls.books, pay.failure_return, pay.weights)
             conversation = Conversation(self._settings.env, env.spec, self._player.renderer)
-            opponent = self._opponent(calls, env.spec) if env.spec.policy_opponent else None
+            opponent = self._opponent(calls, env.spec, pay) if env.spec.policy_opponent else None
             observation = await calls.reset()
             conversation.start(observation)
             for _ in range(self._settings.env.max_turns):
                 if len(conversation.prompt) + self._settings.sampling.max_tokens > self._settings.max_model_len:
-                    return self._out_of_room(env.spec)
+                    return self._out_of_room(pay)
                 answer = await self._answer(conversation)
                 text = self._player.renderer.decode(answer.token_ids)
-                result = await calls.step(text)
+                result = pay.weighed(await calls.step(text))
                 if opponent is not None:
                     result = await opponent.replied(result)
                 self._turns.append(_turn(conversation, answer, text, observation, result))
@@ -158,15 +174,34 @@ class _Playing:
                     return self._over(result)
                 observation = result.observation
                 conversation.next(answer.token_ids, text, observation)
-            return self._cut_short(env.spec, "turn_cap")
+            return self._cut_short(pay, "turn_cap")
         finally:
             await calls.close()
 
-    def _opponent(self, calls: EnvCalls, spec: EnvSpec) -> Opponent:
+    def _opponent(self, calls: EnvCalls, spec: EnvSpec, pay: Payment) -> Opponent:
         """Plays with the policy's newest weights, or a past version's."""
         player = self._player
         conversation = Conversation(self._settings.env, spec, player.renderer)
-        return Opponent(calls, partial(self._answer, who="opponent"), player.renderer.decode, conversation)
+        ask = partial(self._answer, who="opponent")
+        return Opponent(calls, ask, player.renderer.decode, conversation, pay.weighed)
+
+    async def judged(self, episode: Episode) -> Episode:
+        """With the judge's verdict. A failed episode has none, nor one that counts as lost because a limit of ours
+        ended it: with any score it would be paid less than some lost one, or more."""
+        judge = self._player.judge
+        lost = self._counts_as_lost(self._pay) and episode.truncation in ("turn_cap", "context_full")
+        if judge is None or not episode.ok or lost:
+            return episode
+        try:
+            score = await judge(episode)
+        except JudgeFailed as error:
+            self._player.hooks.count(f"judge_failed_{error.reason}")
+            return self.ended("infra_failed", error=str(error), retryable=error.retryable)
+        self._noted.books.judged = self._pay.judge_weight * score
+        return replace(episode, turns=self._pay.with_verdict(episode.turns, score))
+
+    def _counts_as_lost(self, pay: Payment) -> bool:
+        return self._settings.env.cut_short == "failed" and pay.failure_return is not None
 
     async def _answer(self, conversation: Conversation, who: str = "") -> GenerateResult:
         """`who` asks: nobody, or the opponent. Raises PolicyError; also for an answer whose log-probabilities are no
@@ -203,17 +238,17 @@ class _Playing:
             return self.ended("completed", success=result.success, outcome=outcome)
         return self.ended("truncated", success=result.success, outcome=outcome, truncation="environment")
 
-    def _cut_short(self, spec: EnvSpec, truncation: Truncation) -> Episode:
+    def _cut_short(self, pay: Payment, truncation: Truncation) -> Episode:
         """Ended by a limit of ours. A policy must not gain by reaching one instead of losing."""
         gained = sum(turn.reward for turn in self._turns)
-        if self._settings.env.cut_short == "failed" and spec.failure_return is not None:
+        if self._counts_as_lost(pay) and pay.failure_return is not None:
             last = self._turns[-1]
-            self._turns[-1] = replace(last, reward=last.reward + min(0.0, spec.failure_return - gained))
+            self._turns[-1] = replace(last, reward=last.reward + min(0.0, pay.failure_return - gained))
         return self.ended("truncated", truncation=truncation)
 
-    def _out_of_room(self, spec: EnvSpec) -> Episode:
+    def _out_of_room(self, pay: Payment) -> Episode:
         if self._turns:
-            return self._cut_short(spec, "context_full")
+            return self._cut_short(pay, "context_full")
         raise PolicyError(
             "too_large", f"the first prompt of {self._task.env} does not fit engine.max_model_len: raise it"
         )
@@ -228,9 +263,6 @@ class _Playing:
         truncation: Truncation | None = None,
         retryable: bool = True,
     ) -> Episode:
-        self._player.hooks.count(f"episodes_{end}")
-        if truncation is not None:
-            self._player.hooks.count(f"truncated_{truncation}")
         return Episode(
             task=self._task,
             sibling=self._sibling,

@@ -45,7 +45,8 @@ def _alarms(player: Player, group: Group) -> Iterator[Alarm]:
     found = [starts_alarm(first_prompts, group.task.seed)]
     for episode in group.episodes:
         noted = books[group.task, episode.sibling, episode.retries]
-        found.append(books_alarm(episode, noted.books, noted.failure_return, env.cut_short == "as_played"))
+        as_played = env.cut_short == "as_played"
+        found.append(books_alarm(episode, noted.books, noted.failure_return, as_played, noted.weights))
         found.append(ends_alarm(episode, player.renderer.ends))
     for key in [key for key in books if key[0] == group.task]:
         del books[key]

@@ -17,8 +17,17 @@ class Opponent:
     """The other player of one episode. It sees the game through a conversation of its own, with the same history
     strategy; nothing of it is trained on."""
 
-    def __init__(self, calls: EnvCalls, ask: Ask, decode: Callable[[list[int]], str], conversation: Conversation):
+    def __init__(
+        self,
+        calls: EnvCalls,
+        ask: Ask,
+        decode: Callable[[list[int]], str],
+        conversation: Conversation,
+        weighed: Callable[[StepResult], StepResult],
+    ):
+        """`weighed`: a step with its reward as the run weighs the parts."""
         self._calls, self._ask, self._decode, self._conversation = calls, ask, decode, conversation
+        self._weighed = weighed
         self._said: tuple[list[int], str] | None = None  # its last answer: (ids, text)
 
     async def replied(self, result: StepResult) -> StepResult:
@@ -36,7 +45,7 @@ class Opponent:
                 self._conversation.next(*self._said, observation)
             answer = await self._ask(self._conversation)
             self._said = answer.token_ids, self._decode(answer.token_ids)
-            result = joined(result, await self._calls.opponent_step(self._said[1]))
+            result = joined(result, self._weighed(await self._calls.opponent_step(self._said[1])))
         return result
 
 

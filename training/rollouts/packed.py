@@ -8,8 +8,24 @@ from typing import Any, cast
 
 import numpy as np
 
-from training.rollouts.samples import episode_samples
-from training.types import Episode, EpisodeSummary, Group, GroupSummary, Images, Sample, Task
+from training.algorithms.credit import Advantage, Earnings
+from training.rollouts.samples import episode_samples, sequences
+from training.types import Episode, EpisodeSummary, Group, GroupSummary, Images, Sample, Task, Turn
+
+
+@dataclass(frozen=True)
+class PackedTurns:
+    """The K turns of a group, those of its first sequence first."""
+
+    turns_S: np.ndarray  # int64: how many turns each sequence has
+    tokens_K: np.ndarray  # int64: tokens of each turn in its sequence, context included
+    reward_K: np.ndarray  # float64
+    state_K: np.ndarray  # int64: equal where the policy saw the same
+
+    def of(self, sequence: int) -> slice:
+        """Where the turns of a sequence are."""
+        end = int(self.turns_S[: sequence + 1].sum())
+        return slice(end - int(self.turns_S[sequence]), end)
 
 
 @dataclass(frozen=True)
@@ -24,22 +40,35 @@ class GroupSamples:
     version_S: np.ndarray  # int64: the oldest weight version of each
     sibling_S: np.ndarray  # int64: the episode of each, by its position in the group
     return_G: np.ndarray  # float64: return of each episode
+    turns: PackedTurns
     images: Images = ()  # all different ones; siblings and turns that see the same share it
     images_S: tuple[tuple[int, ...], ...] = ()  # which of them each sequence shows, in order; () without images
 
-    def sample(self, sequence: int, advantage: float, group: int) -> Sample:
-        """One sequence; its arrays are views."""
+    def earnings(self) -> Earnings:
+        sibling_K = np.repeat(self.sibling_S, self.turns.turns_S)
+        of_G = [sibling_K == sibling for sibling in range(len(self.return_G))]
+        return Earnings(
+            self.return_G.tolist(),
+            [self.turns.reward_K[its].tolist() for its in of_G],
+            [self.turns.state_K[its].tolist() for its in of_G],
+        )
+
+    def sample(self, sequence: int, advantage: Advantage, group: int) -> Sample:
+        """One sequence; its arrays are views. `advantage`: of all its tokens, or of each of its turns."""
         end = int(self.tokens_S[: sequence + 1].sum())
         part = slice(end - int(self.tokens_S[sequence]), end)
         return Sample(
             cast("Sequence[int]", self.token_ids_N[part]),  # arrays are sequences in all but their declared type
             cast("Sequence[int]", self.mask_N[part]),
             cast("Sequence[float]", self.sampler_logp_N[part]),
-            advantage,
+            advantage if isinstance(advantage, float) else self._of_tokens(advantage, sequence),
             group,
             int(self.version_S[sequence]),
             tuple(self.images[each] for each in self.images_S[sequence]) if self.images else (),
         )
+
+    def _of_tokens(self, advantages: Sequence[float], sequence: int) -> Sequence[float]:
+        return cast("Sequence[float]", np.repeat(advantages, self.turns.tokens_K[self.turns.of(sequence)]))
 
 
 @dataclass(frozen=True)
@@ -63,7 +92,11 @@ class PlayedGroup:
 def pack(group: Group, counts: Mapping[str, int]) -> tuple[GroupSummary, GroupSamples]:
     """The summary of a group, and its samples in the order of its siblings and their turns."""
     made = [episode_samples(episode, 0.0, 0) for episode in group.episodes]
-    summaries = tuple(_summary(episode, samples) for episode, samples in zip(group.episodes, made, strict=True))
+    states = [tuple(state_of(turn) for turn in episode.turns) for episode in group.episodes]
+    summaries = tuple(
+        _summary(episode, samples, states_H)
+        for episode, samples, states_H in zip(group.episodes, made, states, strict=True)
+    )
     samples = [sample for of_episode in made for sample in of_episode]
     packed = GroupSamples(
         _joined([sample.token_ids_T for sample in samples], np.int32),
@@ -73,9 +106,27 @@ def pack(group: Group, counts: Mapping[str, int]) -> tuple[GroupSummary, GroupSa
         np.array([sample.weight_version for sample in samples], np.int64),
         np.array([sibling for sibling, of_episode in enumerate(made) for _ in of_episode], np.int64),
         np.array(group.returns_G, np.float64),
+        _turns(group, [state for states_H in states for state in states_H]),
         *_stored_once([sample.images for sample in samples]),
     )
     return GroupSummary(group.task, summaries, dict(counts)), packed
+
+
+def _turns(group: Group, states_K: Sequence[int]) -> PackedTurns:
+    runs = [run for episode in group.episodes for run in sequences(episode.turns)]
+    turns = [turn for run in runs for turn in run]
+    return PackedTurns(
+        np.array([len(run) for run in runs], np.int64),
+        np.array([len(turn.added_ids) + len(turn.completion_ids) for turn in turns], np.int64),
+        np.array([turn.reward for turn in turns], np.float64),
+        np.array(states_K, np.int64),
+    )
+
+
+def state_of(turn: Turn) -> int:
+    """A number that turns share in which the policy was shown the same text and the same images. It is only good for
+    comparisons within a process."""
+    return hash((turn.prompt_text, tuple((image.shape, image.tobytes()) for image in turn.images)))
 
 
 def _stored_once(images_S: Sequence[Images]) -> tuple[Images, tuple[tuple[int, ...], ...]]:
@@ -95,7 +146,7 @@ def _joined(parts: Sequence[Sequence[float]], dtype: type[np.generic]) -> np.nda
     return np.concatenate([np.asarray(part, dtype) for part in parts]) if parts else np.zeros(0, dtype)
 
 
-def _summary(episode: Episode, samples: Sequence[Sample]) -> EpisodeSummary:
+def _summary(episode: Episode, samples: Sequence[Sample], states_H: tuple[int, ...]) -> EpisodeSummary:
     first = episode.turns[0]
     return EpisodeSummary(
         episode_return=episode.episode_return,
@@ -113,6 +164,9 @@ def _summary(episode: Episode, samples: Sequence[Sample]) -> EpisodeSummary:
         first_logp=sum(first.logprobs),
         first_version=first.weight_version,
         reward_parts=_summed([turn.reward_parts for turn in episode.turns]),
+        turn_rewards=tuple(turn.reward for turn in episode.turns),
+        turn_states=states_H,
+        sequence_turns=tuple(len(run) for run in sequences(episode.turns)),
     )
 
 

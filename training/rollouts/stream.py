@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 from configs.training import TrainConfig
+from training.rollouts.batch import without_spread
 from training.rollouts.buffer import GroupBuffer, task_at
 from training.rollouts.failures import RolloutFailed
 from training.rollouts.packed import PlayedGroup
@@ -133,7 +134,7 @@ class GroupStream:
             self.fail(error if isinstance(error, RolloutFailed) else _named(index, error))
             return
         group = play.result()
-        if group.summary.uniform and len(replaced) < self._config.rollout.max_refills:
+        if without_spread(group.summary, self._config.algorithm) and len(replaced) < self._config.rollout.max_refills:
             self._start(index, (*replaced, group.summary))
             return
         try:

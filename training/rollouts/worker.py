@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import replace
 from typing import Any
 
 import ray
 
+from configs.rewards import judge_key
 from configs.training import TrainConfig
 from deployments.client.handle import ServeGenerate
 from envs.registry import make as make_env
@@ -15,6 +17,7 @@ from training.rollouts.env_calls import Hooks
 from training.rollouts.env_worker import EnvProcesses, isolation_of
 from training.rollouts.episode import Past, Player, PlaySettings
 from training.rollouts.group import run_group
+from training.rollouts.judge import ChatJudge
 from training.rollouts.packed import GroupSamples, pack
 from training.rollouts.renderer import ChatRenderer
 from training.types import Episode, GroupSummary, Task
@@ -56,6 +59,8 @@ class GroupPlayer:
         self._generate = serve_generate(self._config, app)
         past = self._config.serving.past_policy if self._config.self_play.past_share else None
         self._past = serve_generate(self._config, app, past) if past else None
+        judge = self._config.reward.judge
+        self._judge = None if judge is None else ChatJudge(judge, judge_key(os.environ))
         self._hooks = Hooks()
         env, most = self._config.env, self._config.rollout.max_concurrent_episodes
         self._isolation, self._processes = isolation_of(env), EnvProcesses.of(env)
@@ -90,6 +95,8 @@ class GroupPlayer:
             hooks=Hooks(env_call=self._hooks.env_call, total=self._hooks.counts),
             blocking=self._isolation != "none",
             processes=self._processes,
+            blocking=load_env(settings.env.name).blocking,
+            judge=self._judge,
             room=self._room,
             past=None if past_version is None or self._past is None else Past(self._past, past_version),
         )

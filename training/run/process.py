@@ -17,7 +17,7 @@ from training.checks.alarms import Alarm, FaultFound
 from training.checks.batches import advantages_alarm, step_alarm
 from training.checks.updates import update_alarms
 from training.cluster import placement, ports
-from training.rollouts.batch import Share, assemble, earned, fetched
+from training.rollouts.batch import Share, assemble, earned, fetched, given
 from training.rollouts.failures import EnvironmentFailed, RolloutFailed
 from training.rollouts.session import Session
 from training.run.past import PastVersions
@@ -193,8 +193,8 @@ class TrainingProcess:
 
     def _assembled(self, share: Share) -> Batch:
         packed = fetched(share, ray.get)
-        given, algorithm = [place.advantage for place in share.places], self.config.algorithm
-        alarms = self._judged(self._of_all_ranks(advantages_alarm(given, earned(share, packed, algorithm))))
+        expected = earned(share, packed, self.config.algorithm)
+        alarms = self._judged(self._of_all_ranks(advantages_alarm(given(share), expected)))
         batch = assemble(share, packed)
         return replace(batch, metrics={**batch.metrics, "train/alarms_total": alarms})
 

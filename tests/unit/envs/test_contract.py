@@ -89,3 +89,24 @@ def test_the_grammar_accepts_every_answer_of_the_expert(name: str) -> None:
             result = env.step(action)
             if result.terminated or result.truncated:
                 break
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_reward_that_names_its_parts_is_their_declared_sum(name: str) -> None:
+    """Else a run with weights of its own would pay for something else, or more for a cut episode than a lost one."""
+    for seed in range(episodes(name, 30)):
+        env, rng, total = made(name), random.Random(seed), dict[str, float]()
+        env.reset(seed)
+        declared = env.spec.reward_parts
+        for _ in range(env.spec.horizon):
+            result = env.step(env.expert_action(rng, noise=0.4, illegal_noise=0.2))
+            parts = result.info.get("rewards", {})
+            assert set(parts) <= set(declared)
+            if parts:
+                assert result.reward == pytest.approx(sum(declared[n].weight * value for n, value in parts.items()))
+            total = {part: total.get(part, 0.0) + parts.get(part, 0.0) for part in declared}
+            if result.terminated or result.truncated:
+                break
+        if not result.success:
+            for part, value in total.items():
+                assert declared[part].lost_low <= value <= declared[part].lost_high, part

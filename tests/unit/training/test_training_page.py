@@ -10,6 +10,7 @@ import pytest
 
 from configs.training import AlgorithmConfig
 from training.algorithms.advantages import ADVANTAGES
+from training.algorithms.credit import CREDITS
 from training.algorithms.losses import LOSSES
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "training.md"
@@ -36,13 +37,13 @@ def test_the_program_has_about_forty_lines() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [*ADVANTAGES, *LOSSES, *get_args(AlgorithmConfig.model_fields["off_policy"].annotation)]
+    "name", [*ADVANTAGES, *CREDITS, *LOSSES, *get_args(AlgorithmConfig.model_fields["off_policy"].annotation)]
 )
 def test_every_formula_has_a_row(name: str) -> None:
     assert re.search(rf"^\| `{name}`( \(default\))? \|", PAGE.read_text(), re.MULTILINE)
 
 
-@pytest.mark.parametrize("setting", ["advantage", "loss", "off_policy"])
+@pytest.mark.parametrize("setting", ["advantage", "credit", "loss", "off_policy"])
 def test_the_default_is_the_one_that_is_marked(setting: str) -> None:
     table = PAGE.read_text().split(f"| `algorithm.{setting}` |")[1].split("\n\n")[0]
     assert re.findall(r"`(\w+)` \(default\)", table) == [AlgorithmConfig.model_fields[setting].default]

@@ -92,3 +92,9 @@ def test_what_was_made_cannot_be_changed() -> None:
     for made in (TASK, turn(), episode(turn()), Group(TASK, (episode(turn()),))):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(made, dataclasses.fields(made)[0].name, None)
+
+
+def test_a_sample_has_an_advantage_for_all_its_tokens_or_for_each() -> None:
+    assert Sample((1, 2), (0, 1), (0.0, -0.1), (0.0, 0.5)).chosen == 1
+    with pytest.raises(ValueError, match="3 advantages for 2 tokens"):
+        Sample((1, 2), (0, 1), (0.0, -0.1), (0.0, 0.5, 0.5))

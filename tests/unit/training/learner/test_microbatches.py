@@ -71,3 +71,11 @@ def test_sequences_without_an_equal_are_computed_in_their_order() -> None:
 
 def test_a_padding_micro_batch_chooses_nothing() -> None:
     assert padding_microbatch().mask.sum() == 0
+
+
+def test_advantages_of_tokens_and_of_sequences_stand_in_one_micro_batch() -> None:
+    turns = Sample((5, 8, 6, 2), (0, 1, 0, 1), (0.0, -0.5, 0.0, -0.25), (0.5, 0.5, -1.0, -1.0))
+    whole = Sample((5, 9), (0, 1), (0.0, -0.75), -0.5)
+    assert collate([turns, whole]).advantage.tolist() == [[0.5, 0.5, -1.0, -1.0], [-0.5, -0.5, 0.0, 0.0]]
+    with pytest.raises(ValueError, match="must be finite"):
+        collate([Sample((5, 9), (0, 1), (0.0, -0.75), (0.0, float("nan")))])

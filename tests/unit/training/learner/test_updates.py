@@ -226,3 +226,21 @@ def test_a_batch_without_samples_leaves_no_record(policy_folder: Path) -> None:
     one.update(batch([sample(1, 8)]))
     one.update(Batch((), replace(batch([sample(1, 8)]).denominators, groups=0)))
     assert one.record is None
+
+
+@pytest.mark.parametrize("loss", ["dapo", "grpo", "dr_grpo", "cispo"])
+def test_of_two_turns_in_a_sequence_the_better_becomes_likelier_and_the_worse_less(
+    policy_folder: Path, loss: str
+) -> None:
+    ids, mask = (5, 7, 8, 9, 6, 30, 31), (0, 1, 1, 0, 0, 1, 1)
+    one = learner(policy_folder, algorithm=AlgorithmConfig(loss=loss))
+    plain = Sample(ids, mask, (0.0,) * 7, (1.0,) * 4 + (-1.0,) * 3)
+    (before,) = one.score([plain])
+    sampler = iter(before)
+    taught = replace(plain, sampler_logp_T=tuple(next(sampler) if chosen else 0.0 for chosen in mask))
+    one.update(batch([taught]))
+    (after,) = one.score([plain])
+    assert sum(after[:2]) > sum(before[:2])
+    assert sum(after[2:]) < sum(before[2:])
+    assert one.record is not None
+    assert not list(update_alarms(one.record, FLOAT32))

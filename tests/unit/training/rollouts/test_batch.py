@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.training import AlgorithmConfig
+from training.algorithms.advantages import ADVANTAGES
 from training.algorithms.losses import LOSSES, LossInputs
 from training.learner.microbatches import collate
-from training.rollouts.batch import Share, assemble, earned, fetched, plan, share_of
+from training.rollouts.batch import Share, assemble, earned, fetched, plan, share_of, without_spread
+from training.rollouts.batch import given as given_to
 from training.rollouts.packed import pack
 from training.rollouts.samples import group_samples
 from training.tracking.metrics import MEANING, rollout_metrics
@@ -179,3 +181,100 @@ def test_what_a_sequence_has_earned_is_what_the_plan_gave_it(loss: str) -> None:
     assert earned(share, fetched(share, lambda refs: refs), algorithm) == pytest.approx(given)
     others = {at: replace(each, return_G=each.return_G[::-1]) for at, each in fetched(share, lambda refs: refs).items()}
     assert earned(share, others, algorithm) == pytest.approx([-advantage for advantage in given])
+
+
+BY_TURNS = AlgorithmConfig(advantage="group_centered", credit="turn_to_go")
+
+
+def paid(index: int, *rewards_GH: list[float], extends: bool) -> Group:
+    """Siblings whose k-th turn has two tokens of context and k + 1 chosen ones. `extends`: one sequence an episode."""
+    task = Task("e", 0, index)
+
+    def turn(k: int, reward: float) -> Turn:
+        return Turn((10, 11), (20,) * (k + 1), (-0.5,) * (k + 1), 3, reward, extends=extends and k > 0)
+
+    return Group(
+        task,
+        tuple(
+            Episode(task, sibling, tuple(turn(k, reward) for k, reward in enumerate(rewards)), "completed")
+            for sibling, rewards in enumerate(rewards_GH)
+        ),
+    )
+
+
+def test_the_turns_of_one_sequence_get_advantages_of_their_own() -> None:
+    """To go: [3, 1] and [1, 1, 1]: the first turns differ by 2, the second are equal, the third is alone."""
+    summaries, samples = packed(paid(0, [2.0, 1.0], [0.0, 0.0, 1.0], extends=True))
+    share = share_of(0, plan(summaries, BY_TURNS, 1), samples, 0, {})
+    assert sorted(place.advantage for place in share.places) == [(-1.0, 0.0, 0.0), (1.0, 0.0)]
+    by_length = {len(sample.token_ids_T): sample for sample in assembled(share).samples}
+    # context 2, chosen 1; context 2, chosen 2; context 2, chosen 3
+    assert list(by_length[7].advantage) == [1.0] * 3 + [0.0] * 4
+    assert list(by_length[12].advantage) == [-1.0] * 3 + [0.0] * 9
+
+
+def test_turns_that_are_sequences_have_one_advantage_each() -> None:
+    summaries, samples = packed(paid(0, [2.0, 1.0], [0.0, 0.0, 1.0], extends=False))
+    batch = assembled(share_of(0, plan(summaries, BY_TURNS, 1), samples, 0, {}))
+    assert sorted((sample.chosen, sample.advantage) for sample in batch.samples) == [
+        (1, -1.0),
+        (1, 1.0),
+        (2, 0.0),
+        (2, 0.0),
+        (3, 0.0),
+    ]
+
+
+@pytest.mark.parametrize("extends", [True, False])
+@pytest.mark.parametrize("credit", ["episode", "turn_to_go", "anchor_state"])
+@pytest.mark.parametrize("loss", ["dapo", "grpo"])
+def test_the_advantages_of_turns_are_checked_against_the_rewards_that_travelled(
+    extends: bool, credit: str, loss: str
+) -> None:
+    algorithm = AlgorithmConfig(advantage="group_centered", credit=credit, loss=loss)
+    groups = (
+        paid(0, [2.0, 1.0], [0.0, 0.0, 1.0], [0.5], extends=extends),
+        paid(1, [0.0], [1.0], [0.0], extends=extends),
+        paid(2, [0.0, 0.5, 0.25], [0.5, 0.0], [0.0, 0.0], extends=extends),
+    )
+    summaries, samples = packed(*groups)
+    share = share_of(0, plan(summaries, algorithm, 1), samples, 0, {})
+    arrived = fetched(share, lambda references: references)
+    assert earned(share, arrived, algorithm) == given_to(share)
+    swapped = {
+        at: replace(
+            each,
+            return_G=each.return_G[::-1].copy(),
+            turns=replace(each.turns, reward_K=each.turns.reward_K[::-1].copy()),
+        )
+        for at, each in arrived.items()
+    }
+    assert earned(share, swapped, algorithm) != pytest.approx(given_to(share))
+
+
+def test_equal_returns_may_still_be_worth_a_step_where_turns_are_compared() -> None:
+    early_and_late = paid(0, [1.0, 0.0], [0.0, 1.0], extends=True)
+    all_alike = paid(1, [1.0, 0.0], [1.0, 0.0], extends=True)
+    summaries, _ = packed(early_and_late, all_alike)
+    assert [without_spread(each, CENTERED) for each in summaries] == [True, True]
+    assert [without_spread(each, BY_TURNS) for each in summaries] == [False, True]
+    assert plan(summaries, BY_TURNS, 1).dropped_groups == 1
+
+
+@given(
+    st.lists(st.lists(st.sampled_from([0.0, 0.1, 0.3]), min_size=1, max_size=4), min_size=2, max_size=4),
+    st.booleans(),
+    st.sampled_from(["group_centered", "group_normalized", "leave_one_out"]),
+)
+def test_by_default_a_sequence_has_exactly_its_episodes_advantage(
+    rewards_GH: list[list[float]], extends: bool, advantage: str
+) -> None:
+    played = paid(0, *rewards_GH, extends=extends)
+    summaries, _ = packed(played)
+    planned = plan(summaries, AlgorithmConfig(advantage=advantage, drop_uniform_groups=False), 1)
+    expected = ADVANTAGES[advantage](played.returns_G)
+    per_sibling = [1 if extends else len(rewards) for rewards in rewards_GH]
+    by_place = sorted(planned.shares[0], key=lambda place: place.sequence)
+    assert [place.advantage for place in by_place] == [
+        value for value, count in zip(expected, per_sibling, strict=True) for _ in range(count)
+    ]

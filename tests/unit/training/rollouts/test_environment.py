@@ -178,3 +178,9 @@ def test_commands_try_the_evaluation_before_anything_starts(
     assert code == 1
     assert "cannot be started for evaluation" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_weight_for_no_part_of_the_reward_is_refused_before_anything_starts() -> None:
+    wordle = {"env": {"name": "wordle", "kwargs": {"words": "tiny"}}, "reward": {"weights": {"spede": 1.0}}}
+    with pytest.raises(UserError, match=r"'spede'; its parts: solved, partial, speed, format"):
+        check_environment(TrainConfig.parse(wordle), print)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -196,3 +197,22 @@ async def test_a_position_that_is_played_again_begins_with_its_first_task() -> N
     again = await asyncio.wait_for(stream.groups(0), timeout=10)
     assert again == first
     assert tasks[2:] == tasks[:2]
+
+
+async def test_turns_of_unlike_worth_are_spread_where_turns_are_compared() -> None:
+    """Both siblings were paid 1, one of them early: nothing is played in the place of their group."""
+
+    async def play(task: Task, version: int, keep: bool) -> PlayedGroup:
+        tasks.append(task)
+        plain = with_returns(task, 1.0, 1.0).summary.episodes
+        rewards = ((1.0, 0.0), (0.0, 1.0))
+        episodes = tuple(replace(each, turn_rewards=turns) for each, turns in zip(plain, rewards, strict=True))
+        return PlayedGroup(GroupSummary(task, episodes), samples=None)
+
+    for credit, plays in (("episode", 2), ("turn_to_go", 1)):
+        tasks: list[Task] = []
+        given = {"steps": 1, "rollout": {"groups_per_step": 1, "max_refills": 1}, "algorithm": {"credit": credit}}
+        stream = GroupStream(TrainConfig.parse(given), play)
+        await stream.begin(0, 0)
+        await asyncio.wait_for(stream.groups(0), timeout=10)
+        assert len(tasks) == plays
