@@ -16,8 +16,9 @@ from training.evaluation.evaluate import apart
 from training.evaluation.frames import Picture, save_gif
 from training.evaluation.play import Show, Watched
 from training.rollouts.env_worker import isolation_of, opened
-from training.rollouts.episode import Player, PlaySettings, run_episode
+from training.rollouts.episode import run_episode
 from training.rollouts.failures import RolloutFailed
+from training.rollouts.player import Player, PlaySettings
 from training.rollouts.renderer import ChatRenderer
 from training.rollouts.session import Session, open_session
 from training.types import Episode, Task, Truncation

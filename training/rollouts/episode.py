@@ -10,91 +10,19 @@ import asyncio
 import hashlib
 import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Literal
 
-from configs.rewards import RewardConfig
-from configs.training import EnvConfig, RolloutConfig, TrainConfig
 from deployments.errors import PolicyError
-from deployments.protocol.generate import Generate, GenerateRequest, GenerateResult, Sampling
-from envs.base import Env, Observation, StepResult
-from envs.registry import evaluation_settings
+from deployments.protocol.generate import GenerateRequest, GenerateResult
+from envs.base import EnvSpec, Observation, StepResult
 from training.rollouts.conversation import Conversation
-from training.rollouts.env_calls import EnvCallFailed, EnvCalls, Hooks, Noted
+from training.rollouts.env_calls import EnvCallFailed, EnvCalls, Noted
+from training.rollouts.judge import JudgeFailed
 from training.rollouts.opponents import Opponent
-from training.rollouts.env_worker import EnvProcesses
-from training.rollouts.judge import Judge, JudgeFailed
-from training.rollouts.renderer import ChatRenderer
+from training.rollouts.player import Player, PlaySettings
 from training.rollouts.rewards import Payment
 from training.types import EndReason, Episode, Task, Truncation, Turn
-
-
-@dataclass(frozen=True)
-class PlaySettings:
-    """How episodes are played; the same for all episodes of a step."""
-
-    env: EnvConfig
-    rollout: RolloutConfig
-    sampling: Sampling
-    max_model_len: int
-    seed: int = 0
-    seeded: bool = False  # every request carries a seed: bit-for-bit repeatable
-    min_weight_version: int = 0
-    evaluation: bool = False
-    on_alarm: Literal["end", "warn"] = "end"
-    reward: RewardConfig = field(default_factory=RewardConfig)
-
-    @classmethod
-    def for_training(cls, config: TrainConfig, min_weight_version: int = 0) -> PlaySettings:
-        sampling = Sampling(temperature=config.sampling.temperature, max_tokens=config.sampling.max_tokens)
-        return cls(
-            env=config.env,
-            rollout=config.rollout,
-            sampling=sampling,
-            max_model_len=config.serving.engine.max_model_len,
-            seed=config.seed,
-            seeded=config.deterministic,
-            min_weight_version=min_weight_version,
-            on_alarm=config.on_alarm,
-            reward=config.reward,
-        )
-
-    @classmethod
-    def for_evaluation(cls, config: TrainConfig, min_weight_version: int = 0) -> PlaySettings:
-        """Held-out situations, the evaluation's temperature, every request seeded: an evaluation repeats exactly."""
-        settings = evaluation_settings(config.env.name, config.env.kwargs, config.env.eval_kwargs)
-        env = config.env.model_copy(update={"kwargs": settings})
-        training = cls.for_training(config, min_weight_version)
-        sampling = replace(training.sampling, temperature=config.evaluation.temperature)
-        return replace(training, env=env, sampling=sampling, seeded=True, evaluation=True)
-
-
-@dataclass(frozen=True)
-class Past:
-    """A past version of the policy, which plays the other side of a game: how to ask it, and the lowest version in the
-    store of past versions that may answer."""
-
-    generate: Generate
-    min_weight_version: int
-
-
-@dataclass(frozen=True)
-class Player:
-    """All that one episode needs; holds no state of its own."""
-
-    make_env: Callable[[], Env]
-    generate: Generate
-    renderer: ChatRenderer
-    settings: PlaySettings
-    hooks: Hooks = field(default_factory=Hooks)
-    blocking: bool = False  # the environment's calls run in a thread (Env.blocking)
-    processes: EnvProcesses | None = None  # where the environment plays, in place of `make_env`; None: here
-    judge: Judge | None = None  # scores finished episodes, where the run has one
-    room: AbstractAsyncContextManager[object] = field(default_factory=nullcontext)  # entered by each episode that plays
-    past: Past | None = None  # who plays the other side of a game for two; None: the policy itself
 
 
 def request_seed(settings: PlaySettings, task: Task, sibling: int, turn: int, who: str = "") -> int | None:

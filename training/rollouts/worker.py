@@ -15,10 +15,10 @@ from deployments.client.handle import ServeGenerate
 from envs.registry import make as make_env
 from training.rollouts.env_calls import Hooks
 from training.rollouts.env_worker import EnvProcesses, isolation_of
-from training.rollouts.episode import Past, Player, PlaySettings
 from training.rollouts.group import run_group
 from training.rollouts.judge import ChatJudge
 from training.rollouts.packed import GroupSamples, pack
+from training.rollouts.player import Past, Player, PlaySettings
 from training.rollouts.renderer import ChatRenderer
 from training.types import Episode, GroupSummary, Task
 
@@ -95,7 +95,6 @@ class GroupPlayer:
             hooks=Hooks(env_call=self._hooks.env_call, total=self._hooks.counts),
             blocking=self._isolation != "none",
             processes=self._processes,
-            blocking=load_env(settings.env.name).blocking,
             judge=self._judge,
             room=self._room,
             past=None if past_version is None or self._past is None else Past(self._past, past_version),

@@ -10,7 +10,7 @@ from configs.training import EnvConfig, RolloutConfig
 from deployments.protocol.generate import GenerateRequest, GenerateResult, Sampling
 from envs import registry
 from envs.base import Env
-from training.rollouts.episode import Player, PlaySettings
+from training.rollouts.player import Player, PlaySettings
 from training.rollouts.renderer import ChatRenderer
 from training.types import Task
 

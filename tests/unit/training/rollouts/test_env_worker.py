@@ -23,9 +23,10 @@ from tests.unit.training.rollouts.players import player
 from training.rollouts import worker
 from training.rollouts.env_calls import EnvCalls, Hooks
 from training.rollouts.env_worker import EnvProcesses, isolation_of, opened
-from training.rollouts.episode import Player, run_episode
+from training.rollouts.episode import run_episode
 from training.rollouts.failures import EnvironmentFailed
 from training.rollouts.group import run_group
+from training.rollouts.player import Player
 from training.rollouts.renderer import ChatRenderer
 from training.types import Task
 

@@ -16,7 +16,7 @@ from envs.base import Env, EnvSpec, EnvUsageError, Observation, SettingError, St
 from envs.registry import evaluation_settings, make
 from training.commands import app
 from training.rollouts.environment import EnvironmentUnusable, check_environment
-from training.rollouts.episode import PlaySettings
+from training.rollouts.player import PlaySettings
 
 TINY = "configs/train/tictactoe_tiny.yaml"
 

@@ -19,10 +19,11 @@ from envs.base import Observation
 from envs.pixels.key_door_pixels import KeyDoorPixels
 from training.rollouts import records
 from training.rollouts.conversation import Conversation
-from training.rollouts.episode import Player, PlaySettings, run_episode
+from training.rollouts.episode import run_episode
 from training.rollouts.group import run_group
 from training.rollouts.messages import ContentUnsupported
 from training.rollouts.packed import pack
+from training.rollouts.player import Player, PlaySettings
 from training.rollouts.renderer import ChatRenderer
 from training.rollouts.samples import episode_samples
 from training.types import Group, Task

@@ -18,9 +18,10 @@ from envs.games.wordle import Wordle
 from tests.unit.training.rollouts.players import TASK, player, policy
 from training.rollouts import episode as episode_module
 from training.rollouts.env_calls import EnvCallFailed
-from training.rollouts.episode import Player, run_episode
+from training.rollouts.episode import run_episode
 from training.rollouts.failures import FaultyRollout
 from training.rollouts.group import run_group
+from training.rollouts.player import Player
 from training.rollouts.renderer import ChatRenderer
 from training.rollouts.rewards import Payment, UnknownRewardPart
 
