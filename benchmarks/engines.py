@@ -13,7 +13,7 @@ from typing import Any
 
 from configs.models import TinyModel
 from configs.policies import EngineConfig
-from configs.training import EnvConfig
+from configs.rollouts import EnvConfig
 from deployments.engines.vllm.settings import engine_arguments, process_environment
 from training.imitation import tiny
 

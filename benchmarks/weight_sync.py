@@ -16,7 +16,8 @@ from typing import Any
 from benchmarks.common import Figure, options, report
 from benchmarks.engines import tiny_model
 from configs.models import TinyModel
-from configs.training import EnvConfig, TrainConfig
+from configs.rollouts import EnvConfig
+from configs.training import TrainConfig
 from deployments.protocol.generate import GenerateRequest, Sampling
 from deployments.weights.store import WeightStore
 from training.cluster import application, ray_session

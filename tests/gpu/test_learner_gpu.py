@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from configs.models import ModelConfig, TinyModel
-from configs.training import AlgorithmConfig, EnvConfig, LearnerConfig, OptimizerConfig
+from configs.rollouts import EnvConfig
+from configs.training import AlgorithmConfig, LearnerConfig, OptimizerConfig
 from training.imitation import tiny
 from training.learner.learner import Learner
 from training.learner.settings import LearnerSettings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from configs.training import EnvConfig
+from configs.rollouts import EnvConfig
 from training.imitation import tiny
 
 SMALL = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.models import TinyModel, TinyVision
-from configs.training import EnvConfig
+from configs.rollouts import EnvConfig
 from deployments.storage.atomic import written_whole
 from training.rollouts.conversation import history_and_system
 from training.rollouts.env_worker import opened

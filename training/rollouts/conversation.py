@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from configs.training import EnvConfig
+from configs.rollouts import EnvConfig
 from envs.base import EnvSpec, Observation
 from envs.history import History, make_history
 from training.rollouts.messages import Message, images_of

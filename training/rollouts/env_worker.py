@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from configs.training import EnvConfig
+from configs.rollouts import EnvConfig
 from envs import registry
 from envs.base import Env
 from envs.bridges import remote

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from configs.rewards import RewardConfig
-from configs.training import EnvConfig, RolloutConfig, TrainConfig
+from configs.rollouts import EnvConfig, RolloutConfig
+from configs.training import TrainConfig
 from deployments.protocol.generate import Generate, Sampling
 from envs.base import Env
 from envs.registry import evaluation_settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from configs.training import SelfPlayConfig
+from configs.rollouts import SelfPlayConfig
 from deployments.storage.tensors import tensors_of
 from deployments.weights.store import WeightStore
 

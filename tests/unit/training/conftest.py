@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from configs.models import TinyModel, TinyVision
-from configs.training import EnvConfig
+from configs.rollouts import EnvConfig
 
 
 @pytest.fixture(scope="session")

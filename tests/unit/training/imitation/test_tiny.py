@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from configs.models import TinyModel
-from configs.training import EnvConfig
+from configs.rollouts import EnvConfig
 from envs import registry
 from training.imitation import tiny
 from training.rollouts.conversation import Conversation

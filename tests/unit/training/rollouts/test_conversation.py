@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from configs.training import EnvConfig
+from configs.rollouts import EnvConfig
 from envs import registry
 from envs.base import Observation
 from training.rollouts.conversation import Conversation

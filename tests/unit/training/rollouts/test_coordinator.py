@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from configs.training import RolloutConfig, TrainConfig
+from configs.rollouts import RolloutConfig
+from configs.training import TrainConfig
 from training.rollouts.batch import Share
 from training.rollouts.buffer import task_at
 from training.rollouts.coordinator import RunCoordinator

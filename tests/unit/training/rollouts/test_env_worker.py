@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from configs.base import ConfigError
-from configs.training import EnvConfig, TrainConfig
+from configs.rollouts import EnvConfig
+from configs.training import TrainConfig
 from deployments.protocol.generate import GenerateRequest, GenerateResult
 from envs.base import EnvUsageError, Observation, StepResult
 from envs.bridges.child import EnvProcess

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from configs.training import EnvConfig, RolloutConfig
+from configs.rollouts import EnvConfig, RolloutConfig
 from deployments.protocol.generate import GenerateRequest, GenerateResult, Sampling
 from envs import registry
 from envs.base import Observation

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from configs.training import SelfPlayConfig
+from configs.rollouts import SelfPlayConfig
 from deployments.storage.tensors import tensors_of
 from deployments.weights.store import WeightStore
 from training.run.past import PastVersions
