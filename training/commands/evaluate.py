@@ -15,6 +15,7 @@ from training.commands.options import (
     ConfigOption,
     EpisodesOption,
     HistoriesOption,
+    KeyFileOption,
     ModelOption,
     ModelsOption,
     RunOption,
@@ -37,8 +38,33 @@ def evaluate_models(
     history: HistoriesOption = [],  # noqa: B006
     episodes: EpisodesOption = 0,
     overrides: SetOption = [],  # noqa: B006
+    env: Annotated[str, typer.Option("--env", help="arm or cave, played by a policy that is served")] = "",
+    url: Annotated[str, typer.Option("--url", help="with --env: http://HOST:PORT of the server")] = "",
+    grpc: Annotated[str, typer.Option("--grpc", help="with --env arm: HOST:PORT of a server of chunks")] = "",
+    policy: Annotated[str, typer.Option("--policy", help="with --env: which of the server's policies")] = "",
+    key_file: KeyFileOption = None,
+    parallel: Annotated[int, typer.Option(min=1, help="with --env: episodes at a time")] = 4,
+    execute_steps: Annotated[
+        int, typer.Option("--execute-steps", min=1, help="with --env arm: actions of a chunk that are executed")
+    ] = 8,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout-s", min=0.001, help="with --env: seconds for an answer, retries included")
+    ] = 60.0,
+    json: Annotated[Path | None, typer.Option("--json", help="with --env: file that the result is written to")] = None,
 ) -> None:
-    """Success, mean return, outcomes and illegal actions on held-out situations, with 95 % intervals."""
+    """Success, mean return, outcomes and illegal actions on held-out situations, with 95 % intervals.
+
+    Of models (--config or --run, --model); or of a policy that is served, through its own protocol (--env with --url or
+    --grpc).
+    """
+    if env or url or grpc:
+        if config or run or model or history:
+            raise ConfigError("--env evaluates a policy that is served: leave out --config, --run, --model, --history")
+        from training.commands import evaluate_served
+
+        where = evaluate_served.server(env, url, grpc, policy, key_file, timeout_s, execute_steps)
+        evaluate_served.evaluate(env, where, episodes, overrides, parallel, json)
+        return
     settings, folder = chosen(config, run, overrides, episodes)
     results = _evaluate(settings, find_models(model, folder), history)
     if len(results) > 1:

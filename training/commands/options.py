@@ -27,6 +27,9 @@ HISTORIES = "none, full, scratchpad, optimal_scratchpad; repeatable; default: as
 HistoriesOption = Annotated[list[str], typer.Option("--history", help=HISTORIES)]
 EpisodesOption = Annotated[int, typer.Option("--episodes", min=0, help="held-out situations; 0: as configured")]
 SetOption = Annotated[list[str], typer.Option("--set", help="a.b=value, repeatable")]
+KeyFileOption = Annotated[
+    Path | None, typer.Option("--key-file", help="file with the API key, where the application requires one")
+]
 
 
 def chosen(config: str, run: str, overrides: Sequence[str], episodes: int = 0) -> tuple[TrainConfig, RunFolder | None]:
@@ -91,3 +94,16 @@ def find_model(given: str, run: RunFolder | None) -> Path:
     from deployments.storage import models
 
     return models.find(given) if given else find_models([], run)[0]
+
+
+def read_key(file: Path | None) -> str | None:
+    """The API key of --key-file. Raises ConfigError."""
+    if file is None:
+        return None
+    try:
+        key = file.read_text().strip()
+    except OSError as error:
+        raise ConfigError(f"--key-file {file} cannot be read: {error.strerror}") from error
+    if not key:
+        raise ConfigError(f"--key-file {file} is empty")
+    return key
