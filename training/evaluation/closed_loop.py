@@ -50,6 +50,10 @@ class Answer(Generic[MoveT]):
     moves: Sequence[MoveT]
     parse_ok: bool = True
 
+    def __post_init__(self) -> None:
+        if not len(self.moves):
+            raise ValueError("an answer has at least one move, or the episode would never end")
+
 
 def _nothing() -> None:
     return

@@ -71,6 +71,11 @@ def test_all_moves_of_an_answer_are_made_before_the_policy_is_asked_again() -> N
     assert (outcome.steps, outcome.answers) == (3, 2)
 
 
+def test_an_answer_without_a_move_is_none() -> None:
+    with pytest.raises(ValueError, match="at least one move"):
+        Answer([])
+
+
 def test_answers_that_could_not_be_read_are_counted_and_played() -> None:
     outcome = play(Line(), Player(lambda place: Answer([1], parse_ok=place > 0)), seed=0)
     assert (outcome.success, outcome.unreadable, outcome.answers) == (True, 1, 3)

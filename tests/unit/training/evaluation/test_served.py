@@ -178,7 +178,7 @@ class CaveServer:
             body = await request.json()
             self.tasks.append(body["task_name"])
             if refused_after is not None and len(self.tasks) > refused_after:
-                return JSONResponse({"kind": "internal", "message": "broken"}, 500)
+                return JSONResponse({"kind": "unavailable", "message": "no replica"}, 503)
             text = env.expert_action(random.Random(0))
             env.step(text)
             return JSONResponse({"action": full_action(from_json(text)), "reasoning": "", "step": body["step"]})
@@ -200,7 +200,7 @@ async def test_the_cave_is_played_over_get_action() -> None:
 
 async def test_a_lost_server_is_not_taken_for_a_player_that_does_nothing() -> None:
     async with CaveServer().running(refused_after=0) as url:
-        result = await played("cave", Server("url", url), CAVE, parallel=1)
+        result = await played("cave", Server("url", url, timeout_s=0.5), CAVE, parallel=1)
 
     assert (result.played, result.server_lost) == (0, 3)
 
