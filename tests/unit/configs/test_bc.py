@@ -7,7 +7,7 @@ from configs.bc import ArmTable, BCConfig, ReachTable
 from docs.configuration import sections
 
 
-@pytest.mark.parametrize("name", ["reach_tiny", "arm_reach", "arm_pick", "arm_place"])
+@pytest.mark.parametrize("name", ["reach_tiny", "arm_reach", "arm_pick"])
 def test_the_shipped_configurations_are_some(name: str) -> None:
     config = BCConfig.load(f"configs/bc/{name}.yaml")
     assert config.evaluation.episodes == 100
