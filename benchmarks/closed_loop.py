@@ -24,7 +24,7 @@ from deployments.client.observing import Seen
 from deployments.protocol.act import Actions, ChunkRequest
 from training.cluster import application, ports, ray_session
 from training.imitation.chunks import clone
-from training.imitation.reaching import closed_loop
+from training.imitation.robots import closed_loop
 from training.tracking.intervals import Estimate
 
 CONFIG = "configs/bc/reach_tiny.yaml"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from configs.base import Strict, YamlConfig
 
@@ -31,11 +31,43 @@ class ModelSizes(Strict):
 class ReachTable(Strict):
     """The reaching task: a gripper, coloured objects, a camera above them."""
 
+    kind: Literal["reach"] = Field("reach", description="The task: reach, on a flat table without physics.")
     side: int = Field(32, ge=8, description="Side of the camera's square picture, in pixels.")
     objects: int = Field(2, ge=1, le=4, description="Objects on the table; the instruction names one by its colour.")
     tolerance: float = Field(0.1, gt=0, description="Distance from the object that counts; the table is 2 wide.")
     hold_steps: int = Field(5, ge=1, description="Steps that the gripper must stay there.")
     max_steps: int = Field(60, ge=1, description="Steps after which an episode has failed.")
+
+
+class ArmTable(Strict):
+    """The arm in MuJoCo: cubes and a bowl on a table."""
+
+    kind: Literal["arm"] = Field("arm", description="The task: arm, a robot arm in MuJoCo (rayward[robots]).")
+    task: Literal["reach", "pick", "place", "mixed"] = Field(
+        "reach", description="What is asked for; mixed: the seed decides."
+    )
+    state: Literal["proprio", "estimated"] = Field(
+        "estimated",
+        description="What the policy is told besides the picture; proprio: the arm's own 8 numbers; estimated: also "
+        "where the named cube and the bowl are, 16 numbers.",
+    )
+    side: int = Field(16, ge=16, le=1024, description="Side of the camera's square picture, in pixels.")
+    max_steps: int | None = Field(
+        None, ge=1, description="Steps after which an episode has failed; None: 40 to reach, 60 to pick, 100 to place."
+    )
+
+
+def _kind(table: Any) -> str | None:
+    """The table's `kind`, which may be left out for reach; None for what is no table."""
+    if isinstance(table, dict):
+        return str(table.get("kind", "reach"))
+    return getattr(table, "kind", None)
+
+
+AnyTable = Annotated[
+    Annotated[ReachTable, Tag("reach")] | Annotated[ArmTable, Tag("arm")],
+    Discriminator(_kind),
+]
 
 
 class DemonstrationConfig(Strict):
@@ -44,7 +76,10 @@ class DemonstrationConfig(Strict):
     episodes: int = Field(3000, ge=1, description="Episodes, each on a table of its own.")
     keep_every: int = Field(3, ge=1, description="Of an episode every such step is kept: neighbours look alike.")
     noise: float = Field(
-        0.15, ge=0, description="Spread of what is added to the expert's actions, so that it shows how to come back."
+        0.15,
+        ge=0,
+        description="Spread of what is added to the expert's actions, so that it shows how to come back; of the arm's, "
+        "in halves of an action's range.",
     )
 
 
@@ -73,7 +108,7 @@ class BCConfig(YamlConfig):
 
     seed: int = Field(0, description="Seed of demonstrations, weights and updates.")
     output: Path = Field(Path("models/reach"), description="Checkpoint folder that is written.")
-    table: ReachTable = Field(default_factory=ReachTable, description="The task.")
+    table: AnyTable = Field(default_factory=ReachTable, description="The task.")
     demonstrations: DemonstrationConfig = Field(
         default_factory=DemonstrationConfig, description="What the scripted expert shows."
     )

@@ -19,7 +19,7 @@ from deployments.chunks.predict import Predictor
 from deployments.chunks.transforms import cameras
 from deployments.protocol.act import Actions, ChunkRequest, Frame, Vector
 from training.imitation.chunks import describe
-from training.imitation.reaching import demonstrations, table
+from training.imitation.robots import demonstrations, table
 
 CAMERA_SIDE = 224  # pixels; openpi's and OpenTau's clients send about as many
 FLOW_STEPS = 10

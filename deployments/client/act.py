@@ -10,14 +10,14 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import httpx
 import numpy as np
 
 from deployments.client.http import failure_of
-from deployments.client.images import Compression
+from deployments.client.images import Compression, exact
 from deployments.client.observing import Seen, Told
 from deployments.client.retrying import async_retrying, retrying
 from deployments.errors import PolicyError
@@ -29,6 +29,7 @@ class _Call:
     body: dict[str, Any]
     request_id: str
     deadline: float  # by time.monotonic
+    may_be_list: bool = False  # stock arm servers know no ?format=dict
 
     @property
     def remaining_s(self) -> float:
@@ -69,6 +70,15 @@ class _Spoken:
             body |= {"prefix_action": seen.committed.actions.tolist(), "delay": seen.committed.delay}
         return self._call("/act?format=dict", body, seen.request_id)
 
+    def _arm(self, seen: Seen) -> _Call:
+        frame = next((frame for frame in seen.images if frame is not None), None)
+        if frame is None:
+            raise PolicyError("invalid_request", "a robot arm is asked with one frame: give it in images")
+        body: dict[str, Any] = {"image": exact(frame), "instruction": seen.instruction}
+        if seen.state is not None:
+            body["proprio"] = seen.state_list()
+        return replace(self._call("/act?format=dict", body, seen.request_id), may_be_list=True)
+
     def _call(self, path: str, body: Mapping[str, Any], request_id: str | None = None) -> _Call:
         named = {"model": self._policy} if self._policy else {}
         return _Call(path, {**body, **named}, request_id or uuid.uuid4().hex, time.monotonic() + self._timeout_s)
@@ -76,7 +86,8 @@ class _Spoken:
     def _headers_of(self, call: _Call) -> dict[str, str]:
         return self._headers | {"x-request-id": call.request_id, "x-timeout-s": f"{call.remaining_s:.3f}"}
 
-    def _read(self, answer: httpx.Response, request_id: str) -> dict[str, Any]:
+    def _read(self, answer: httpx.Response, call: _Call) -> dict[str, Any]:
+        request_id = call.request_id
         if not answer.is_success:
             raise failure_of(answer, request_id)
         try:
@@ -85,6 +96,8 @@ class _Spoken:
             raise PolicyError(
                 "internal", f"the server's answer is not JSON: {answer.text[:200]}", request_id
             ) from error
+        if isinstance(found, list) and call.may_be_list:
+            return {"action": found, "request_id": request_id}
         if not isinstance(found, dict):
             raise PolicyError("internal", f"the server answered {type(found).__name__}, not an object", request_id)
         return found
@@ -105,6 +118,11 @@ class ActClient(_Spoken):
 
     def act(self, seen: Seen) -> Told:
         return told(self._answer(self._act(seen)))
+
+    def act_arm(self, seen: Seen) -> Told:
+        """As stock clients of robot arms ask: `image`, exactly as it is, `instruction` and `proprio`. Understood by any
+        server of that contract, whether it answers a bare list or a dictionary. `seed` and `committed` are not sent."""
+        return told(self._answer(self._arm(seen)))
 
     def get_action(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """A game's question and answer as `POST /get_action` has them; see `deployments.client.minerl`."""
@@ -142,7 +160,7 @@ class ActClient(_Spoken):
             )
         except httpx.HTTPError as error:
             raise self._unreachable(error, call.request_id) from error
-        return self._read(answer, call.request_id)
+        return self._read(answer, call)
 
 
 class AsyncActClient(_Spoken):
@@ -181,16 +199,24 @@ class AsyncActClient(_Spoken):
             )
         except httpx.HTTPError as error:
             raise self._unreachable(error, call.request_id) from error
-        return self._read(answer, call.request_id)
+        return self._read(answer, call)
 
 
 def told(answer: Mapping[str, Any]) -> Told:
-    """What `/act?format=dict` says. A server of another make says less: then there is one action, and no version."""
+    """What `/act?format=dict` says. A server of another make says less: then there is one action, and no version.
+    Raises PolicyError where there is no action of numbers."""
     info = answer.get("info") or {}
     timing = answer.get("timing_ms") or {}
+    request_id = str(answer.get("request_id", ""))
+    try:
+        actions = np.asarray(answer.get("actions") or [answer["action"]], np.float32)
+        if actions.ndim != 2:
+            raise ValueError("actions are rows of numbers")
+    except (KeyError, TypeError, ValueError) as error:
+        raise PolicyError("internal", f"the server answered no action: {str(answer)[:200]}", request_id) from error
     return Told(
-        request_id=str(answer.get("request_id", "")),
-        actions=np.asarray(answer.get("actions", [answer["action"]]), np.float32),
+        request_id=request_id,
+        actions=actions,
         weight_version=int(answer.get("weight_version", 0)),
         text=str(info.get("vlm_response") or ""),
         parse_ok=bool(answer.get("parse_ok", answer.get("success", True))),

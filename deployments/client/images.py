@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,13 @@ def png(frame: NDArray[np.generic]) -> bytes:
     data = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(_checked(frame))).save(data, "PNG")
     return data.getvalue()
+
+
+def exact(frame: NDArray[np.generic]) -> dict[str, Any]:
+    """`frame` [H, W, 3], RGB, uint8, as the json_numpy package writes it: nothing is lost, and 256 x 256 pixels take
+    262 kB. Raises PolicyError."""
+    data = np.ascontiguousarray(_checked(frame))
+    return {"__numpy__": base64.b64encode(data.tobytes()).decode(), "dtype": "|u1", "shape": list(data.shape)}
 
 
 def _checked(frame: NDArray[np.generic]) -> Frame:

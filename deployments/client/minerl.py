@@ -27,12 +27,15 @@ from deployments.protocol.game import CAMERA, no_op
 
 logger = logging.getLogger(__name__)
 
+# Failures that a game plays on through.
+PASSING = ("unavailable", "deadline_exceeded", "overloaded", "engine_failed", "stale_weights")
 GAME_COMPRESSION = Compression(longest_side=640, quality=85, max_bytes=100_000)
 
 
 class MineRLClient:
     """Remembers the episode's last frames and actions, and sends them along. A game goes on whatever happens to the
-    server: while none answers, `get_action` gives the action that does nothing, and says so in the log."""
+    server: while none answers, `get_action` gives the action that does nothing, and says so in the log. With `strict`
+    it raises PolicyError instead, for who must not take a lost server for a player that does nothing."""
 
     def __init__(
         self,
@@ -44,6 +47,7 @@ class MineRLClient:
         max_history_length: int = 5,
         record_to: Path | None = None,
         compression: Compression = GAME_COMPRESSION,
+        strict: bool = False,
     ) -> None:
         """`record_to`: a folder that gets one folder per episode, with its frames and `steps.jsonl`."""
         self._client = ActClient(base_url, key=key, policy=policy, timeout_s=timeout_s, retries=retries)
@@ -52,6 +56,8 @@ class MineRLClient:
         self._history: deque[dict[str, Any]] = deque(maxlen=max(0, max_history_length - 1))
         self._recording = None if record_to is None else _Recording(record_to)
         self._step = 0
+        self._strict = strict
+        self.parse_ok = True  # of the newest answer: whether the server could read what its model said
 
     def check_health(self) -> bool:
         """Whether a server answers, and is ready."""
@@ -71,6 +77,8 @@ class MineRLClient:
         try:
             self._client.reset()
         except PolicyError as error:
+            if self._strict:
+                raise
             logger.warning("the server's history of this session was not forgotten: %s", error)
 
     def get_action(
@@ -94,6 +102,7 @@ class MineRLClient:
             "max_history_length": self._max_history_length,
         }
         answer = self._answer(body)
+        self.parse_ok = bool(answer.get("parse_ok", True))
         action = {**no_op(), **answer["action"]}
         self._history.append({"image": image, "action": action})
         if self._recording is not None:
@@ -114,7 +123,7 @@ class MineRLClient:
         try:
             answer = self._client.get_action(body)
         except PolicyError as error:
-            if error.kind not in ("unavailable", "deadline_exceeded", "overloaded", "engine_failed", "stale_weights"):
+            if self._strict or error.kind not in PASSING:
                 raise  # a mistake of ours, or a missing key: doing nothing would hide it
             logger.warning("step %d: nothing is done, because no action came: %s", self._step, error)
             return {"action": no_op(), "reasoning": "", "parse_ok": False, "error": str(error)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,11 +14,13 @@ from envs.robots.arm_expert import plan, seen
 from envs.robots.arm_tasks import HOLD_STEPS, MAX_STEPS, TASKS, Task, holds, task_of
 from envs.robots.arm_world import ArmWorld
 
+State = Literal["proprio", "estimated"]
+
 
 @dataclass(frozen=True, slots=True)
 class ArmObservation:
     """`image` [side, side, 3] uint8, None without a camera; `state` [8]: x, y, z, rx, ry, rz, 0, gripper (0 closed ..
-    0.39 open); `instruction`, e.g. "pick up the red cube"."""
+    0.39 open), or [16] as `ArmControl`'s setting `state` says; `instruction`, e.g. "pick up the red cube"."""
 
     image: Picture | None
     state: NDArray[np.float32]
@@ -37,7 +40,8 @@ class ArmControl:
     """One table. All randomness comes from `reset(seed)`; same seed and actions, same episode.
 
     Settings: `task` (reach, pick, place, or mixed: drawn by the seed), `side` of the picture in pixels, `camera`
-    (False: no pictures), `max_steps` (None: 40, 60 and 100 of the three tasks), `split` by the cells of cubes and bowl.
+    (False: no pictures), `max_steps` (None: 40, 60 and 100 of the three tasks), `split` by the cells of cubes and bowl,
+    `state` (proprio: the arm's own 8 numbers; estimated: 16, see `estimated_state`).
     """
 
     def __init__(
@@ -47,13 +51,15 @@ class ArmControl:
         camera: bool = True,
         max_steps: int | None = None,
         split: Split = "all",
+        state: State = "proprio",
     ) -> None:
+        check_choice("state", state, ("proprio", "estimated"))
         check_choice("task", task, (*TASKS, "mixed"))
         check_choice("split", split, ("all", "train", "heldout"))
         if max_steps is not None and max_steps < 1:
             raise SettingError(f"max_steps must be at least 1, got {max_steps}")
         self.world = ArmWorld()
-        self._kind, self._max_steps, self._split = task, max_steps, split
+        self._kind, self._max_steps, self._split, self._state = task, max_steps, split, state
         self._takes_pictures, self._camera = camera, Camera(side)
         self._over = True
 
@@ -100,8 +106,20 @@ class ArmControl:
 
     def _observe(self) -> ArmObservation:
         image = self.render() if self._takes_pictures else None
-        return ArmObservation(image, self.world.proprio(), self.task.instruction)
+        state = self.world.proprio() if self._state == "proprio" else estimated_state(self.world)
+        return ArmObservation(image, state, self.task.instruction)
 
     def render(self) -> Picture:
         """The camera's picture [side, side, 3], also where observations have none."""
         return self._camera.picture(self.world, tuple(COLOURS[name] for name in self.task.colours))
+
+
+def estimated_state(world: ArmWorld) -> NDArray[np.float32]:
+    """[16]: what a robot with a pose estimator and a memory of its last command knows. The arm's own 8 numbers; from
+    the gripper's point to the named cube x, y, z, and by how much the cube is turned against the hand (radians); from
+    the cube to the bowl x, y; the height of the cube's centre; and how far the gripper was told to open, 0 to 1."""
+    cube = world.object_position(0)
+    turned = world.object_rotation(0) - world.angles[2]
+    to_bowl = np.array(world.layout.bowl) - cube[:2]
+    known = (*world.proprio(), *(cube - world.position), turned, *to_bowl, cube[2], world.commanded)
+    return np.array(known, np.float32)

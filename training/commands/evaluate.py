@@ -17,6 +17,7 @@ from training.commands.options import (
     ConfigOption,
     EpisodesOption,
     HistoriesOption,
+    KeyFileOption,
     ModelOption,
     ModelsOption,
     RunOption,
@@ -27,6 +28,8 @@ from training.commands.options import (
     find_models,
     peak_memory,
 )
+
+ONLY_SERVED = ("arm", "cave")  # no model of ours is trained on them
 
 if TYPE_CHECKING:
     from training.evaluation.result import Evaluation
@@ -42,8 +45,34 @@ def evaluate_models(
         int, typer.Option("--episodes", "--num-examples", min=0, help="held-out situations; 0: as configured")
     ] = 0,
     overrides: SetOption = [],  # noqa: B006
+    url: Annotated[
+        str, typer.Option("--url", help="with --env arm or cave: http://HOST:PORT of a policy that is served")
+    ] = "",
+    grpc: Annotated[str, typer.Option("--grpc", help="with --env arm: HOST:PORT of a policy that serves chunks")] = "",
+    policy: Annotated[str, typer.Option("--policy", help="of a server: which of its policies")] = "",
+    key_file: KeyFileOption = None,
+    parallel: Annotated[int, typer.Option(min=1, help="of a server: episodes at a time")] = 4,
+    execute_steps: Annotated[
+        int, typer.Option("--execute-steps", min=1, help="with --grpc: actions of a chunk that are executed")
+    ] = 8,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout-s", min=0.001, help="of a server: seconds for an answer, retries included")
+    ] = 60.0,
+    json: Annotated[Path | None, typer.Option("--json", help="of a server: file for the result")] = None,
 ) -> None:
-    """Success, mean return, outcomes and illegal actions on held-out situations, with 95 % intervals."""
+    """Success, mean return, outcomes and illegal actions on held-out situations, with 95 % intervals.
+
+    Of models (--config, --run or --env, with --model); or of a policy that is served, through its own protocol (--env
+    with --url or --grpc).
+    """
+    if url or grpc or (env in ONLY_SERVED and not model):
+        if config or run or model or history:
+            raise ConfigError("--url and --grpc name a policy: leave out --config, --run, --model and --history")
+        from training.commands import evaluate_served
+
+        where = evaluate_served.server(env, url, grpc, policy, key_file, timeout_s, execute_steps)
+        evaluate_served.evaluate(env, where, episodes, overrides, parallel, json)
+        return
     if env and run:
         raise ConfigError("--run has an environment of its own: leave --env out, or name a model with --model")
     if env and not config:

@@ -9,14 +9,11 @@ import typer
 
 from configs.base import ConfigError
 from configs.serving import LoadedPolicy
-from training.commands.options import console
+from training.commands.options import KeyFileOption, console, read_key
 
 FileArgument = Annotated[Path, typer.Argument(help="YAML file with one policy, as under `policies` of a configuration")]
 NameArgument = Annotated[str, typer.Argument(help="name of the policy")]
 AddressOption = Annotated[str, typer.Option("--address", help="where the application listens")]
-KeyFileOption = Annotated[
-    Path | None, typer.Option("--key-file", help="file with the API key, where the application requires one")
-]
 WaitOption = Annotated[float, typer.Option("--wait-s", min=0, help="seconds that it may take")]
 HERE = "http://127.0.0.1:8000"
 
@@ -31,7 +28,7 @@ def load(
     if not file.is_file():
         raise ConfigError(f"no such file: {file}")
     policy = LoadedPolicy.parse({"policy": read_yaml(file)}, source=str(file)).policy
-    with PoliciesClient(address, _key(key_file)) as client:
+    with PoliciesClient(address, read_key(key_file)) as client:
         client.load(policy.name, policy.model_dump(mode="json"), wait_s)
     console.print(f"{policy.name} answers at {address}", soft_wrap=True, markup=False, highlight=False)
 
@@ -42,18 +39,6 @@ def unload(
     """Unloads a policy of the running application; returns once what it was asked before is answered and it is gone."""
     from deployments.client.policies import PoliciesClient
 
-    with PoliciesClient(address, _key(key_file)) as client:
+    with PoliciesClient(address, read_key(key_file)) as client:
         client.unload(name, wait_s)
     console.print(f"{name} is unloaded", soft_wrap=True, markup=False, highlight=False)
-
-
-def _key(file: Path | None) -> str | None:
-    if file is None:
-        return None
-    try:
-        key = file.read_text().strip()
-    except OSError as error:
-        raise ConfigError(f"--key-file {file} cannot be read: {error.strerror}") from error
-    if not key:
-        raise ConfigError(f"--key-file {file} is empty")
-    return key

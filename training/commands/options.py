@@ -33,6 +33,9 @@ EpisodesOption = Annotated[int, typer.Option("--episodes", min=0, help="held-out
 SetOption = Annotated[list[str], typer.Option("--set", help="a.b=value, repeatable")]
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")  # OWNER/MODEL
 MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
+KeyFileOption = Annotated[
+    Path | None, typer.Option("--key-file", help="file with the API key, where the application requires one")
+]
 
 
 def say(text: str) -> None:
@@ -128,3 +131,16 @@ def _found(name: str) -> Path:
         except OSError as error:  # of every kind that the hub's library knows
             reason = str(error).strip().partition("\n")[0]
             raise ConfigError(f"{missing}. Nor could it be taken from the hub: {reason}") from error
+
+
+def read_key(file: Path | None) -> str | None:
+    """The API key of --key-file. Raises ConfigError."""
+    if file is None:
+        return None
+    try:
+        key = file.read_text().strip()
+    except OSError as error:
+        raise ConfigError(f"--key-file {file} cannot be read: {error.strerror}") from error
+    if not key:
+        raise ConfigError(f"--key-file {file} is empty")
+    return key

@@ -12,6 +12,7 @@ from training.tracking.intervals import Estimate
 
 if TYPE_CHECKING:
     from training.cluster.placement import Role
+    from training.evaluation.closed_loop import ClosedLoop
     from training.evaluation.doctor import Report
     from training.evaluation.result import Evaluation
 
@@ -46,6 +47,18 @@ def table(evaluations: Sequence[Evaluation], title: str) -> Table:
         shown.caption = "; ".join(
             f"{e.name}, {e.history}: the chat outgrew engine.max_model_len in {e.context_full} episodes" for e in full
         )
+    return shown
+
+
+def closed_loop_table(result: ClosedLoop, name: str, title: str) -> Table:
+    """One policy that is served. The success is that of the episodes whose server was not lost."""
+    shown = Table(title=title)
+    columns = ["policy", "success [95 %]", "played", "server lost", "steps", "unreadable answers"]
+    for column in columns:
+        shown.add_column(column, justify="left" if column == "policy" else "right", overflow="fold")
+    success = "-" if result.success is None else str(result.success)
+    counts = (str(result.played), str(result.server_lost))
+    shown.add_row(name, success, *counts, f"{result.steps:.1f}", f"{result.unreadable:.3f}")
     return shown
 
 

@@ -19,7 +19,7 @@ from deployments.chunks.predict import Predictor
 from deployments.chunks.prompts import word_ids
 from deployments.chunks.transforms import Normalizer
 from deployments.storage.atomic import written_whole
-from training.imitation.reaching import Demonstrations, closed_loop, demonstrations
+from training.imitation.robots import Demonstrations, closed_loop, demonstrations
 from training.tracking.intervals import Estimate
 
 Progress = Callable[[int, int, float], None]  # step, steps, mean loss since the last call
@@ -54,7 +54,7 @@ def clone(config: BCConfig, progress: Progress | None = None) -> Cloned:
 def describe(config: BCConfig, shown: Demonstrations) -> ChunkDescription:
     """The policy that fits these demonstrations, their statistics included."""
     return ChunkDescription(
-        name="reach",
+        name=config.table.kind,
         resolution=(config.table.side, config.table.side),
         num_cams=1,
         action_dim=shown.chunks_H.shape[2],
@@ -62,7 +62,7 @@ def describe(config: BCConfig, shown: Demonstrations) -> ChunkDescription:
         chunk_len=config.chunk_len,
         max_delay=config.max_delay,
         model=config.model,
-        statistics={"reach": Statistics(state=_mean_std(shown.states), action=_mean_std(shown.chunks_H))},
+        statistics={config.table.kind: Statistics(state=_mean_std(shown.states), action=_mean_std(shown.chunks_H))},
     )
 
 

@@ -162,6 +162,42 @@ async def test_a_bare_list_is_no_answer_of_a_server_that_was_asked_for_a_dict() 
             await asyncio.to_thread(client.act, Seen(images=[FRAME]))
 
 
+@pytest.mark.parametrize("shape", ["list", "dict"])
+async def test_an_arm_is_asked_as_its_stock_clients_ask_and_may_answer_a_bare_list(shape: str) -> None:
+    async def answered() -> JSONResponse:
+        return JSONResponse([0.5] * 7 if shape == "list" else {"action": [0.5] * 7, "success": False, "info": {}})
+
+    server = Server(answered)
+    async with server.running() as url:
+        with ActClient(url) as client:
+            told = await asyncio.to_thread(client.act_arm, Seen([FRAME], "lift", [0.25] * 8))
+
+    (body,) = server.bodies
+    image = body.pop("image")
+    sent = np.frombuffer(base64.b64decode(image["__numpy__"]), image["dtype"]).reshape(image["shape"])
+    assert np.array_equal(sent, FRAME), "nothing of the picture is lost"
+    assert body == {"instruction": "lift", "proprio": [0.25] * 8}
+    assert told.actions.tolist() == [[0.5] * 7]
+    assert told.parse_ok is (shape == "list")
+
+
+@pytest.mark.parametrize("answer", [["up"], {"action": None}, {"actions": [[1.0], [1.0, 2.0]]}, {"said": "no"}])
+async def test_an_answer_without_an_action_is_an_error_of_the_server(answer: Any) -> None:
+    async def answered() -> JSONResponse:
+        return JSONResponse(answer)
+
+    async with Server(answered).running() as url:
+        with ActClient(url) as client, pytest.raises(PolicyError, match="answered no action") as error:
+            await asyncio.to_thread(client.act_arm, Seen([FRAME]))
+
+    assert error.value.kind == "internal"
+
+
+async def test_an_arm_without_a_frame_is_not_asked() -> None:
+    with ActClient("http://127.0.0.1:1") as client, pytest.raises(PolicyError, match="one frame"):
+        client.act_arm(Seen([None]))
+
+
 async def test_the_asyncio_client_asks_alike() -> None:
     server = Server(refusing(1, 503))
     async with server.running() as url, AsyncActClient(url) as client:

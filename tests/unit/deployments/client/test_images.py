@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deployments.client.images import Compression, png
+from deployments.client.images import Compression, exact, png
 from deployments.errors import PolicyError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
@@ -60,3 +60,11 @@ def test_what_is_no_frame_is_refused_before_it_is_sent(frame: np.ndarray) -> Non
         Compression().jpeg(frame)
 
     assert error.value.kind == "invalid_request"
+
+
+def test_an_exact_frame_is_written_as_json_numpy_writes_it() -> None:
+    sent = exact(SCENE[:, ::2])
+    assert (sent["dtype"], sent["shape"]) == ("|u1", [480, 320, 3])
+    assert base64.b64decode(sent["__numpy__"]) == SCENE[:, ::2].tobytes()
+    with pytest.raises(PolicyError, match="uint8"):
+        exact(SCENE.astype(np.float32))

@@ -110,6 +110,28 @@ async def test_while_the_server_is_away_nothing_is_done_and_it_is_said(caplog: p
     assert "no action came" in caplog.text
 
 
+async def test_a_strict_client_says_that_the_server_is_away() -> None:
+    with sockets.socket() as free:
+        free.bind(("127.0.0.1", 0))  # bound, and not listening
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        with MineRLClient(url, retries=0, strict=True) as client:
+            with pytest.raises(PolicyError, match="cannot be reached"):
+                await played(client, 1)
+            with pytest.raises(PolicyError, match="cannot be reached"):
+                await asyncio.to_thread(client.reset)
+
+
+async def test_it_tells_whether_the_newest_answer_could_be_read() -> None:
+    server = Server()
+    async with server.running() as url:
+        with MineRLClient(url) as client:
+            await played(client, 1)
+            assert client.parse_ok
+            server.refusal = JSONResponse({"action": no_op(), "reasoning": "?", "step": 1, "parse_ok": False})
+            await played(client, 1)
+            assert not client.parse_ok
+
+
 async def test_a_mistake_is_not_hidden_behind_an_idle_player() -> None:
     refusal = JSONResponse({"kind": "unauthenticated", "message": "no key"}, 401)
     async with Server(refusal).running() as url:

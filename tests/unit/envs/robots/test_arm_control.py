@@ -171,3 +171,22 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         ArmControl("stack")
     with pytest.raises(SettingError, match="max_steps"):
         ArmControl(max_steps=0)
+    with pytest.raises(SettingError, match="state must be one of proprio, estimated"):
+        ArmControl(state="everything")  # type: ignore[arg-type]
+
+
+def test_an_estimated_state_also_tells_where_cube_and_bowl_are() -> None:
+    own, estimated = ArmControl("pick", camera=False), ArmControl("pick", camera=False, state="estimated")
+    own.reset(3)
+    estimated.reset(3)
+    action = own.expert_chunk(1)[0]
+    action[6] = 0.0
+    alone, state = own.step(action).observation.state, estimated.step(action).observation.state
+    assert state.shape == (16,)
+    assert (state[:8] == alone).all()
+    world = estimated.world
+    np.testing.assert_allclose(state[:3] + state[8:11], world.object_position(0), atol=1e-6)
+    np.testing.assert_allclose(state[11] + state[5], world.object_rotation(0), atol=1e-6)
+    np.testing.assert_allclose(world.object_position(0)[:2] + state[12:14], world.layout.bowl, atol=1e-6)
+    assert state[14] == pytest.approx(world.object_position(0)[2])
+    assert state[15] == 0.0, "the gripper was told to close"

@@ -9,6 +9,8 @@ from rich.table import Table
 
 from training.cluster.placement import Role
 from training.commands import tables
+from training.evaluation.closed_loop import Outcome
+from training.evaluation.closed_loop import summarize as summarize_loop
 from training.evaluation.result import Evaluation, summarize
 from training.types import Episode, Task, Turn
 
@@ -77,3 +79,13 @@ def test_placement_shows_the_range_of_what_may_grow() -> None:
     assert "1..4" in row(shown, "policy replica")
     assert "serve_node: 1" in row(shown, "policy replica")
     assert ".." not in row(shown, "learner")
+
+
+def test_lost_servers_stand_beside_the_success_of_the_others() -> None:
+    played = Outcome(0, "played", True, steps=4, answers=2, unreadable=1)
+    lost = Outcome(1, "server_lost", False, steps=0, answers=0, unreadable=0, error="unavailable: gone")
+    shown = row(tables.closed_loop_table(summarize_loop([played, played, lost]), "robot", "arm"), "robot")
+    assert "1.000 [0.342, 1.000]" in shown
+    assert [cell.strip() for cell in shown.split("│")[3:7]] == ["2", "1", "4.0", "0.500"]
+    nothing = row(tables.closed_loop_table(summarize_loop([lost]), "robot", "arm"), "robot")
+    assert [cell.strip() for cell in nothing.split("│")[2:5]] == ["-", "0", "1"]

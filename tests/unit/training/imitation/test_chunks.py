@@ -16,7 +16,7 @@ from deployments.chunks.model import FlowPolicy
 from deployments.chunks.predict import Predictor
 from deployments.protocol.act import ChunkRequest, Committed
 from training.imitation.chunks import clone, describe, train
-from training.imitation.reaching import closed_loop, demonstrations
+from training.imitation.robots import closed_loop, demonstrations
 
 SMALL = {
     "table": {"side": 16, "objects": 1},
@@ -94,3 +94,13 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match="is no model folder"):
         clone(config(tmp_path, "training.steps=1"))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_the_arm_is_cloned_into_a_policy_of_its_state_and_seven_numbers(tmp_path: Path) -> None:
+    pytest.importorskip("mujoco")
+    few = ("demonstrations.episodes=2", "training.steps=2", "evaluation.episodes=2")
+    table = {"kind": "arm", "task": "pick", "side": 16, "max_steps": 4}
+    clone(BCConfig.parse({**SMALL, "table": table, "output": str(tmp_path / "arm")}, few))
+    description = load(tmp_path / "arm").description
+    assert (description.name, description.action_dim, description.shape.state_dim) == ("arm", 7, 16)
+    assert list(description.statistics) == ["arm"]

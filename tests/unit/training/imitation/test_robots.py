@@ -4,15 +4,26 @@ import asyncio
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 
 from benchmarks.closed_loop import success
-from configs.bc import BCConfig, ClosedLoopConfig, DemonstrationConfig, ReachTable
+from configs.bc import ArmTable, BCConfig, ClosedLoopConfig, DemonstrationConfig, ReachTable
 from deployments.protocol.act import Actions, ActRequest, ActResult, ChunkRequest
+from envs.robots.arm_control import ArmObservation
+from envs.robots.arm_world import ACTION_HIGH, ACTION_LOW
 from envs.robots.reach import COLOURS
 from tests.unit.deployments.transports.fakes import FakeActing, front
 from tests.unit.deployments.transports.serving import Methods, grpc_server
-from training.imitation.reaching import closed_loop, demonstrations, request_of, table
+from tests.unit.envs.robots.steering import towards
+from training.imitation.robots import closed_loop, demonstrations, picture_of, request_of, table
 
+ARM = BCConfig(
+    table=ArmTable(task="pick"),
+    demonstrations=DemonstrationConfig(episodes=2, noise=0.5),
+    chunk_len=4,
+    max_delay=2,
+    evaluation=ClosedLoopConfig(execute_steps=2),
+)
 FEW = BCConfig(demonstrations=DemonstrationConfig(episodes=5, keep_every=2))
 
 
@@ -105,3 +116,56 @@ def test_the_same_seed_shows_the_same() -> None:
     assert first.chunks_H.tobytes() == again.chunks_H.tobytes()
     assert first.images.tobytes() == again.images.tobytes()
     assert first.states[0].tolist() != other.states[0].tolist()
+
+
+@pytest.mark.usefixtures("mujoco")
+def test_a_policy_that_goes_where_the_state_says_reaches_the_arms_cubes_and_one_that_goes_away_none() -> None:
+    settings, task = ClosedLoopConfig(episodes=6, execute_steps=1), ArmTable(task="reach")
+
+    assert closed_loop(lambda asked: [towards(one.state)[None] for one in asked], settings, task).value == 1.0
+    assert closed_loop(lambda asked: [-towards(one.state)[None] for one in asked], settings, task).value == 0.0
+
+
+@pytest.mark.usefixtures("mujoco")
+def test_only_the_first_actions_of_a_chunk_are_executed() -> None:
+    settings, task = ClosedLoopConfig(episodes=4, execute_steps=2), ArmTable(task="reach", max_steps=30)
+
+    def answered(asked: Sequence[ChunkRequest], good: int) -> list[Actions]:
+        halves = [towards(one.state)[:6] / 2 for one in asked]
+        return [np.stack([[*half, 1]] * good + [[*-half, 1]] * 6).astype(np.float32) for half in halves]
+
+    assert closed_loop(lambda asked: answered(asked, 2), settings, task).value == 1.0
+    assert closed_loop(lambda asked: answered(asked, 1), settings, task).value == 0.0
+
+
+@pytest.mark.usefixtures("mujoco")
+def test_the_arms_expert_shows_seven_numbers_within_the_bounds_with_the_gripper_open_or_closed() -> None:
+    shown = demonstrations(ARM)
+    assert shown.chunks_H.shape == (len(shown), 4, 7)
+    assert shown.states.shape == (len(shown), 16)
+    assert shown.images.shape == (len(shown), 16, 16, 3)
+    assert (shown.chunks_H >= ACTION_LOW - 1e-6).all()
+    assert (shown.chunks_H <= ACTION_HIGH + 1e-6).all()
+    assert set(np.unique(shown.chunks_H[:, :, 6])) == {0.0, 1.0}
+    assert all(prompt.startswith("pick up the ") for prompt in shown.prompts)
+    assert set(np.unique(shown.states[:, 15])) == {0.0, 1.0}, "what was executed had it open or closed, too"
+
+
+@pytest.mark.usefixtures("mujoco")
+def test_the_arms_demonstrations_are_disturbed_and_the_same_for_the_same_seed() -> None:
+    first, again = demonstrations(ARM), demonstrations(ARM)
+    calm = demonstrations(ARM.model_copy(update={"demonstrations": DemonstrationConfig(episodes=2, noise=0.0)}))
+    assert first.states.tobytes() == again.states.tobytes()
+    assert first.chunks_H.tobytes() == again.chunks_H.tobytes()
+    moved = np.diff(calm.states[:3, 3:6], axis=0)
+    assert np.abs(moved).max() < np.abs(np.diff(first.states[:3, 3:6], axis=0)).max(), "the hand is turned about"
+
+
+@pytest.fixture
+def mujoco() -> None:
+    pytest.importorskip("mujoco")
+
+
+def test_a_robot_without_a_camera_cannot_be_shown() -> None:
+    with pytest.raises(ValueError, match="make the table with a camera"):
+        picture_of(ArmObservation(None, np.zeros(8, np.float32), "reach the red cube"))

@@ -1,0 +1,54 @@
+"""Does behaviour cloning teach the MuJoCo arm its tasks? `python -m benchmarks.arm [--tasks reach pick] [--check]`
+
+For each task: demonstrations of the scripted expert, training, and 100 held-out tables before and after it, in this
+process and without Ray. The policy sees the state with the cube's pose in it, and answers chunks of which the first
+actions are executed before it looks again.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.common import Figure, options, report
+from configs.bc import BCConfig
+from training.imitation.chunks import Cloned, clone
+
+BARS = {"reach": 0.9, "pick": 0.6}  # success
+
+
+def main() -> None:
+    parser = options(__doc__ or "")
+    parser.add_argument("--tasks", nargs="+", choices=tuple(BARS), default=list(BARS))
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of configs/bc/arm_TASK.yaml")
+    chosen = parser.parse_args()
+    report("arm", [figure for task in chosen.tasks for figure in cloned(task, chosen.set)], chosen)
+
+
+def cloned(task: str, overrides: list[str]) -> list[Figure]:
+    """Trains a task by its configuration's recipe."""
+    console, began = Console(), time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        config = BCConfig.load(f"configs/bc/arm_{task}.yaml", [*overrides, f"output={Path(folder) / task}"])
+        result = clone(config, lambda step, steps, loss: console.print(f"{task}: {step}/{steps}, loss {loss:.4f}"))
+    return figures(task, result, (time.perf_counter() - began) / 60)
+
+
+def figures(task: str, result: Cloned, minutes: float) -> list[Figure]:
+    gap = result.trained.low - result.untrained.high
+    return [
+        Figure(f"{task}, untrained", result.untrained.value, "success"),
+        Figure(f"{task}, untrained: interval to", result.untrained.high, "success"),
+        Figure(f"{task}, trained", result.trained.value, "success", BARS[task]),
+        Figure(f"{task}, trained: interval from", result.trained.low, "success"),
+        Figure(f"{task}, trained: interval to", result.trained.high, "success"),
+        Figure(f"{task}, lower end of trained less upper end of untrained", gap, "success", 0.0),
+        Figure(f"{task}, demonstrations, training and evaluation", minutes, "minutes"),
+    ]
+
+
+if __name__ == "__main__":
+    main()
