@@ -42,6 +42,13 @@ class EngineConfig(Strict):
     gpu_memory_utilization: float = Field(
         0.85, gt=0, le=1, description="Share of a GPU's memory that the engine takes for weights and KV cache."
     )
+    gpu_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of its GPU that a replica reserves; the learner can have the rest "
+        "(learner.gpus_per_worker). Below 1 a replica has one GPU, and gpu_memory_utilization is at most so much.",
+    )
     cpu_kv_cache_gib: float = Field(1.0, gt=0, description="Size of the KV cache on a CPU, in GiB.")
     quantization: str | None = Field(
         None, description="Quantisation method by vLLM's name, e.g. fp8 or awq; None: as the model says."
@@ -72,8 +79,26 @@ class EngineConfig(Strict):
 
     @property
     def gpus(self) -> int:
-        """GPUs of one replica: tensor parallel times pipeline parallel."""
+        """GPUs that one replica computes on: tensor parallel times pipeline parallel."""
         return self.tensor_parallel_size * self.pipeline_parallel_size
+
+    @property
+    def reserved_gpus(self) -> float:
+        """GPUs that one replica reserves."""
+        return self.gpus * self.gpu_share
+
+    @model_validator(mode="after")
+    def _share_fits(self) -> Self:
+        if self.gpu_share == 1:
+            return self
+        if self.gpus > 1:
+            raise ValueError(f"gpu_share {self.gpu_share:g} is of one GPU, and the engine has {self.gpus}: set it to 1")
+        if self.gpu_memory_utilization > self.gpu_share:
+            raise ValueError(
+                f"gpu_memory_utilization ({self.gpu_memory_utilization:g}) is above gpu_share ({self.gpu_share:g}): "
+                "the engine would take memory of whoever has the rest of the GPU; lower it"
+            )
+        return self
 
 
 class ReplicaConfig(Strict):

@@ -176,7 +176,7 @@ def _resources(policy: AnyPolicy, beside: Mapping[str, str]) -> dict[str, Any]:
         "runtime_env": {"env_vars": environment, **_own_environment(policy)},
     }
     if gpus <= 1:
-        return {"ray_actor_options": actor | ({"num_gpus": 1} if gpus else {})}
+        return {"ray_actor_options": actor | ({"num_gpus": _share(policy)} if gpus else {})}
     # One placement group per replica: vLLM's workers live in its bundles. It cannot grow, so it holds all of them.
     one_node = isinstance(policy, PolicyConfig) and policy.engine.pipeline_parallel_size == 1
     return {
@@ -192,6 +192,11 @@ def _resources(policy: AnyPolicy, beside: Mapping[str, str]) -> dict[str, Any]:
 def _own_environment(policy: AnyPolicy) -> dict[str, Any]:
     """Packages or the interpreter of the replicas alone, in the terms of Ray's runtime environments."""
     return policy.runtime_env.model_dump(exclude_defaults=True) if isinstance(policy, ChunkPolicy) else {}
+
+
+def _share(policy: AnyPolicy) -> float:
+    """Of its one GPU."""
+    return policy.engine.gpu_share if isinstance(policy, PolicyConfig) else 1.0
 
 
 def _gpus(policy: AnyPolicy) -> int:

@@ -30,7 +30,7 @@ def placement(config: TrainConfig) -> list[Role]:
     from deployments.engines.vllm.settings import on_gpu
 
     learner, replicas, engine = config.learner, config.serving.replicas, config.serving.engine
-    gpus = engine.gpus if on_gpu(engine) else 0
+    gpus = engine.reserved_gpus if on_gpu(engine) else 0
     first = max(replicas.min_replicas, 1)
     serving = [
         Role("policy replica", first, replicas.max_replicas, replicas.num_cpus, gpus, replicas.resources),

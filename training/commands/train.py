@@ -40,7 +40,9 @@ def train(
     ] = "",
     model: Annotated[str, typer.Option("--model", help="model.source: a folder, or OWNER/MODEL on the hub")] = "",
     steps: Annotated[int, typer.Option(min=0, help="training steps; 0: as configured")] = 0,
-    gpu_count: Annotated[int, typer.Option(min=0, help="GPUs of the learner; 0: as configured")] = 0,
+    gpu_count: Annotated[
+        int, typer.Option(min=0, help="GPUs in all: 1 is shared by learner and replica; 0: as configured")
+    ] = 0,
     gpu_type: Annotated[str, typer.Option(help=f"of learner and replicas: {', '.join(RAY_NAMES)}")] = "",
     script: Annotated[str, typer.Option(help="one of the configuration's `scripts`, instead of GRPO")] = "",
 ) -> None:

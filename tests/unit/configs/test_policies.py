@@ -58,3 +58,12 @@ def test_only_a_store_can_be_followed() -> None:
     with pytest.raises(ConfigError, match="follow needs a weights_root"):
         policy(model="m", follow=True)
     assert policy(kind="chunks", checkpoint="c", follow=True, weights_root="/store").follow
+
+
+def test_an_engine_with_half_a_gpu_takes_no_more_of_its_memory() -> None:
+    half = EngineConfig.model_validate({"gpu_share": 0.5, "gpu_memory_utilization": 0.4})
+    assert (half.gpus, half.reserved_gpus) == (1, 0.5)
+    with pytest.raises(ValueError, match=r"gpu_memory_utilization \(0\.85\) is above gpu_share \(0\.5\)"):
+        EngineConfig.model_validate({"gpu_share": 0.5})
+    with pytest.raises(ValueError, match=r"gpu_share 0\.5 is of one GPU, and the engine has 2"):
+        EngineConfig.model_validate({"gpu_share": 0.5, "gpu_memory_utilization": 0.4, "tensor_parallel_size": 2})

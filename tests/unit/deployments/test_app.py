@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from configs.base import ConfigError
-from configs.policies import PolicyConfig, ProviderPolicy
+from configs.policies import EngineConfig, PolicyConfig, ProviderPolicy
 from configs.serving import HttpConfig, ServeConfig
 from deployments import app
 
@@ -102,3 +102,10 @@ def test_replicas_with_packages_of_their_own_run_in_an_environment_of_their_own(
     assert environment(pip=["lerobot==0.4.4"]) == {"pip": ["lerobot==0.4.4"]}
     with pytest.raises(ConfigError, match="set pip or py_executable, not both"):
         environment(pip=["lerobot"], py_executable="python")
+
+
+@pytest.mark.parametrize(("share", "memory"), [(1.0, 0.85), (0.5, 0.4)])
+def test_a_replica_reserves_its_share_of_the_gpu(share: float, memory: float) -> None:
+    engine = EngineConfig(device="gpu", gpu_share=share, gpu_memory_utilization=memory)
+    options = app._resources(PolicyConfig(model="m", engine=engine), {})
+    assert options["ray_actor_options"]["num_gpus"] == share

@@ -41,9 +41,11 @@ class Shortcuts:
             found["steps"] = self.steps
         if self.gpu_count or self.gpu_type:
             found |= {"learner.gpus_per_worker": 1, "serving.engine.device": "gpu"}
-        if self.gpu_count:
-            found["learner.workers"] = self.gpu_count
-        if self.gpu_count > 1 and under.get("learner", {}).get("sharding", "none") == "none":
+        if self.gpu_count == 1:
+            found |= ONE_GPU
+        if self.gpu_count > 1:
+            found["learner.workers"] = self.gpu_count - 1
+        if self.gpu_count > 2 and under.get("learner", {}).get("sharding", "none") == "none":
             found["learner.sharding"] = "fsdp2"
         if self.gpu_type:
             name = accelerators.resource(self.gpu_type)
@@ -54,6 +56,13 @@ class Shortcuts:
 
 
 NO_SHORTCUTS = Shortcuts()
+# What is left of the engine's half is for the memory that it does not count, such as CUDA's own.
+ONE_GPU = {
+    "learner.workers": 1,
+    "learner.gpus_per_worker": 0.5,
+    "serving.engine.gpu_share": 0.5,
+    "serving.engine.gpu_memory_utilization": 0.4,
+}
 
 
 def load(config: str, wanted: Shortcuts, overrides: Sequence[str], say: Say, real: bool = False) -> TrainConfig:
@@ -81,11 +90,13 @@ def load(config: str, wanted: Shortcuts, overrides: Sequence[str], say: Say, rea
 def say_gpus(wanted: Shortcuts, settings: Mapping[str, Any], say: Say) -> None:
     """What of `Shortcuts.settings` a user may not expect."""
     if "learner.sharding" in settings:
-        say(f"the learner's {wanted.gpu_count} processes share the model: learner.sharding is fsdp2")
+        say(f"the learner's {settings['learner.workers']} processes share the model: learner.sharding is fsdp2")
     if settings.get("serving.engine.dtype") == "float16":
         say("a T4 has no bfloat16: the learner computes in float32, the replicas in float16")
-    if wanted.gpu_count:
-        say(f"--gpu-count {wanted.gpu_count} is the learner's; the replicas take their GPUs besides (see --dry-run)")
+    if wanted.gpu_count == 1:
+        say("the learner and a replica share the GPU, half of it each; they take turns")
+    if wanted.gpu_count > 1:
+        say(f"of {wanted.gpu_count} GPUs a replica has one, and the learner the others")
     if wanted.gpu_type and (note := accelerators.note(wanted.gpu_type)):
         say(note)
 

@@ -69,22 +69,33 @@ def test_an_unknown_environment_says_which_there_are() -> None:
         loaded(env="vf-gsm8k")
 
 
-def test_gpus_are_reserved_for_learner_and_replicas() -> None:
-    config, _ = loaded(env="wordle", gpu_count=1, gpu_type="A100-40GB", steps=200)
+def test_learner_and_replica_share_a_single_gpu() -> None:
+    config, told = loaded(env="wordle", gpu_count=1, gpu_type="A100-40GB", steps=200)
 
     roles = {role.name: role for role in placement.placement(config)}
     for name in ("learner", "policy replica"):
-        assert (roles[name].gpus, roles[name].resources) == (1, {"accelerator_type:A100-40G": 0.001})
+        assert (roles[name].gpus, roles[name].resources) == (0.5, {"accelerator_type:A100-40G": 0.001})
     assert (roles["learner"].count, config.steps) == (1, 200)
-    assert placement.needed(config) == {"GPU": 2, "accelerator_type:A100-40G": 0.002}
+    assert placement.needed(config) == {"GPU": 1, "accelerator_type:A100-40G": 0.002}
+    assert config.serving.engine.gpu_memory_utilization < 0.5
+    assert "share the GPU" in told
 
 
-def test_several_gpus_share_the_model_as_the_file_says_or_by_fsdp2() -> None:
-    config, told = loaded(env="wordle", gpu_count=4, gpu_type="A100")
-    assert (config.learner.workers, config.learner.sharding) == (4, "fsdp2")
-    assert "learner.sharding is fsdp2" in told
+@pytest.mark.parametrize("gpus", [2, 4])
+def test_of_several_gpus_the_replica_has_one(gpus: int) -> None:
+    config, told = loaded(env="wordle", gpu_count=gpus, gpu_type="A100")
+    assert placement.needed(config)["GPU"] == gpus
+    assert (config.learner.workers, config.serving.engine.gpu_share) == (gpus - 1, 1)
+    assert f"of {gpus} GPUs a replica has one" in told
+
+
+def test_several_learner_processes_share_the_model_as_the_file_says_or_by_fsdp2() -> None:
+    config, told = loaded(env="wordle", gpu_count=4)
+    assert config.learner.sharding == "fsdp2"
+    assert "the learner's 3 processes share the model: learner.sharding is fsdp2" in told
     assert loaded("", "learner.sharding=ddp", env="wordle", gpu_count=4)[0].learner.sharding == "ddp"
-    assert loaded("configs/train/qwen_7b_8xa100.yaml", gpu_count=2)[1].count("fsdp2") == 0
+    assert loaded(env="wordle", gpu_count=2)[0].learner.sharding == "none"
+    assert loaded("configs/train/qwen_7b_8xa100.yaml", gpu_count=3)[1].count("fsdp2") == 0
 
 
 def test_a_t4_does_not_compute_in_bfloat16() -> None:
@@ -116,7 +127,7 @@ def test_a_launchers_file_is_laid_over_the_shipped_one(theirs: str) -> None:
     shipped = TrainConfig.load("configs/train/wordle.yaml")
     assert (config.env, config.sampling, config.rollout) == (shipped.env, shipped.sampling, shipped.rollout)
     assert (config.model.source, config.steps) == ("a/base", 150)
-    assert (config.learner.workers, config.learner.sharding) == (2, "fsdp2")
+    assert (config.learner.workers, config.learner.sharding) == (1, "none")
     assert "accelerator_type:H100" in config.serving.replicas.resources
     assert "  training.steps: steps = 150" in told.splitlines()
     assert "the other settings are those of configs/train/wordle.yaml" in told
