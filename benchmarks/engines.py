@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.models import TinyModel
-from configs.policies import EngineConfig
+from configs.replicas import EngineConfig
 from configs.rollouts import EnvConfig
 from deployments.engines.vllm.settings import engine_arguments, process_environment
 from training.imitation import tiny

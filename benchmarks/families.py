@@ -12,7 +12,8 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.common import Figure, options, report
-from configs.policies import EngineConfig, PolicyConfig
+from configs.policies import PolicyConfig
+from configs.replicas import EngineConfig
 from configs.training import TrainConfig
 from deployments.protocol.generate import GenerateRequest, GenerateResult, Sampling
 from training.certify.models import FAMILIES, of_family

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from configs.base import Strict
-from configs.policies import EngineConfig, ReplicaConfig
+from configs.replicas import EngineConfig, ReplicaConfig
 
 
 class WeightsConfig(Strict):

@@ -37,7 +37,8 @@ def noise(seed: int, height: int = 90, width: int = 120) -> Any:
 
 def test_images_in_and_an_answer_that_parses_out(tmp_path: Path) -> None:
     from configs.acting import ActConfig, GameConfig
-    from configs.policies import EngineConfig, PolicyConfig
+    from configs.policies import PolicyConfig
+    from configs.replicas import EngineConfig
     from deployments.engines.vllm import tiny
     from deployments.engines.vllm.engine import VllmEngine
 

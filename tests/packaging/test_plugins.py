@@ -82,7 +82,7 @@ def test_the_list_of_environments_shows_it_and_what_is_broken(with_theirs: Insta
 
     assert done.returncode == 0, done.stderr
     printed = " ".join(done.stdout.replace("│", " ").split())
-    assert "their_game guess a side 1 0.5" in printed
+    assert "their_game text <side>…</side> 1 0.5 guess a side" in printed
     assert "tictactoe" in printed
     assert "unusable" in printed
     assert "their-games 1.2" in printed

@@ -113,7 +113,7 @@ def siblings_apart() -> Fault:
 
 def shared_noise() -> Fault:
     def same(original: Any) -> Any:
-        return lambda settings, task, sibling, turn: random.Random(f"{task}/{turn}").getrandbits(32)
+        return lambda settings, task, sibling, turn, who="": random.Random(f"{task}/{turn}").getrandbits(32)
 
     return swapped(episode, "request_seed", same)
 

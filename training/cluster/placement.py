@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from configs.policies import EngineConfig
+from configs.replicas import EngineConfig
 from configs.training import TrainConfig
 from training.cluster.errors import ClusterError
 

@@ -6,7 +6,8 @@ import hashlib
 import os
 from typing import Any
 
-from configs.policies import ChunkPolicy, EngineConfig
+from configs.policies import ChunkPolicy
+from configs.replicas import EngineConfig
 
 TRANSFER_BACKENDS = {"store": "rayward_store", "nccl": "rayward_nccl", "ipc": "rayward_ipc"}
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from configs.base import ConfigError
-from configs.policies import ChunkPolicy, EngineConfig, PolicyConfig, ProviderPolicy
+from configs.policies import ChunkPolicy, PolicyConfig, ProviderPolicy
+from configs.replicas import EngineConfig
 from configs.serving import ServeConfig
 
 

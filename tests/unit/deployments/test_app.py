@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from configs.base import ConfigError
-from configs.policies import EngineConfig, PolicyConfig, ProviderPolicy
+from configs.policies import PolicyConfig, ProviderPolicy
+from configs.replicas import EngineConfig
 from configs.serving import HttpConfig, ServeConfig
 from deployments import app
 

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from configs.base import ConfigError
-from configs.policies import ChunkPolicy, EngineConfig, PolicyConfig
+from configs.policies import ChunkPolicy, PolicyConfig
+from configs.replicas import EngineConfig
 from configs.serving import HttpConfig, ServeConfig
 from configs.training import TrainConfig
 from tests.unit.deployments.engines.lerobot.cases import lerobot_folder

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from configs.policies import EngineConfig, PolicyConfig, ReplicaConfig
+from configs.policies import PolicyConfig
+from configs.replicas import EngineConfig, ReplicaConfig
 from configs.training import TrainConfig
 from deployments.storage import ownership
 from deployments.storage.owned import Owner

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from configs.policies import EngineConfig, PolicyConfig
+from configs.policies import PolicyConfig
+from configs.replicas import EngineConfig
 from deployments.engines.base import EngineUnhealthy
 from deployments.engines.vllm import engine as vllm_engine
 from deployments.engines.vllm.engine import CACHED_PARAMETERS, VllmEngine

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from configs.policies import EngineConfig
+from configs.replicas import EngineConfig
 from deployments.engines.vllm import chat, tiny
 from deployments.engines.vllm.settings import engine_arguments, process_environment
 from deployments.protocol.act import ChatTurn, Frame

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from configs.policies import EngineConfig
+from configs.replicas import EngineConfig
 from deployments.engines.vllm.settings import engine_arguments, process_environment
 
 
