@@ -8,7 +8,7 @@ from typing import Any
 from configs.base import UserError
 from configs.training import TrainConfig
 from envs import registry
-from envs.base import Env, EnvUsageError, Observation
+from envs.base import Env, EnvSpec, EnvUsageError, Observation
 from envs.history import make_history
 from training.rollouts.env_worker import opened
 from training.rollouts.rewards import Payment
@@ -23,7 +23,7 @@ def check_environment(config: TrainConfig, say: Callable[[str], None]) -> None:
     Says when evaluation has no situations of its own, and when an environment of another library ignores its seed.
 
     Raises EnvUsageError for an unknown environment or setting, UnknownRewardPart for a weight of a part that the reward
-    does not have, EnvironmentUnusable for what the environment itself raises.
+    does not have, EnvironmentUnusable for what the environment itself raises and for past versions without a side.
     """
     env = config.env
     evaluation = registry.evaluation_settings(env.name, env.kwargs, env.eval_kwargs)
@@ -43,6 +43,8 @@ def _try(config: TrainConfig, settings: Mapping[str, Any], purpose: str, say: Ca
         try:
             make_history(config.env.history, made.spec)
             Payment.of(made.spec, config.reward)
+            if purpose == "training":
+                _check_opponents(config, made.spec)
             first = made.reset(seed)
             if purpose == "training" and registry.is_adapted(config.env.name):
                 _check_seeds(made, first, seed, say)
@@ -55,6 +57,16 @@ def _try(config: TrainConfig, settings: Mapping[str, Any], purpose: str, say: Ca
             f"environment {config.env.name} cannot be started for {purpose} with settings {dict(settings)}: "
             f"{type(error).__name__}: {error}"
         ) from error
+
+
+def _check_opponents(config: TrainConfig, spec: EnvSpec) -> None:
+    """Raises EnvironmentUnusable for past versions that would play no side: a replica would serve them for nothing."""
+    if config.self_play.past_share and not spec.policy_opponent:
+        raise EnvironmentUnusable(
+            f"self_play.past_share is {config.self_play.past_share:g}, and in environment {spec.name} with settings "
+            f"{dict(config.env.kwargs)} no policy plays another side. Let one play it, where the environment can "
+            "(tictactoe: env.kwargs.opponent=policy), or set self_play.past_share=0"
+        )
 
 
 def _check_seeds(env: Env, first: Observation, seed: int, say: Callable[[str], None]) -> None:

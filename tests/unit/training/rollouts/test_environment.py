@@ -184,3 +184,12 @@ def test_a_weight_for_no_part_of_the_reward_is_refused_before_anything_starts() 
     wordle = {"env": {"name": "wordle", "kwargs": {"words": "tiny"}}, "reward": {"weights": {"spede": 1.0}}}
     with pytest.raises(UserError, match=r"'spede'; its parts: solved, partial, speed, format"):
         check_environment(TrainConfig.parse(wordle), print)
+
+
+def test_past_versions_without_a_side_to_play_are_refused_before_anything_starts() -> None:
+    def config(*overrides: str) -> TrainConfig:
+        return TrainConfig.load(TINY, ["self_play.past_share=0.5", *overrides])
+
+    with pytest.raises(EnvironmentUnusable, match=r"past_share is 0\.5, and in .* tictactoe .* no policy plays"):
+        check_environment(config(), lambda said: None)
+    check_environment(config("env.kwargs.opponent=policy"), lambda said: None)
