@@ -6,6 +6,8 @@ import hashlib
 import random
 from functools import cache
 
+import numpy as np
+
 from envs.base import (
     Env,
     EnvSpec,
@@ -218,6 +220,27 @@ class TicTacToe(Env):
         cells = [mark if mark != EMPTY else str(i + 1) for i, mark in enumerate(self._board)]
         rows = "\n".join(" ".join(cells[row : row + 3]) for row in (0, 3, 6))
         return Observation(f"{prefix}You play {player}.\n{rows}")
+
+    def render(self, cell_pixels: int = 64) -> np.ndarray:
+        """The board: crosses blue, noughts red; (3 * cell_pixels) square, uint8."""
+        from PIL import Image, ImageDraw
+
+        side, edge, width = 3 * cell_pixels, cell_pixels // 5, max(cell_pixels // 12, 1)
+        image = Image.new("RGB", (side, side), (255, 255, 255))
+        draw = ImageDraw.Draw(image)
+        for line in (cell_pixels, 2 * cell_pixels):
+            draw.line((line, 0, line, side), (120, 120, 120), 2)
+            draw.line((0, line, side, line), (120, 120, 120), 2)
+        for cell, mark in enumerate(self._board):
+            row, column = divmod(cell, 3)
+            left, top = column * cell_pixels + edge, row * cell_pixels + edge
+            right, bottom = (column + 1) * cell_pixels - edge, (row + 1) * cell_pixels - edge
+            if mark == "X":
+                draw.line((left, top, right, bottom), (40, 80, 220), width)
+                draw.line((left, bottom, right, top), (40, 80, 220), width)
+            elif mark == "O":
+                draw.ellipse((left, top, right, bottom), outline=(200, 50, 40), width=width)
+        return np.asarray(image)
 
     def expert_action(self, rng: random.Random, noise: float = 0.0, illegal_noise: float = 0.0) -> str:
         """Best reply to a random opponent; with `noise` a random free cell, with `illegal_noise` any cell."""

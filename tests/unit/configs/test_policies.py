@@ -1,4 +1,4 @@
-"""A policy's settings are checked on their own: its name, its replicas, its GPUs."""
+"""A policy's settings are checked on their own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pytest
 
 from configs.base import ConfigError
 from configs.policies import ChunkPolicy, PolicyConfig, ProviderPolicy
-from configs.replicas import EngineConfig
 from configs.serving import ServeConfig
 
 
@@ -24,19 +23,6 @@ def policy(**settings: Any) -> Any:
 def test_a_name_that_could_not_stand_in_a_route_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=r"policies\.0\.name"):
         serve({"name": name, "model": "m"})
-
-
-def test_fewer_replicas_at_most_than_at_least_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"max_replicas \(1\) is below min_replicas \(2\): raise max_replicas"):
-        serve({"model": "m", "replicas": {"min_replicas": 2}})
-
-
-def test_replicas_may_shrink_to_none() -> None:
-    assert serve({"model": "m", "replicas": {"min_replicas": 0}}).policies[0].replicas.min_replicas == 0
-
-
-def test_a_replica_takes_the_gpus_of_all_its_stages() -> None:
-    assert EngineConfig(tensor_parallel_size=4, pipeline_parallel_size=2).gpus == 8
 
 
 def test_a_policy_is_of_the_kind_that_it_says_and_a_language_policy_where_it_says_none() -> None:
@@ -59,12 +45,3 @@ def test_only_a_store_can_be_followed() -> None:
     with pytest.raises(ConfigError, match="follow needs a weights_root"):
         policy(model="m", follow=True)
     assert policy(kind="chunks", checkpoint="c", follow=True, weights_root="/store").follow
-
-
-def test_an_engine_with_half_a_gpu_takes_no_more_of_its_memory() -> None:
-    half = EngineConfig.model_validate({"gpu_share": 0.5, "gpu_memory_utilization": 0.4})
-    assert (half.gpus, half.reserved_gpus) == (1, 0.5)
-    with pytest.raises(ValueError, match=r"gpu_memory_utilization \(0\.85\) is above gpu_share \(0\.5\)"):
-        EngineConfig.model_validate({"gpu_share": 0.5})
-    with pytest.raises(ValueError, match=r"gpu_share 0\.5 is of one GPU, and the engine has 2"):
-        EngineConfig.model_validate({"gpu_share": 0.5, "gpu_memory_utilization": 0.4, "tensor_parallel_size": 2})

@@ -104,8 +104,8 @@ def test_an_image_comes_beside_the_text_and_is_the_callers_own() -> None:
 
 
 def test_a_render_mode_that_the_game_lacks_is_named() -> None:
-    with pytest.raises(ValueError, match="tictactoe has no render mode 'rgb_array'; it has: none"):
-        gymnasium_view.make("tictactoe", render_mode="rgb_array")
+    with pytest.raises(ValueError, match="bfcl has no render mode 'rgb_array'; it has: none"):
+        gymnasium_view.make("bfcl", render_mode="rgb_array")
 
 
 def test_a_view_goes_on_after_pickling() -> None:

@@ -103,3 +103,20 @@ def test_who_does_not_answer_for_the_other_player_is_told_what_to_do() -> None:
     env.step(f"<move>{free_cells(env._board)[0] + 1}</move>")
     with pytest.raises(OpponentToMove, match="set opponent to random, minimax or mixed"):
         env.step("<move>9</move>")
+
+
+def test_the_picture_shows_whose_mark_is_in_which_cell() -> None:
+    env = TicTacToe()
+    env.reset(2)
+    env.step("<move>5</move>")
+    board = env.render(cell_pixels=10)
+
+    def shown(row: int, column: int) -> str:
+        cell = board[10 * row + 2 : 10 * row + 9, 10 * column + 2 : 10 * column + 9].reshape(-1, 3)
+        colours = {tuple(pixel) for pixel in cell.tolist()}
+        return "X" if (40, 80, 220) in colours else "O" if (200, 50, 40) in colours else " "
+
+    assert board.shape == (30, 30, 3)
+    drawn = "".join(shown(row, column) for row in range(3) for column in range(3))
+    assert drawn == env._board, "the picture differs from the board"
+    assert drawn[4] in "XO"

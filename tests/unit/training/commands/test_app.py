@@ -50,7 +50,7 @@ def finished_run(tmp_path: Path) -> Path:
         (["play"], "--env"),
         (["play", "--env", "tictacto"], "Did you mean 'tictactoe'?"),
         (["play", "--env", "tictactoe", "--run", "x"], "give one of them"),
-        (["play", "--env", "tictactoe", "--gif", "x.gif"], "--gif: tictactoe has no pictures"),
+        (["play", "--env", "bfcl", "--gif", "x.gif"], "--gif: bfcl has no pictures"),
         (["doctor"], "--run"),
         (["serve", "--config", "no/such.yaml"], "no/such.yaml"),
         (["load", "no/such.yaml"], "no such file: no/such.yaml"),
