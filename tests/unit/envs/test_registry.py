@@ -149,7 +149,7 @@ def test_the_installed_packages_are_looked_through_once_not_for_every_episode(
         ("Game", "import no_such_simulator", "ModuleNotFoundError: No module named 'no_such_simulator'"),
         ("Game", "1 / 0", "ZeroDivisionError: division by zero"),
         ("Game", "", "AttributeError: .*has no attribute 'Game'"),
-        ("Game", "Game = print", "is no class on envs.base.Env, but <built-in function print>"),
+        ("Game", "Game = len", "is no class on envs.base.Env, but <built-in function len>"),
     ],
 )
 def test_an_environment_of_a_package_that_cannot_be_loaded_names_the_package_and_the_cause(
