@@ -58,7 +58,8 @@ def feedback(guess: str, answer: str) -> str:
 class Wordle(Env):
     """Settings: `words` (standard, tiny, or a file with one word a line), `guesses` (a file with further words that may
     be guessed), `turns`, `show` (what an observation shows: the whole board, or only the last guess, for a history that
-    holds the others), `weights` of the reward's parts, `split` by word.
+    holds the others), `marks` (where the colours stand: after the word, or after each letter, for models to which a
+    word is one token), `weights` of the reward's parts, `split` by word.
 
     The reward comes at the end, as the weighted sum of: solved (1), partial (0.2 for each green and 0.1 for each yellow
     letter of the last guess), speed (1 / guesses when solved), format (0.2 times the share of answers that were
@@ -71,11 +72,13 @@ class Wordle(Env):
         guesses: str | None = None,
         turns: int = 6,
         show: Literal["board", "last"] = "board",
+        marks: Literal["after_word", "after_letters"] = "after_word",
         weights: Mapping[str, float] | None = None,
         split: Split = "all",
     ) -> None:
         check_choice("split", split, ("all", "train", "heldout"))
         check_choice("show", show, ("board", "last"))
+        check_choice("marks", marks, ("after_word", "after_letters"))
         if turns < 1:
             raise SettingError(f"turns must be at least 1, got {turns}")
         unknown = sorted(set(weights or {}) - set(PARTS))
@@ -86,7 +89,7 @@ class Wordle(Env):
         if not self._candidates:
             raise SettingError(f"words: none of the {len(self._answers)} words is in the split {split!r}")
         self._weights = dict.fromkeys(PARTS, 1.0) | dict(weights or {})
-        self._turns, self._show = turns, show
+        self._turns, self._show, self._marks = turns, show, marks
         self._over = True
         self.spec = EnvSpec(
             name="wordle",
@@ -166,13 +169,19 @@ class Wordle(Env):
         shown = list(self._guessed.items())
         if self._show == "last":
             shown = [] if refusal else shown[-1:]
-        lines = [f"{guess} {colours}" for guess, colours in shown]
+        lines = [self._line(guess, colours) for guess, colours in shown]
         if self._over:
             lines.append("Solved." if self._answer in self._guessed else f"The word was {self._answer}.")
         else:
             wrong = f"{refusal[0].upper()}{refusal[1:]}. Try again. " if refusal else ""
             lines.append(f"{wrong}Guess {len(self._guessed) + 1} of {self._turns}.")
         return Observation("\n".join(lines), note=self._note())
+
+    def _line(self, guess: str, colours: str) -> str:
+        """`crane GXXYX`, or `cG rX aX nY eX`."""
+        if self._marks == "after_word":
+            return f"{guess} {colours}"
+        return " ".join(letter + colour for letter, colour in zip(guess, colours, strict=True))
 
     def _note(self) -> str:
         return "; ".join(f"{guess} {colours}" for guess, colours in self._guessed.items()) or "no guess yet"

@@ -59,7 +59,8 @@ def test_a_policy_that_was_cloned_reaches_once_it_is_served(robots: RobotServer,
     from deployments.client.policies import PoliciesClient
     from training.imitation.chunks import clone
 
-    config = BCConfig.load("configs/bc/arm_reach.yaml", [f"output={tmp_path / 'arm'}", "evaluation.episodes=4"])
+    shorter = ("demonstrations.episodes=120", "training.steps=500", "training.batch_size=96", "evaluation.episodes=1")
+    config = BCConfig.load("configs/bc/arm_reach.yaml", [f"output={tmp_path / 'arm'}", *shorter])
     clone(config)
     policy = {
         "name": "arm", "kind": "chunks", "checkpoint": str(config.output), "device": "cpu", "flow_steps": 5,
@@ -68,11 +69,11 @@ def test_a_policy_that_was_cloned_reaches_once_it_is_served(robots: RobotServer,
     with PoliciesClient(f"http://{robots.http}") as client:
         client.load("arm", policy, wait_s=120)
         code = app.run(
-            ["eval", "--env", "arm", "--grpc", robots.grpc, "--policy", "arm", "--episodes", "20",
+            ["eval", "--env", "arm", "--grpc", robots.grpc, "--policy", "arm", "--episodes", "10",
              "--execute-steps", "4", "--set", "env.kwargs.task=reach", "--set", "env.kwargs.state=estimated",
              "--json", str(tmp_path / "eval.json")]
         )  # fmt: skip
         client.unload("arm", wait_s=120)
     written = json.loads((tmp_path / "eval.json").read_text())
-    assert (code, written["played"]) == (0, 20)
+    assert (code, written["played"]) == (0, 10)
     assert written["success"]["value"] >= 0.8

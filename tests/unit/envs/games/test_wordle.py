@@ -141,3 +141,17 @@ def test_the_picture_has_a_coloured_tile_for_each_letter(tmp_path: Path) -> None
     assert picture.shape == (120, 100, 3)
     assert tuple(picture[4, 4]) == (83, 141, 78), "c is green"
     assert tuple(picture[4, 24]) == (201, 180, 88), "a is yellow"
+
+
+def test_marks_can_stand_after_each_letter_for_models_to_which_a_word_is_one_token() -> None:
+    game = Wordle(words="tiny", marks="after_letters")
+    plain = Wordle(words="tiny")
+    for each in (game, plain):
+        each.reset(4)
+    word = next(word for word in game._answers if word != game._answer)
+    after_letters = game.step(f"<guess>{word}</guess>").observation.text.splitlines()
+    after_word = plain.step(f"<guess>{word}</guess>").observation.text.splitlines()
+    assert after_word[0].split()[0] == word
+    colours = after_word[0].split()[1]
+    assert after_letters[0].split() == [letter + colour for letter, colour in zip(word, colours, strict=True)]
+    assert after_letters[1:] == after_word[1:]
