@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from configs.base import Strict, YamlConfig
+from configs.curricula import CurriculumConfig
 from configs.models import ModelConfig
 from configs.rewards import RewardConfig
 from configs.rollouts import EnvConfig, RolloutConfig, SamplingConfig, SelfPlayConfig
@@ -171,6 +172,9 @@ class TrainConfig(YamlConfig):
     reward: RewardConfig = Field(default_factory=RewardConfig, description="What an episode is paid for.")
     sampling: SamplingConfig = Field(default_factory=SamplingConfig, description="How answers are drawn.")
     rollout: RolloutConfig = Field(default_factory=RolloutConfig, description="How episodes are played.")
+    curriculum: CurriculumConfig | None = Field(
+        None, description="Stages that training's situations come from; None: env.kwargs alone."
+    )
     self_play: SelfPlayConfig = Field(default_factory=SelfPlayConfig, description="Opponents in self-play.")
     algorithm: AlgorithmConfig = Field(default_factory=AlgorithmConfig, description="Advantages and loss.")
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="AdamW and its schedule.")

@@ -24,6 +24,7 @@ class Task:
     env: str
     seed: int
     index: int = 0  # position in the run's task stream: the identity of its group
+    stage: str = ""  # of the run's curriculum, if it has one
 
 
 @dataclass(frozen=True, slots=True)

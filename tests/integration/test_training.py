@@ -55,7 +55,8 @@ def test_a_run_that_joins_plays_its_first_step_with_its_own_weights(stack: Any) 
 
 
 def test_six_steps_equal_three_and_a_resume_and_three_bit_for_bit(stack: Any) -> None:
-    exact = ("deterministic=true", "rollout.max_refills=1")
+    stages = "{stages: [{name: first}, {name: second}], order: {kind: success, advance_at: 0.01, window_groups: 12}}"
+    exact = ("deterministic=true", "rollout.max_refills=1", f"curriculum={stages}")
     whole = stack.open_run(tiny_config(stack.storage, "steps=6", *exact))
     train(whole, base_version=base_version(stack))
 
@@ -65,7 +66,9 @@ def test_six_steps_equal_three_and_a_resume_and_three_bit_for_bit(stack: Any) ->
     train(second, base_version=base_version(stack))
 
     assert [row["step"] for row in rows(first.run)] == [0, 1, 2, 3, 4, 5]
-    for name in ("rollout/return", "rollout/replaced_groups_total"):
+    assert rows(whole.run)[0]["curriculum/stage"] == 0.0
+    assert rows(whole.run)[-1]["curriculum/stage"] == 1.0, "the curriculum never went on"
+    for name in ("rollout/return", "rollout/replaced_groups_total", "curriculum/stage"):
         assert [row[name] for row in rows(first.run)] == [row[name] for row in rows(whole.run)], name
     expected, resumed = weights(whole.run), weights(first.run)
     start = load_file(stack.session.model / "model.safetensors")

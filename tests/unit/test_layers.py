@@ -20,8 +20,8 @@ PACKAGES = ("configs", "envs", "deployments", "training")
 # layers, never from a higher one and never from another subpackage of its own layer.
 LAYERS = {
     "configs": [
-        "base", "acting access bc dotenv launcher models replicas rewards rollouts", "policies", "providers", "serving",
-        "run", "training", "sweep",
+        "base", "acting access bc dotenv launcher models replicas rewards rollouts", "curricula policies", "providers",
+        "serving", "run", "training", "sweep",
     ],
     "envs": ["base parsing randomness", "history registry", "rewards games tools", "pixels robots", "bridges"],
     "deployments": [

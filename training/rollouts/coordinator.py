@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from training.checks.batches import sizes_alarm
 from training.checks.siblings import SiblingAnswers
 from training.rollouts import records
 from training.rollouts.batch import Share, plan, share_of
+from training.rollouts.curriculum import Achieved, curriculum_of
 from training.rollouts.failures import FaultyRollout
 from training.rollouts.packed import PlayedGroup
 from training.rollouts.pool import WorkerPool
@@ -41,7 +42,9 @@ class RunCoordinator:
     def __init__(self, config: dict[str, Any], model_folder: str, app: str) -> None:
         self._config = TrainConfig.model_validate(config)
         self._pool = WorkerPool(self._config, lambda: self._start_worker(model_folder, app))
-        self._stream = GroupStream(self._config, self._play, self._writes)
+        self._curriculum = curriculum_of(self._config)
+        staged = {} if self._curriculum is None else {"staged": self._curriculum.staged}
+        self._stream = GroupStream(self._config, self._play, self._writes, **staged)
         self._steps: dict[int, asyncio.Task[list[Share]]] = {}
         self._taken: list[PlayedGroup] = []  # of the newest step
         self._finished: dict[int, dict[str, float]] = {}  # step -> its metrics
@@ -62,15 +65,18 @@ class RunCoordinator:
         waiting: Sequence[PlayedGroup] = (),
         episodes_folder: str | None = None,
         past_version: int | None = None,
+        achieved: Mapping[int, Achieved] | None = None,
     ) -> None:
         """(Re)starts the stream at a step: at the start of a run, after a resume, after a restart of the learner.
         `waiting`: finished groups of a checkpoint; `episodes_folder`: where every n-th step's episodes are written;
-        `past_version`: see `published`."""
+        `past_version`: see `published`; `achieved`: what a checkpoint holds of the curriculum."""
         self._episodes, self._past = episodes_folder, past_version
         for step in self._steps.values():
             step.cancel()
         self._steps, self._taken, self._given, self._given_up = {}, [], None, None
         self._answers = SiblingAnswers()
+        if self._curriculum is not None:
+            self._curriculum.begin(first_step, achieved or {})
         if self._watch is None:
             self._watch = asyncio.create_task(self._pool.watch())
             self._watch.add_done_callback(self._watch_ended)
@@ -125,6 +131,8 @@ class RunCoordinator:
             "rollout/wait_s": wait_s,
         }
         metrics["rollout/alarms_total"] += alarms
+        if self._curriculum is not None:
+            metrics |= self._curriculum.record(step, played)
         samples, version = [group.samples for group in groups], self._stream.buffer.base_version + step
         return [share_of(rank, planned, samples, step, metrics, version) for rank in range(world)]
 
@@ -208,7 +216,8 @@ class RunCoordinator:
             except RayError as error:
                 logger.warning("group %d is lost and played again: %s", group.task.index, error)
                 self._stream.replay([], [group.task.index])
-        return {"waiting": waiting}
+        achieved = {} if self._curriculum is None else self._curriculum.achieved
+        return {"waiting": waiting, "achieved": achieved}
 
     async def give_up(self, reason: str) -> None:
         """The learner ends the run for a reason that no restart can mend; the driver asks for it with `given_up`."""

@@ -10,7 +10,7 @@ from configs.training import TrainConfig
 from envs import registry
 from envs.base import Env, EnvSpec, EnvUsageError, Observation
 from envs.history import make_history
-from training.rollouts.env_worker import opened
+from training.rollouts.env_worker import isolation_of, opened
 from training.rollouts.rewards import Payment
 
 
@@ -28,7 +28,9 @@ def check_environment(config: TrainConfig, say: Callable[[str], None]) -> None:
     env = config.env
     evaluation = registry.evaluation_settings(env.name, env.kwargs, env.eval_kwargs)
     for purpose, settings in (("training", env.kwargs), ("evaluation", evaluation)):
-        _try(config, settings, purpose, say)
+        spec = _try(config, env.name, settings, purpose, say)
+    for stage in [] if config.curriculum is None else config.curriculum.names:
+        _try_stage(config, stage, spec, say)
     if env.eval_kwargs is None and evaluation == env.kwargs:
         say(
             f"environment {env.name} has no setting 'split': evaluation plays the same situations as training, with "
@@ -36,7 +38,28 @@ def check_environment(config: TrainConfig, say: Callable[[str], None]) -> None:
         )
 
 
-def _try(config: TrainConfig, settings: Mapping[str, Any], purpose: str, say: Callable[[str], None]) -> None:
+def _try_stage(config: TrainConfig, stage: str, evaluated: EnvSpec, say: Callable[[str], None]) -> None:
+    """A stage of the curriculum, beside the environment that is evaluated. Raises what `_try` does."""
+    assert config.curriculum is not None
+    env = config.curriculum.env_of(config.env, stage)
+    played = config.model_copy(update={"env": env})
+    spec = _try(played, env.name, env.kwargs, f"stage {stage} of the curriculum", say)
+    if isolation_of(env) != isolation_of(config.env):
+        raise EnvironmentUnusable(
+            f"stage {stage} of the curriculum plays {env.name} with isolation {isolation_of(env)}, and "
+            f"{config.env.name} plays with {isolation_of(config.env)}: a rollout worker has one. Set env.isolation "
+            "for both"
+        )
+    if spec.image and not evaluated.image:
+        raise EnvironmentUnusable(
+            f"stage {stage} of the curriculum shows pictures, and {config.env.name} does not: the policy is one that "
+            "reads text alone. Leave the stage out, or train in an environment with pictures"
+        )
+
+
+def _try(
+    config: TrainConfig, name: str, settings: Mapping[str, Any], purpose: str, say: Callable[[str], None]
+) -> EnvSpec:
     seed = config.evaluation.first_seed if purpose == "evaluation" else config.seed
     try:
         made = opened(config.env, settings)
@@ -46,15 +69,16 @@ def _try(config: TrainConfig, settings: Mapping[str, Any], purpose: str, say: Ca
             if purpose == "training":
                 _check_opponents(config, made.spec)
             first = made.reset(seed)
-            if purpose == "training" and registry.is_adapted(config.env.name):
+            if purpose == "training" and registry.is_adapted(name):
                 _check_seeds(made, first, seed, say)
+            return made.spec
         finally:
             made.close()
     except (EnvUsageError, UserError, ModuleNotFoundError):
         raise
     except Exception as error:  # whatever a user's class raises is told with what it was given
         raise EnvironmentUnusable(
-            f"environment {config.env.name} cannot be started for {purpose} with settings {dict(settings)}: "
+            f"environment {name} cannot be started for {purpose} with settings {dict(settings)}: "
             f"{type(error).__name__}: {error}"
         ) from error
 

@@ -34,9 +34,16 @@ class GroupStream:
     so a run with refills repeats and resumes like any other.
     """
 
-    def __init__(self, config: TrainConfig, play: Play, keeps: Callable[[int], bool] = lambda step: False) -> None:
-        """`keeps(step)`: whether the episodes of a step's groups will be read (else only their samples are kept)."""
-        self._config, self._play, self._keeps = config, play, keeps
+    def __init__(
+        self,
+        config: TrainConfig,
+        play: Play,
+        keeps: Callable[[int], bool] = lambda step: False,
+        staged: Callable[[int, Task], Task] = lambda step, task: task,
+    ) -> None:
+        """`keeps(step)`: whether the episodes of a step's groups will be read (else only their samples are kept).
+        `staged(step, task)`: the task as the run's curriculum wants it."""
+        self._config, self._play, self._keeps, self._staged = config, play, keeps, staged
         self._buffer: GroupBuffer[PlayedGroup] | None = None
         self.generation = 0  # how often it has begun
         self._running: dict[int, asyncio.Task[PlayedGroup]] = {}
@@ -116,7 +123,8 @@ class GroupStream:
 
     def _start(self, index: int, replaced: tuple[GroupSummary, ...]) -> None:
         task = task_at(self._config.env.name, self._config.seed, index, len(replaced))
-        keep = self._keeps(self.buffer.step_of(index))
+        step = self.buffer.step_of(index)
+        task, keep = self._staged(step, task), self._keeps(step)
         playing = asyncio.create_task(self._play(task, self.buffer.min_version(index), keep))
         self._running[index] = playing
         playing.add_done_callback(partial(self._ended, self.generation, index, replaced))

@@ -85,6 +85,8 @@ class GroupPlayer:
         newest weights. Raises RolloutFailed."""
         make = PlaySettings.for_evaluation if evaluation else PlaySettings.for_training
         settings = make(self._config, min_weight_version)
+        if task.stage and self._config.curriculum is not None and not evaluation:
+            settings = replace(settings, env=self._config.curriculum.env_of(settings.env, task.stage))
         if history:
             settings = replace(settings, env=settings.env.model_copy(update={"history": history}))
         player = Player(

@@ -135,10 +135,10 @@ class TrainingProcess:
         from training.learner import checkpoint
 
         latest = checkpoint.latest(self.folder.checkpoints)
-        step, waiting = 0, []
+        step, waiting, achieved = 0, [], {}
         if latest is not None:
             state = checkpoint.restore(latest, self.learner, rank=self.rank)
-            step, waiting = state["step"], state["waiting"]
+            step, waiting, achieved = state["step"], state["waiting"], state.get("achieved", {})
         first = self._agreed(first_version(step, self.base_version, self.store.latest(), self.session.holds_start))
         self.base_version = first.base
         if first.publish:
@@ -146,7 +146,8 @@ class TrainingProcess:
         if self.rank == 0:
             self.monitors = Monitors(self.config, self.folder.path, step)
             past = self.past.begin(step, self.session.model) if self.past is not None else None
-            ray.get(self.coordinator.begin.remote(step, self.base_version, waiting, str(self.folder.episodes), past))
+            episodes = str(self.folder.episodes)
+            ray.get(self.coordinator.begin.remote(step, self.base_version, waiting, episodes, past, achieved))
         self._barrier()
         return step
 

@@ -193,3 +193,15 @@ def test_past_versions_without_a_side_to_play_are_refused_before_anything_starts
     with pytest.raises(EnvironmentUnusable, match=r"past_share is 0\.5, and in .* tictactoe .* no policy plays"):
         check_environment(config(), lambda said: None)
     check_environment(config("env.kwargs.opponent=policy"), lambda said: None)
+
+
+def test_every_stage_of_a_curriculum_is_tried_before_anything_starts() -> None:
+    def staged(**stage: Any) -> TrainConfig:
+        stages = [{"name": "first"}, {"name": "second", **stage}]
+        return TrainConfig.parse({"env": {"name": "key_door"}, "curriculum": {"stages": stages}})
+
+    check_environment(staged(kwargs={"size": 3}), lambda said: None)
+    with pytest.raises(EnvUsageError, match="'sise'"):
+        check_environment(staged(kwargs={"sise": 3}), lambda said: None)
+    with pytest.raises(EnvironmentUnusable, match=r"stage second .* shows pictures, and key_door does not"):
+        check_environment(staged(env="key_door_pixels"), lambda said: None)

@@ -82,5 +82,5 @@ def test_every_metric_that_the_code_writes_is_listed() -> None:
 
 def test_every_listed_metric_has_an_area_and_a_meaning() -> None:
     for name, meaning in MEANING.items():
-        assert re.fullmatch(r"(rollout|train|eval)/[a-z0-9_]+|reward/NAME", name)
+        assert re.fullmatch(r"(rollout|train|eval|curriculum)/(NAME_)?[a-z0-9_]+|reward/NAME", name)
         assert meaning
