@@ -29,7 +29,7 @@ LAYERS = {
         "acting", "transports", "app",
     ],
     "training": [
-        "types cluster", "algorithms tracking checks", "rollouts learner", "evaluation imitation", "run",
+        "types cluster", "algorithms tracking checks", "rollouts learner", "evaluation imitation", "export run",
         "sweep certify", "commands", "grpo tune bc",
     ],
 }  # fmt: skip

@@ -1,5 +1,5 @@
 """The commands: `rayward train | warmstart | bc | eval | compare | sweep | play | doctor | serve | load |
-unload | key | envs`.
+unload | key | envs | export`.
 
 Libraries are imported inside a command, so that the base installation can say which extra is missing."""
 
@@ -19,6 +19,7 @@ from training.cluster.quiet import quiet_libraries
 from training.commands.bc import bc
 from training.commands.environments import list_environments
 from training.commands.evaluate import compare, doctor, evaluate_models
+from training.commands.export import export
 from training.commands.key import key
 from training.commands.load import load, unload
 from training.commands.play import play
@@ -26,7 +27,7 @@ from training.commands.serve import serve
 from training.commands.train import sweep, train, warmstart
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for command in (train, sweep, warmstart, bc, compare, serve, load, unload, play, doctor):
+for command in (train, sweep, warmstart, bc, compare, serve, load, unload, play, doctor, export):
     app.command()(command)
 app.command("eval")(evaluate_models)
 app.command("envs")(list_environments)
