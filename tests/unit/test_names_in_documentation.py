@@ -24,7 +24,7 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
-NAMES_OF_OTHERS = {"CartPole", "InvalidAuthToken", "Literal", "LoRARequest", "MineRLBasaltFindCave"}
+NAMES_OF_OTHERS = {"CartPole", "InvalidAuthToken", "LeRobotDataset", "Literal", "LoRARequest", "MineRLBasaltFindCave"}
 NAMES_IN_EXAMPLES = {"Class", "False", "MyGame", "None", "True"}
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
