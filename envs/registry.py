@@ -29,6 +29,7 @@ REGISTRY: dict[str, str] = {
 # Prefix -> a class whose first parameter is what follows the colon, and whose others are settings.
 ADAPTERS: dict[str, str] = {
     "gym": "envs.bridges.gym:GymEnv",
+    "minerl": "envs.bridges.minerl:MineRLEnv",
     "openenv": "envs.bridges.openenv:OpenEnv",
     "textarena": "envs.bridges.textarena:TextArenaEnv",
     "verifiers": "envs.bridges.verifiers:VerifiersEnv",
