@@ -67,8 +67,8 @@ class MineRLEnv(Env):
             system_prompt=(
                 'You play Minecraft. Answer with a JSON object {"reasoning": a short sentence, "action": {...}} or the '
                 f"action alone. These keys are 1 when pressed and may be left out: {', '.join(BUTTONS)}. The key "
-                "camera is [pitch, yaw] in degrees by which the view turns: positive looks down, and right. ESC ends the "
-                "episode."
+                "camera is [pitch, yaw] in degrees by which the view turns: positive looks down, and right. ESC ends "
+                "the episode."
             ),
             action_regex=game_actions.JSON_REGEX,
             horizon=max_steps,
@@ -146,7 +146,7 @@ def _made(name: str) -> Any:
     except ModuleNotFoundError as error:
         raise EnvUsageError(
             f"minerl:{name} needs the library minerl and Java 8 ({error}). Give it an environment of its own: python "
-            "-m venv /path/venv; /path/venv/bin/pip install git+https://github.com/minerllabs/minerl numpy pillow; then "
+            "-m venv /path/venv; install minerl 1.0 (github.com/minerllabs/minerl), numpy and pillow into it; then "
             "set env.python: /path/venv/bin/python"
         ) from error
     return gym.make(name)
