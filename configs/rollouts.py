@@ -55,14 +55,33 @@ class EnvConfig(Strict):
         "needs. None: rayward's own.",
     )
 
+    packages: list[str] = Field(
+        default_factory=list,
+        description="What the environment needs, e.g. [textarena==0.7.4]: lines of pip's requirements. Installed on "
+        "first use into a virtual environment of their own, on each machine that plays; its interpreter runs these "
+        "processes.",
+    )
+    install_timeout_s: float = Field(900.0, gt=0, description="Seconds that the installation of `packages` may take.")
+
     @model_validator(mode="after")
     def _python_has_a_process(self) -> Self:
-        if self.python is not None and self.isolation in ("none", "thread"):
+        if self.python is not None and self.packages:
             raise ValueError(
-                f"env.python runs environments in processes of another interpreter, and env.isolation is "
+                "env.packages are installed for an interpreter of their own, and env.python names another one: leave "
+                "one of the two out"
+            )
+        if self.elsewhere and self.isolation in ("none", "thread"):
+            name = "env.packages" if self.packages else "env.python"
+            raise ValueError(
+                f"{name} runs environments in processes of another interpreter, and env.isolation is "
                 f"{self.isolation!r}: set it to process, or leave one of the two out"
             )
         return self
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another interpreter plays the environment."""
+        return self.python is not None or bool(self.packages)
 
     @property
     def scripted(self) -> dict[str, Any]:

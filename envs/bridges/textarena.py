@@ -164,7 +164,7 @@ def _library(name: str) -> Any:
         import textarena
     except ModuleNotFoundError as error:
         raise EnvUsageError(
-            f"textarena:{name} needs the library textarena ({error}). Give it an environment of its own: python -m "
-            "venv /path/venv; /path/venv/bin/pip install textarena; then set env.python: /path/venv/bin/python"
+            f"textarena:{name} needs the library textarena ({error}). Give it an environment of its own: set "
+            "env.packages: [textarena], or env.python to an interpreter that has it"
         ) from error
     return textarena

@@ -197,9 +197,8 @@ def _loaded(name: str, arguments: str) -> Any:
         import verifiers
     except ModuleNotFoundError as error:
         raise EnvUsageError(
-            f"verifiers:{name} needs the library verifiers ({error}). Give it an environment of its own: python -m "
-            "venv /path/venv; /path/venv/bin/pip install 'verifiers<0.2' and the environment's package; then set "
-            "env.python: /path/venv/bin/python"
+            f"verifiers:{name} needs the library verifiers ({error}). Give it an environment of its own: set "
+            "env.packages: ['verifiers<0.2', THE-ENVIRONMENTS-PACKAGE], or env.python to an interpreter that has them"
         ) from error
     if not hasattr(verifiers, "load_environment"):
         raise EnvUsageError(

@@ -11,6 +11,7 @@ from envs import registry
 from envs.base import Env
 from envs.bridges import remote
 from envs.bridges.child import EnvProcess
+from training.rollouts.env_packages import interpreter_of
 
 Isolation = Literal["none", "thread", "process"]
 
@@ -19,7 +20,7 @@ def isolation_of(env: EnvConfig) -> Isolation:
     """What the settings say, or else the environment's class, which is loaded only then. Raises UnknownEnvironment."""
     if env.isolation is not None:
         return env.isolation
-    if env.python is not None:
+    if env.elsewhere:
         return "process"
     cls = registry.load(env.name)
     if cls.isolated:
@@ -31,7 +32,7 @@ def opened(env: EnvConfig, settings: Mapping[str, Any]) -> Env:
     """One environment for a caller that plays it alone and may wait for its calls; `close` ends its process, where it
     has one. Raises what making it raises."""
     if isolation_of(env) == "process":
-        return remote.started(env.name, settings, env.python)
+        return remote.started(env.name, settings, interpreter_of(env))
     return registry.make(env.name, **settings)
 
 
@@ -51,7 +52,7 @@ class EnvProcesses:
     @classmethod
     def of(cls, env: EnvConfig) -> EnvProcesses | None:
         """None where environments need no process of their own."""
-        return cls(env.processes, env.python) if isolation_of(env) == "process" else None
+        return cls(env.processes, interpreter_of(env)) if isolation_of(env) == "process" else None
 
     async def take(self) -> EnvProcess:
         """Waits for: a free process. Unblocked by: `give_back`. Raises EnvUsageError for one that cannot be started.

@@ -125,6 +125,6 @@ def test_what_cannot_be_made_is_told_when_it_is_made(
 def test_without_the_library_the_error_says_how_to_give_it_an_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "textarena", None)
     with pytest.raises(
-        EnvUsageError, match=r"needs the library textarena .*pip install textarena; then set env\.python"
+        EnvUsageError, match=r"needs the library textarena .*env\.packages: \[textarena\], or env\.python"
     ):
         registry.make("textarena:Nim-v0")
