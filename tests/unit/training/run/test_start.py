@@ -49,6 +49,13 @@ def test_a_tiny_model_is_built_without_pytorch_in_the_process_of_the_command(tmp
     assert models.folder_problem(Path(built)) is None
 
 
+@pytest.fixture
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process would load PyTorch first."""
+    monkeypatch.setattr(start, "in_own_process", lambda function, *given, report=None: function(*given, report))
+
+
+@pytest.mark.usefixtures("_in_this_process")
 def test_a_model_that_is_given_is_taken_as_it_is(policy_folder: Path, tmp_path: Path) -> None:
     config = TrainConfig.parse({"model": {"source": str(policy_folder)}}, ["serving.engine.max_model_len=256"])
 
@@ -57,6 +64,7 @@ def test_a_model_that_is_given_is_taken_as_it_is(policy_folder: Path, tmp_path: 
         start_model(TrainConfig.parse({"model": {"source": "/no/such"}}), runs.RunFolder(tmp_path))
 
 
+@pytest.mark.usefixtures("_in_this_process")
 def test_a_context_that_the_given_model_has_no_positions_for_is_told_before_a_warm_start(
     policy_folder: Path, tmp_path: Path
 ) -> None:
@@ -68,10 +76,10 @@ def test_a_context_that_the_given_model_has_no_positions_for_is_told_before_a_wa
     assert start_model(joined, runs.RunFolder(tmp_path)) == policy_folder
 
 
+@pytest.mark.usefixtures("_in_this_process")
 def test_the_model_of_the_package_is_named_before_anything_starts_where_it_is_not_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(start, "in_own_process", lambda function, *given, report=None: function(*given, report))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     config = TrainConfig.parse({"model": {"source": "smollm2"}, "storage_path": str(tmp_path)})
 
@@ -79,6 +87,7 @@ def test_the_model_of_the_package_is_named_before_anything_starts_where_it_is_no
         start_model(config, runs.RunFolder(tmp_path))
 
 
+@pytest.mark.usefixtures("_in_this_process")
 def test_the_model_of_the_package_is_taken_from_the_storage_path(
     policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
