@@ -28,9 +28,9 @@ from configs.training import TrainConfig
 from deployments.storage import runs
 from envs.registry import make as make_env
 from training.cluster.child import in_own_process
+from training.rendering.conversation import Conversation
+from training.rendering.renderer import ChatRenderer
 from training.rollouts.buffer import task_at
-from training.rollouts.conversation import Conversation
-from training.rollouts.renderer import ChatRenderer
 from training.rollouts.session import Session, open_session
 from training.run.driver import train
 from training.run.start import start_model

@@ -18,9 +18,9 @@ from training.cluster.application import APPLICATION
 from training.evaluation.evaluate import publish_folder
 from training.evaluation.examine import check_episodes
 from training.imitation import tiny
+from training.rendering.renderer import ChatRenderer
 from training.rollouts.group import run_group
 from training.rollouts.player import Player, PlaySettings
-from training.rollouts.renderer import ChatRenderer
 from training.types import Episode, Task
 
 pytestmark = pytest.mark.integration

@@ -20,7 +20,7 @@ from deployments.storage import runs
 from training.checks.agreement import Fit, Tolerance
 from training.evaluation.examine import Scoring, check_episodes
 from training.imitation import smollm2
-from training.rollouts.renderer import ChatRenderer
+from training.rendering.renderer import ChatRenderer
 from training.rollouts.samples import episode_samples
 from training.rollouts.session import Session, open_session
 from training.types import Batch, Denominators, Episode, Sample

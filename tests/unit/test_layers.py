@@ -29,8 +29,8 @@ LAYERS = {
         "acting", "transports", "app",
     ],
     "training": [
-        "types cluster", "algorithms tracking checks", "rollouts learner", "evaluation imitation", "export run",
-        "sweep certify", "commands", "grpo tune bc",
+        "types cluster", "algorithms tracking checks", "environments rendering", "rollouts learner",
+        "evaluation imitation", "export run", "sweep certify", "commands", "grpo tune bc",
     ],
 }  # fmt: skip
 
@@ -79,6 +79,8 @@ NOT_AT_MODULE_LEVEL = {
     "deployments.storage": {"torch"},
     "training.types": {"torch"},
     "training.cluster": {"torch"},
+    "training.environments": {"torch"},
+    "training.rendering": {"torch"},
     "training.rollouts": {"torch"},
     "training.tracking": {"torch"},
     "training.checks": {"torch"},

@@ -32,8 +32,8 @@ from training.evaluation.evaluate import publish_folder
 from training.imitation import tiny
 from training.imitation.demonstrations import demonstrations
 from training.learner.architecture import UnknownArchitecture
+from training.rendering.renderer import ChatRenderer
 from training.rollouts.batch import assemble, fetched
-from training.rollouts.renderer import ChatRenderer
 from training.rollouts.samples import episode_samples
 from training.rollouts.session import Session, open_session
 from training.run.start import initial_model, start_model

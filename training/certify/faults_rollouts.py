@@ -13,9 +13,10 @@ from typing import Any
 from training.certify.mutants import Mutant
 from training.certify.rough import flaky_replies, hostile_observations
 from training.certify.swapping import swapped
-from training.rollouts import batch, env_calls, episode, group, samples, worker
-from training.rollouts.conversation import Conversation
-from training.rollouts.renderer import ChatRenderer
+from training.environments import calls
+from training.rendering.conversation import Conversation
+from training.rendering.renderer import ChatRenderer
+from training.rollouts import batch, episode, group, samples, worker
 from training.types import Episode, Group, Sample, Task, Turn
 
 Fault = AbstractContextManager[None]
@@ -108,7 +109,7 @@ def siblings_apart() -> Fault:
 
         return init
 
-    return swapped(env_calls.EnvCalls, "__init__", seeded)
+    return swapped(calls.EnvCalls, "__init__", seeded)
 
 
 def shared_noise() -> Fault:
@@ -151,7 +152,7 @@ def groups_shrunk() -> Iterator[None]:
 def rewards_not_checked() -> Fault:
     counter = itertools.count(1)
     return swapped(
-        env_calls,
+        calls,
         "finite_reward",
         lambda original: lambda reward: math.nan if next(counter) % 5 == 0 else float(reward),
     )

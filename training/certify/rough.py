@@ -12,7 +12,7 @@ from deployments.client.handle import ServeGenerate
 from deployments.errors import PolicyError
 from envs.base import Observation
 from training.certify.swapping import swapped
-from training.rollouts import env_calls
+from training.environments import calls
 
 
 def hostile_observations() -> AbstractContextManager[None]:
@@ -24,7 +24,7 @@ def hostile_observations() -> AbstractContextManager[None]:
 
         return checked
 
-    return swapped(env_calls, "checked_observation", hostile)
+    return swapped(calls, "checked_observation", hostile)
 
 
 def flaky_replies(every: int = 7) -> AbstractContextManager[None]:

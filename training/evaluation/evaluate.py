@@ -15,8 +15,8 @@ from deployments.storage import atomic, runs
 from deployments.storage.tensors import tensors_of
 from envs import registry
 from envs.history import make_history
+from training.environments.processes import opened
 from training.evaluation.result import Evaluation, summarize
-from training.rollouts.env_worker import opened
 from training.rollouts.session import Session, open_session
 
 

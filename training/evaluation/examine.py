@@ -15,6 +15,7 @@ from envs.registry import evaluation_settings
 from training.checks.agreement import Scores, Surprise, Tolerance
 from training.checks.alarms import Alarm
 from training.cluster import placement
+from training.environments.processes import opened
 from training.evaluation.doctor import (
     Prompt,
     Report,
@@ -22,9 +23,8 @@ from training.evaluation.doctor import (
     template_drift,
 )
 from training.evaluation.evaluate import apart
-from training.rollouts.conversation import Conversation
-from training.rollouts.env_worker import opened
-from training.rollouts.renderer import ChatRenderer
+from training.rendering.conversation import Conversation
+from training.rendering.renderer import ChatRenderer
 from training.rollouts.samples import episode_samples
 from training.rollouts.session import Session, open_session
 from training.types import Episode, Sample, prompts

@@ -12,14 +12,14 @@ from ray import serve
 from configs.training import TrainConfig
 from deployments.client.handle import ServeGenerate
 from deployments.storage import runs
+from training.checks.failures import RolloutFailed
+from training.environments.processes import isolation_of, opened
 from training.evaluation.evaluate import apart
 from training.evaluation.frames import Picture, save_gif
 from training.evaluation.play import Show, Watched
-from training.rollouts.env_worker import isolation_of, opened
+from training.rendering.renderer import ChatRenderer
 from training.rollouts.episode import run_episode
-from training.rollouts.failures import RolloutFailed
 from training.rollouts.player import Player, PlaySettings
-from training.rollouts.renderer import ChatRenderer
 from training.rollouts.session import Session, open_session
 from training.types import Episode, Task, Truncation
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from configs.training import TrainConfig
-from training.rollouts.conversation import Conversation
-from training.rollouts.env_calls import checked_observation, checked_result
-from training.rollouts.env_worker import opened
-from training.rollouts.renderer import ChatRenderer
+from training.environments.calls import checked_observation, checked_result
+from training.environments.processes import opened
+from training.rendering.conversation import Conversation
+from training.rendering.renderer import ChatRenderer
 from training.rollouts.samples import episode_samples
 from training.types import Episode, Sample, Task, Turn
 

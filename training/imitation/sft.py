@@ -11,7 +11,7 @@ from configs.training import TrainConfig
 from deployments.storage.atomic import written_whole
 from deployments.storage.vision import Vision
 from training.imitation.demonstrations import dataset, training_samples
-from training.rollouts.renderer import ChatRenderer
+from training.rendering.renderer import ChatRenderer
 
 Progress = Callable[[int, int, float], None]  # step, steps, loss (the mean of the last few steps)
 STEPS_PER_LOSS = 20

@@ -12,9 +12,9 @@ from typing import Any
 from configs.models import TinyModel, TinyVision
 from configs.rollouts import EnvConfig
 from deployments.storage.atomic import written_whole
-from training.rollouts.conversation import history_and_system
-from training.rollouts.env_worker import opened
-from training.rollouts.messages import content_of
+from training.environments.processes import opened
+from training.rendering.conversation import history_and_system
+from training.rendering.messages import content_of
 
 PAD, USER, ASSISTANT, SYSTEM, END = "<|pad|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>"
 

@@ -16,11 +16,11 @@ from ray.exceptions import RayError
 
 from configs.training import TrainConfig
 from training.checks.batches import sizes_alarm
+from training.checks.failures import FaultyRollout
 from training.checks.siblings import SiblingAnswers
 from training.rollouts import records
 from training.rollouts.batch import Share, plan, share_of
 from training.rollouts.curriculum import Achieved, curriculum_of
-from training.rollouts.failures import FaultyRollout
 from training.rollouts.packed import PlayedGroup
 from training.rollouts.pool import WorkerPool
 from training.rollouts.stream import GroupStream

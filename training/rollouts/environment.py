@@ -10,7 +10,7 @@ from configs.training import TrainConfig
 from envs import registry
 from envs.base import Env, EnvSpec, EnvUsageError, Observation
 from envs.history import make_history
-from training.rollouts.env_worker import isolation_of, opened
+from training.environments.processes import isolation_of, opened
 from training.rollouts.rewards import Payment
 
 

@@ -16,8 +16,8 @@ from functools import partial
 from deployments.errors import PolicyError
 from deployments.protocol.generate import GenerateRequest, GenerateResult
 from envs.base import EnvSpec, Observation, StepResult
-from training.rollouts.conversation import Conversation
-from training.rollouts.env_calls import EnvCallFailed, EnvCalls, Noted
+from training.environments.calls import EnvCallFailed, EnvCalls, Noted
+from training.rendering.conversation import Conversation
 from training.rollouts.judge import JudgeFailed
 from training.rollouts.opponents import Opponent
 from training.rollouts.player import Player, PlaySettings

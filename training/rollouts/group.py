@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 from training.checks.alarms import Alarm
 from training.checks.episodes import books_alarm, ends_alarm
+from training.checks.failures import EnvironmentFailed, FaultyRollout, PolicyUnreachable, RolloutFailed
 from training.checks.siblings import starts_alarm
 from training.rollouts.episode import run_episode
-from training.rollouts.failures import EnvironmentFailed, FaultyRollout, PolicyUnreachable, RolloutFailed
 from training.rollouts.player import Player
 from training.types import Episode, Group, Task
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from deployments.protocol.generate import GenerateResult
 from envs.base import StepResult
-from training.rollouts.conversation import Conversation
-from training.rollouts.env_calls import EnvCalls
+from training.environments.calls import EnvCalls
+from training.rendering.conversation import Conversation
 
 Ask = Callable[[Conversation], Awaitable[GenerateResult]]
 

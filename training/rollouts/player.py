@@ -13,10 +13,10 @@ from configs.training import TrainConfig
 from deployments.protocol.generate import Generate, Sampling
 from envs.base import Env
 from envs.registry import evaluation_settings
-from training.rollouts.env_calls import Hooks
-from training.rollouts.env_worker import EnvProcesses
+from training.environments.calls import Hooks
+from training.environments.processes import EnvProcesses
+from training.rendering.renderer import ChatRenderer
 from training.rollouts.judge import Judge
-from training.rollouts.renderer import ChatRenderer
 
 
 @dataclass(frozen=True)

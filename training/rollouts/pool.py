@@ -22,7 +22,7 @@ from ray.exceptions import (
 )
 
 from configs.training import TrainConfig
-from training.rollouts.failures import EnvironmentFailed, RolloutFailed
+from training.checks.failures import EnvironmentFailed, RolloutFailed
 from training.rollouts.packed import PlayedGroup
 from training.types import Task
 

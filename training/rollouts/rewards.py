@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from configs.base import UserError
 from configs.rewards import RewardConfig
 from envs.base import EnvSpec, RewardPart, StepResult
-from training.rollouts.env_calls import EnvCallFailed, finite_reward
+from training.environments.calls import EnvCallFailed, finite_reward
 from training.types import Turn
 
 JUDGE = "judge"  # the reward's part that is a judge's score

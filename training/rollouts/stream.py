@@ -9,9 +9,9 @@ from dataclasses import replace
 from functools import partial
 
 from configs.training import TrainConfig
+from training.checks.failures import RolloutFailed
 from training.rollouts.batch import without_spread
 from training.rollouts.buffer import GroupBuffer, task_at
-from training.rollouts.failures import RolloutFailed
 from training.rollouts.packed import PlayedGroup
 from training.types import GroupSummary, Task
 

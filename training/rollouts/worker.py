@@ -13,13 +13,13 @@ from configs.rewards import judge_key
 from configs.training import TrainConfig
 from deployments.client.handle import ServeGenerate
 from envs.registry import make as make_env
-from training.rollouts.env_calls import Hooks
-from training.rollouts.env_worker import EnvProcesses, isolation_of
+from training.environments.calls import Hooks
+from training.environments.processes import EnvProcesses, isolation_of
+from training.rendering.renderer import ChatRenderer
 from training.rollouts.group import run_group
 from training.rollouts.judge import ChatJudge
 from training.rollouts.packed import GroupSamples, pack
 from training.rollouts.player import Past, Player, PlaySettings
-from training.rollouts.renderer import ChatRenderer
 from training.types import Episode, GroupSummary, Task
 
 

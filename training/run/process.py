@@ -15,10 +15,10 @@ import ray
 from training.checks.agreement import Tolerance
 from training.checks.alarms import Alarm, FaultFound
 from training.checks.batches import advantages_alarm, step_alarm
+from training.checks.failures import EnvironmentFailed, RolloutFailed
 from training.checks.updates import update_alarms
 from training.cluster import placement, ports
 from training.rollouts.batch import Share, assemble, earned, fetched, given
-from training.rollouts.failures import EnvironmentFailed, RolloutFailed
 from training.rollouts.session import Session
 from training.run.past import PastVersions
 from training.tracking.monitors import Monitors

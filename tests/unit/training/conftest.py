@@ -1,4 +1,4 @@
-"""A tiny policy folder, made once."""
+"""Tiny policies and tokenizers, made once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import pytest
 
 from configs.models import TinyModel, TinyVision
 from configs.rollouts import EnvConfig
+from tests.unit.training.chat_tokenizers import FAMILIES, make_tokenizer
+from training.rendering.renderer import ChatRenderer
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +30,17 @@ def vision_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     env = EnvConfig(name="key_door_pixels", kwargs={"size": 2}, system_prompt="")
     return tiny.build(model, env, 0, tmp_path_factory.mktemp("vision"))
+
+
+@pytest.fixture(scope="session")
+def chat_folders(policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tokenizer folder for each family."""
+    folders = {family: tmp_path_factory.mktemp(family) for family in FAMILIES[1:]}
+    for family, folder in folders.items():
+        make_tokenizer(family, folder)
+    return {"tiny": policy_folder, **folders}
+
+
+@pytest.fixture(scope="session")
+def renderer(policy_folder: Path) -> ChatRenderer:
+    return ChatRenderer.load(str(policy_folder))

@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from training.checks.alarms import Alarm, FaultFound
-from training.rollouts.failures import FaultyRollout, RolloutFailed
+from training.checks.failures import FaultyRollout, RolloutFailed
 
 
 def test_an_alarm_of_no_known_check_is_refused() -> None:

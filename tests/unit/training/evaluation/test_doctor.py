@@ -13,9 +13,9 @@ from envs import registry
 from training.checks.agreement import NothingSampled, Scores, Tolerance
 from training.evaluation.doctor import Prompt, diagnose, template_drift
 from training.evaluation.examine import rendered_again
+from training.rendering.renderer import ChatRenderer
 from training.rollouts.group import run_group
 from training.rollouts.player import Player, PlaySettings
-from training.rollouts.renderer import ChatRenderer
 from training.types import Task
 
 torch.manual_seed(0)

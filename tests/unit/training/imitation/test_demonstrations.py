@@ -8,7 +8,7 @@ import pytest
 
 from configs.training import TrainConfig
 from training.imitation.demonstrations import dataset, demonstrations, training_samples
-from training.rollouts.renderer import ChatRenderer
+from training.rendering.renderer import ChatRenderer
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from configs.models import TinyModel
 from configs.rollouts import EnvConfig
 from envs import registry
 from training.imitation import tiny
-from training.rollouts.conversation import Conversation
-from training.rollouts.renderer import ChatRenderer
+from training.rendering.conversation import Conversation
+from training.rendering.renderer import ChatRenderer
 
 MODEL = TinyModel(hidden_size=64, heads=2, kv_heads=1, intermediate_size=64, max_positions=64)
 

@@ -18,7 +18,7 @@ from training.checks.alarms import FaultFound
 from training.learner.learner import Learner
 from training.learner.pixels import PixelReader
 from training.learner.settings import LearnerSettings
-from training.rollouts.renderer import ChatRenderer
+from training.rendering.renderer import ChatRenderer
 from training.types import Batch, Denominators, Images, Sample
 
 

@@ -10,8 +10,8 @@ from configs.rollouts import EnvConfig, RolloutConfig
 from deployments.protocol.generate import GenerateRequest, GenerateResult, Sampling
 from envs import registry
 from envs.base import Env
+from training.rendering.renderer import ChatRenderer
 from training.rollouts.player import Player, PlaySettings
-from training.rollouts.renderer import ChatRenderer
 from training.types import Task
 
 TASK = Task("tictactoe", 5, 0)

@@ -9,10 +9,10 @@ import pytest
 
 from configs.rollouts import RolloutConfig
 from configs.training import TrainConfig
+from training.checks.failures import FaultyRollout
 from training.rollouts.batch import Share
 from training.rollouts.buffer import task_at
 from training.rollouts.coordinator import RunCoordinator
-from training.rollouts.failures import FaultyRollout
 from training.rollouts.packed import PlayedGroup, pack
 from training.types import Episode, Group, Task, Turn
 

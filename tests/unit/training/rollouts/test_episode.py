@@ -18,9 +18,9 @@ from deployments.protocol.generate import GenerateRequest, GenerateResult
 from envs.base import Observation, StepResult
 from envs.games.tictactoe import TicTacToe
 from tests.unit.training.rollouts.players import TASK, player, policy
+from training.rendering.renderer import ChatRenderer
 from training.rollouts.episode import request_seed, run_episode
 from training.rollouts.packed import pack
-from training.rollouts.renderer import ChatRenderer
 from training.tracking.metrics import rollout_metrics
 from training.types import Group, prompts
 

@@ -12,9 +12,9 @@ from deployments.protocol.generate import GenerateRequest, GenerateResult
 from envs.base import Observation
 from envs.games.tictactoe import TicTacToe
 from tests.unit.training.rollouts.players import TASK, player, policy
-from training.rollouts.failures import EnvironmentFailed, FaultyRollout, PolicyUnreachable, RolloutFailed
+from training.checks.failures import EnvironmentFailed, FaultyRollout, PolicyUnreachable, RolloutFailed
+from training.rendering.renderer import ChatRenderer
 from training.rollouts.group import run_group
-from training.rollouts.renderer import ChatRenderer
 from training.types import Group
 
 

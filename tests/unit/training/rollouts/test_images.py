@@ -17,14 +17,14 @@ from deployments.protocol.generate import GenerateRequest, GenerateResult, Sampl
 from envs import registry
 from envs.base import Observation
 from envs.pixels.key_door_pixels import KeyDoorPixels
+from training.rendering.conversation import Conversation
+from training.rendering.messages import ContentUnsupported
+from training.rendering.renderer import ChatRenderer
 from training.rollouts import records
-from training.rollouts.conversation import Conversation
 from training.rollouts.episode import run_episode
 from training.rollouts.group import run_group
-from training.rollouts.messages import ContentUnsupported
 from training.rollouts.packed import pack
 from training.rollouts.player import Player, PlaySettings
-from training.rollouts.renderer import ChatRenderer
 from training.rollouts.samples import episode_samples
 from training.types import Group, Task
 

@@ -17,15 +17,15 @@ from envs.base import RewardPart
 from envs.games.tictactoe import TicTacToe
 from tests.unit.deployments.engines.provider.openai_server import OpenAIServer, failed, openai_server, said
 from tests.unit.training.rollouts.players import TASK, player, policy
+from training.checks.failures import FaultyRollout, PolicyUnreachable, RolloutFailed
+from training.rendering.renderer import ChatRenderer
 from training.rollouts import judge as module
 from training.rollouts import rewards
 from training.rollouts.episode import run_episode
-from training.rollouts.failures import FaultyRollout, PolicyUnreachable, RolloutFailed
 from training.rollouts.group import run_group
 from training.rollouts.judge import ChatJudge, Judge, JudgeFailed, score_of
 from training.rollouts.packed import pack
 from training.rollouts.player import Player
-from training.rollouts.renderer import ChatRenderer
 from training.rollouts.rewards import Payment, UnknownRewardPart
 from training.tracking.metrics import rollout_metrics
 from training.types import Episode, Turn

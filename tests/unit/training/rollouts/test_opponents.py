@@ -13,11 +13,11 @@ from envs import registry
 from envs.base import Observation, StepResult
 from envs.games.tictactoe import TicTacToe
 from tests.unit.training.rollouts.players import TASK, player
+from training.rendering.renderer import ChatRenderer
 from training.rollouts.episode import run_episode
 from training.rollouts.group import run_group
 from training.rollouts.opponents import joined
 from training.rollouts.player import Past
-from training.rollouts.renderer import ChatRenderer
 from training.types import Task
 
 

@@ -23,7 +23,7 @@ from ray.exceptions import (
 )
 
 from configs.training import TrainConfig
-from training.rollouts.failures import EnvironmentFailed, RolloutFailed
+from training.checks.failures import EnvironmentFailed, RolloutFailed
 from training.rollouts.pool import WorkerPool
 from training.types import EpisodeSummary, GroupSummary, Task
 

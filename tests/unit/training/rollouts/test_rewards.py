@@ -16,13 +16,13 @@ from envs.base import EnvSpec, Observation, RewardPart, StepResult
 from envs.games.tictactoe import TicTacToe
 from envs.games.wordle import Wordle
 from tests.unit.training.rollouts.players import TASK, player, policy
+from training.checks.failures import FaultyRollout
+from training.environments.calls import EnvCallFailed
+from training.rendering.renderer import ChatRenderer
 from training.rollouts import episode as episode_module
-from training.rollouts.env_calls import EnvCallFailed
 from training.rollouts.episode import run_episode
-from training.rollouts.failures import FaultyRollout
 from training.rollouts.group import run_group
 from training.rollouts.player import Player
-from training.rollouts.renderer import ChatRenderer
 from training.rollouts.rewards import Payment, UnknownRewardPart
 
 WEIGHTS = st.floats(-10, 10)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tests.unit.training.rollouts.players import TASK, player
+from training.rendering.renderer import ChatRenderer
 from training.rollouts.episode import run_episode
-from training.rollouts.renderer import ChatRenderer
 from training.rollouts.samples import episode_samples
 from training.types import Episode, Task, Turn
 

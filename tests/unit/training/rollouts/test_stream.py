@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from configs.training import TrainConfig
+from training.checks.failures import EnvironmentFailed, RolloutFailed
 from training.rollouts.buffer import task_at
-from training.rollouts.failures import EnvironmentFailed, RolloutFailed
 from training.rollouts.packed import PlayedGroup
 from training.rollouts.stream import GroupStream
 from training.types import EpisodeSummary, GroupSummary, Task

@@ -11,8 +11,8 @@ import pytest
 from configs.training import TrainConfig
 from deployments.protocol.generate import GenerateRequest, GenerateResult
 from tests.unit.training.rollouts.players import policy
+from training.rendering.renderer import ChatRenderer
 from training.rollouts import worker
-from training.rollouts.renderer import ChatRenderer
 from training.rollouts.worker import GroupPlayer
 from training.types import Task
 

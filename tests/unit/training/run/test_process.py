@@ -12,9 +12,9 @@ from ray.exceptions import ObjectLostError
 
 from configs.training import TrainConfig
 from training.checks.alarms import Alarm, FaultFound
+from training.checks.failures import EnvironmentFailed, FaultyRollout
 from training.rollouts import batch
 from training.rollouts.batch import Share, plan, share_of
-from training.rollouts.failures import EnvironmentFailed, FaultyRollout
 from training.rollouts.packed import pack
 from training.run.process import FirstVersion, TrainingProcess, first_version
 from training.types import Episode, Group, Task, Turn

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.rollouts.failures import FaultyRollout
-from training.rollouts.messages import ContentUnsupported
-from training.rollouts.renderer import ChatRenderer, TemplateError
-from training.rollouts.tokenizer import ChatTokenizer
+from training.checks.failures import FaultyRollout
+from training.rendering.messages import ContentUnsupported
+from training.rendering.renderer import ChatRenderer, TemplateError
+from training.rendering.tokenizer import ChatTokenizer
 
 FAMILIES = ("tiny", "chatml", "llama3", "unigram")
 SPECIAL = ("<|user|>", "<|end|>", "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|start_header_id|>", "<|pad|>")
@@ -140,7 +140,7 @@ def test_a_rollout_worker_and_the_coordinator_load_no_torch(policy_folder: Path)
     program = (
         "import sys, pickle\n"
         "import training.rollouts.worker, training.rollouts.coordinator, training.rollouts.pool\n"
-        "from training.rollouts.renderer import ChatRenderer\n"
+        "from training.rendering.renderer import ChatRenderer\n"
         "from training.types import Sample\n"
         "from configs.training import TrainConfig\n"
         f"ChatRenderer.load({str(policy_folder)!r}).prompt([{{'role': 'user', 'content': '<|end|>'}}])\n"

@@ -11,7 +11,7 @@ from envs import registry
 from envs.base import Env
 from envs.bridges import remote
 from envs.bridges.child import EnvProcess
-from training.rollouts.env_packages import interpreter_of
+from training.environments.packages import interpreter_of
 
 Isolation = Literal["none", "thread", "process"]
 

@@ -15,9 +15,9 @@ import pytest
 from configs.base import ConfigError
 from configs.rollouts import EnvConfig
 from configs.training import TrainConfig
-from training.rollouts import env_packages
-from training.rollouts.env_packages import PackagesNotInstalled, installed, interpreter_of
-from training.rollouts.env_worker import opened
+from training.environments import packages
+from training.environments.packages import PackagesNotInstalled, installed, interpreter_of
+from training.environments.processes import opened
 
 DICE = """
 import random
@@ -46,8 +46,8 @@ class Dice(Env):
 @pytest.fixture
 def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """numpy is borrowed from here by a .pth file, because nothing is downloaded."""
-    monkeypatch.setattr(env_packages, "NEEDED", ())
-    monkeypatch.setattr(env_packages, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(packages, "NEEDED", ())
+    monkeypatch.setattr(packages, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(installed, "__defaults__", (tmp_path / "cache",))
     info = "dice_game-1.0.dist-info"
     files = {

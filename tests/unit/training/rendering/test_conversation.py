@@ -8,9 +8,9 @@ import pytest
 from configs.rollouts import EnvConfig
 from envs import registry
 from envs.base import Observation
-from training.rollouts.conversation import Conversation
-from training.rollouts.messages import ContentUnsupported
-from training.rollouts.renderer import ChatRenderer
+from training.rendering.conversation import Conversation
+from training.rendering.messages import ContentUnsupported
+from training.rendering.renderer import ChatRenderer
 
 
 def conversation(renderer: ChatRenderer, history: str, env: str = "key_door") -> Conversation:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.rollouts.messages import ContentUnsupported, content_of, images_of, template_message
+from training.rendering.messages import ContentUnsupported, content_of, images_of, template_message
 
 IMAGE = {"type": "image", "image": np.zeros((2, 3, 3), np.uint8)}
 TEXT = {"type": "text", "text": "look"}

@@ -20,10 +20,10 @@ from configs.base import UserError
 from deployments.storage.vision import Vision
 from envs.history import TOOLS
 from training.checks.alarms import Alarm
-from training.rollouts.failures import FaultyRollout
-from training.rollouts.ids_cache import IdsCache, Key
-from training.rollouts.messages import ContentUnsupported, Message, content_of, template_message, templated
-from training.rollouts.tokenizer import ChatTokenizer
+from training.checks.failures import FaultyRollout
+from training.rendering.ids_cache import IdsCache, Key
+from training.rendering.messages import ContentUnsupported, Message, content_of, template_message, templated
+from training.rendering.tokenizer import ChatTokenizer
 
 PROBE = "probe-answer"  # stands for an answer where a template is asked what it does with one
 PROBED: list[Message] = [{"role": "user", "content": "u"}, {"role": "assistant", "content": PROBE}]

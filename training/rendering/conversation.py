@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from configs.rollouts import EnvConfig
 from envs.base import EnvSpec, Observation
 from envs.history import History, make_history
-from training.rollouts.messages import Message, images_of
-from training.rollouts.renderer import ChatRenderer
+from training.rendering.messages import Message, images_of
+from training.rendering.renderer import ChatRenderer
 from training.types import Images
 
 

@@ -21,14 +21,14 @@ from envs.base import EnvUsageError, Observation, StepResult
 from envs.bridges.child import EnvProcess
 from envs.games.tictactoe import TicTacToe
 from tests.unit.training.rollouts.players import player
+from training.checks.failures import EnvironmentFailed
+from training.environments.calls import EnvCalls, Hooks
+from training.environments.processes import EnvProcesses, isolation_of, opened
+from training.rendering.renderer import ChatRenderer
 from training.rollouts import worker
-from training.rollouts.env_calls import EnvCalls, Hooks
-from training.rollouts.env_worker import EnvProcesses, isolation_of, opened
 from training.rollouts.episode import run_episode
-from training.rollouts.failures import EnvironmentFailed
 from training.rollouts.group import run_group
 from training.rollouts.player import Player
-from training.rollouts.renderer import ChatRenderer
 from training.types import Task
 
 FAULTY = "tests.unit.envs.bridges.faulty"

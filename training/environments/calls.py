@@ -21,7 +21,7 @@ from envs.bridges.child import EnvProcess
 from envs.bridges.remote import RemoteEnv
 from envs.bridges.wire import EnvLost
 from training.checks.episodes import Books
-from training.rollouts.env_worker import EnvProcesses
+from training.environments.processes import EnvProcesses
 from training.types import Task
 
 logger = logging.getLogger("rayward")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from configs.base import UserError
 from deployments.storage.vision import Size
-from training.rollouts.ids_cache import Key
+from training.rendering.ids_cache import Key
 
 Message = Mapping[str, Any]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training.rollouts.ids_cache import IdsCache, Key
+from training.rendering.ids_cache import IdsCache, Key
 
 
 def key(content: str) -> Key:

@@ -1,12 +1,8 @@
-"""Chat tokenizers of several families, made on the spot, and the players that tests of rollouts share."""
+"""Chat tokenizers of several families, made on the spot."""
 
 from __future__ import annotations
 
 from pathlib import Path
-
-import pytest
-
-from training.rollouts.renderer import ChatRenderer
 
 CHATML = (
     "{% for message in messages %}"
@@ -52,17 +48,3 @@ def make_tokenizer(family: str, folder: Path) -> None:
     )
     tokenizer.chat_template = CHATML if chatml else LLAMA3
     tokenizer.save_pretrained(folder)
-
-
-@pytest.fixture(scope="session")
-def chat_folders(policy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A tokenizer folder for each family."""
-    folders = {family: tmp_path_factory.mktemp(family) for family in FAMILIES[1:]}
-    for family, folder in folders.items():
-        make_tokenizer(family, folder)
-    return {"tiny": policy_folder, **folders}
-
-
-@pytest.fixture(scope="session")
-def renderer(policy_folder: Path) -> ChatRenderer:
-    return ChatRenderer.load(str(policy_folder))
