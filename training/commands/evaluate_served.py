@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from training.evaluation.served import Server
 
 
+# Settings of a run that count here, too: how the environment is made, and what is played.
+READ = ("env.kwargs.", "env.eval_kwargs.", "evaluation.episodes.", "evaluation.first_seed.")
+
+
 def server(
     env: str, url: str, grpc: str, policy: str, key_file: Path | None, timeout_s: float, execute_steps: int
 ) -> Server:
@@ -56,6 +60,7 @@ def evaluate(
     from training.evaluation.closed_loop import play_all, summarize
     from training.evaluation.served import episodes_of
 
+    _check_read(overrides)
     more = [*overrides, *([f"evaluation.episodes={episodes}"] if episodes else [])]
     config = TrainConfig.parse({"env": {"name": env}}, more, source="--set")
     settings = registry.evaluation_settings(env, config.env.kwargs, config.env.eval_kwargs)
@@ -70,6 +75,16 @@ def evaluate(
         print(f"rayward: the server was lost in {result.server_lost} of {count} episodes: {reasons}", file=sys.stderr)
     if result.success is None:
         raise typer.Exit(1)
+
+
+def _check_read(overrides: Sequence[str]) -> None:
+    """Raises ConfigError for a setting that this evaluation does not read: it would seem to have an effect."""
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if not f"{key}.".startswith(READ):
+            raise ConfigError(
+                f"--set {key} has no effect on a policy that is served; what has: {', '.join(key[:-1] for key in READ)}"
+            )
 
 
 def _listed(settings: Mapping[str, Any]) -> str:
