@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from threading import Thread
 from typing import Any
 
 from configs.base import UserError
@@ -10,8 +12,11 @@ from configs.training import TrainConfig
 from envs import registry
 from envs.base import Env, EnvSpec, EnvUsageError, Observation
 from envs.history import make_history
+from training.environments.packages import interpreter_of
 from training.environments.processes import isolation_of, opened
 from training.rollouts.rewards import Payment
+
+CALLS = 4  # of an environment, at most, when it is tried: it is made, and reset three times
 
 
 class EnvironmentUnusable(UserError):
@@ -58,6 +63,32 @@ def _try_stage(config: TrainConfig, stage: str, evaluated: EnvSpec, say: Callabl
 
 
 def _try(
+    config: TrainConfig, name: str, settings: Mapping[str, Any], purpose: str, say: Callable[[str], None]
+) -> EnvSpec:
+    """What `_tried` does, with an end: an environment that hangs is left behind in its thread."""
+    interpreter_of(config.env)  # installing packages has a deadline of its own
+    outcome: Future[EnvSpec] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(_tried(config, name, settings, purpose, say))
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    limit_s = CALLS * config.env.step_timeout_s
+    Thread(target=run, daemon=True, name=f"check of {name}").start()
+    try:
+        return outcome.result(limit_s)
+    except TimeoutError as error:
+        if outcome.done():
+            raise  # the environment's own
+        raise EnvironmentUnusable(
+            f"environment {name} has not started for {purpose} within {limit_s:g} s with settings {dict(settings)}: it "
+            f"hangs, or env.step_timeout_s ({config.env.step_timeout_s:g}) is too short for it"
+        ) from error
+
+
+def _tried(
     config: TrainConfig, name: str, settings: Mapping[str, Any], purpose: str, say: Callable[[str], None]
 ) -> EnvSpec:
     seed = config.evaluation.first_seed if purpose == "evaluation" else config.seed

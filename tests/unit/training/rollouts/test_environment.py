@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,16 @@ class Easy(Plain):
     def reset(self, seed: int) -> Observation:
         if self._split == "heldout":
             raise KeyError("no held-out levels")
+        return super().reset(seed)
+
+
+class Hanging(Plain):
+    """Its reset waits for what never comes; the test lets it go."""
+
+    released = threading.Event()
+
+    def reset(self, seed: int) -> Observation:
+        self.released.wait()
         return super().reset(seed)
 
 
@@ -205,3 +216,14 @@ def test_every_stage_of_a_curriculum_is_tried_before_anything_starts() -> None:
         check_environment(staged(kwargs={"sise": 3}), lambda said: None)
     with pytest.raises(EnvironmentUnusable, match=r"stage second .* shows pictures, and key_door does not"):
         check_environment(staged(env="key_door_pixels"), lambda said: None)
+
+
+def test_an_environment_that_hangs_is_given_up_and_named() -> None:
+    config = TrainConfig.parse({"env": {"name": f"{__name__}:Hanging", "step_timeout_s": 0.02}})
+    try:
+        with pytest.raises(
+            EnvironmentUnusable, match=r"Hanging has not started for training within 0\.08 s .*it hangs"
+        ):
+            check_environment(config, lambda said: None)
+    finally:
+        Hanging.released.set()
