@@ -81,6 +81,10 @@ class DemonstrationConfig(Strict):
         description="Spread of what is added to the expert's actions, so that it shows how to come back; of the arm's, "
         "in halves of an action's range.",
     )
+    dataset: Path | None = Field(
+        None,
+        description="A LeRobotDataset that `rayward export` wrote with the same table: its episodes, not new ones.",
+    )
 
 
 class ChunkTraining(Strict):

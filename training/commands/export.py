@@ -54,7 +54,6 @@ def _export_robot(config: str, overrides: list[str], output: Path) -> None:
 
     settings = BCConfig.load(config, overrides)
     kind = settings.table.kind
-    episodes = expert_episodes(settings.table, settings.demonstrations.episodes, settings.seed)
-    written = export_episodes(episodes, output, CONTROL_HZ[kind], f"rayward_{kind}", NAMES[kind])
+    written = export_episodes(expert_episodes(settings), output, CONTROL_HZ[kind], f"rayward_{kind}", NAMES[kind])
     say(", ".join(f"{count} {name}" for name, count in written.items()))
     say(f"{output} is a dataset for LeRobotDataset({kind!r}, root={str(output)!r})")

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from training.export.folders import new_folder
 from training.export.robots import Frame, RobotEpisode
+from training.imitation.recorded import ACTION, IMAGE, STATE
 
 VERSION = "v3.0"
 DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 EPISODES = "meta/episodes/chunk-000/file-000.parquet"
-IMAGE, STATE, ACTION = "observation.images.front", "observation.state", "action"
 EPISODES_PER_FILE, FILES_PER_CHUNK = 100, 1000
 COUNTED = {
     "timestamp": "float32",

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.bc import AnyTable
-from training.imitation.robots import picture_of, table
+from configs.bc import BCConfig
+from training.imitation.robots import disturbed, picture_of, table
 
 CONTROL_HZ = {"arm": 5, "reach": 10}  # actions a second; reach has no clock, and takes LeRobot's usual number
 NAMES = {  # of an action's numbers
@@ -36,15 +36,18 @@ class RobotEpisode:
     frames: list[Frame]
 
 
-def expert_episodes(settings: AnyTable, episodes: int, seed: int = 0) -> Iterator[RobotEpisode]:
-    """Of tables of the training split, each from a seed of its own; the expert's actions are executed as they are."""
-    env = table(settings, "train")
-    for episode in range(episodes):
-        observation = env.reset(seed * 1_000_003 + episode)
+def expert_episodes(config: BCConfig) -> Iterator[RobotEpisode]:
+    """Of tables of the training split, each from a seed of its own. What is recorded is the action that the expert wanted;
+    what is executed is disturbed by `demonstrations.noise`, so that frames show how to come back (0: exactly that)."""
+    settings, env = config.demonstrations, table(config.table, "train")
+    rng = np.random.default_rng(config.seed)
+    for episode in range(settings.episodes):
+        observation = env.reset(config.seed * 1_000_003 + episode)
         frames: list[Frame] = []
         while not frames or not frames[-1].done:
             action = np.asarray(env.expert_chunk(1)[0], np.float32)
-            result = env.step(action)
+            executed = disturbed(config.table, action, settings.noise, rng) if settings.noise else action
+            result = env.step(executed)
             over = result.success or result.truncated
             state = np.asarray(observation.state, np.float32)
             frames.append(Frame(picture_of(observation), state, action, over, result.success))

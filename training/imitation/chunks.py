@@ -19,6 +19,7 @@ from deployments.chunks.predict import Predictor
 from deployments.chunks.prompts import word_ids
 from deployments.chunks.transforms import Normalizer
 from deployments.storage.atomic import written_whole
+from training.imitation.recorded import recorded
 from training.imitation.robots import Demonstrations, closed_loop, demonstrations
 from training.tracking.intervals import Estimate
 
@@ -42,7 +43,8 @@ def clone(config: BCConfig, progress: Progress | None = None) -> Cloned:
     The checkpoint appears whole at the end. Raises ConfigError, before it trains, when something else lies there.
     """
     with written_whole(config.output) as staged:
-        shown = demonstrations(config)
+        dataset = config.demonstrations.dataset
+        shown = demonstrations(config) if dataset is None else recorded(dataset, config)
         description = describe(config, shown)
         model = untrained(description, config.seed)
         before = success(model, config)

@@ -92,7 +92,6 @@ def demonstrations(config: BCConfig) -> Demonstrations:
     """Episodes of the scripted expert on tables of the training split, its executed actions disturbed. What is learnt
     is its undisturbed plan from wherever the disturbance led: how to come back is in the data from the start."""
     settings, env = config.demonstrations, table(config.table, "train")
-    disturb = _disturb_arm if isinstance(config.table, ArmTable) else _disturb
     rng = np.random.default_rng(config.seed)
     seen: list[RobotSeen] = []
     chunks = []
@@ -103,7 +102,7 @@ def demonstrations(config: BCConfig) -> Demonstrations:
             if step % settings.keep_every == 0:
                 seen.append(observation)
                 chunks.append(env.expert_chunk(config.chunk_len))
-            result = env.step(disturb(env.expert_chunk(1)[0], settings.noise, rng))
+            result = env.step(disturbed(config.table, env.expert_chunk(1)[0], settings.noise, rng))
             observation, over, step = result.observation, result.success or result.truncated, step + 1
     return Demonstrations(
         np.stack([picture_of(observation) for observation in seen]),
@@ -111,6 +110,11 @@ def demonstrations(config: BCConfig) -> Demonstrations:
         [observation.instruction for observation in seen],
         np.stack(chunks),
     )
+
+
+def disturbed(settings: AnyTable, action: Vector, noise: float, rng: np.random.Generator) -> Vector:
+    """What is executed where the expert wanted `action`."""
+    return (_disturb_arm if isinstance(settings, ArmTable) else _disturb)(action, noise, rng)
 
 
 def _disturb(action: Vector, noise: float, rng: np.random.Generator) -> Vector:
