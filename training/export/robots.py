@@ -37,8 +37,9 @@ class RobotEpisode:
 
 
 def expert_episodes(config: BCConfig) -> Iterator[RobotEpisode]:
-    """Of tables of the training split, each from a seed of its own. What is recorded is the action that the expert wanted;
-    what is executed is disturbed by `demonstrations.noise`, so that frames show how to come back (0: exactly that)."""
+    """Of tables of the training split, each from a seed of its own. What is recorded is the action that the expert
+    wanted; what is executed is disturbed by `demonstrations.noise`, so that frames show how to come back (0: exactly
+    that)."""
     settings, env = config.demonstrations, table(config.table, "train")
     rng = np.random.default_rng(config.seed)
     for episode in range(settings.episodes):

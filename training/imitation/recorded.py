@@ -21,8 +21,8 @@ ROWS_PER_READ = 512
 
 
 def recorded(folder: Path, config: BCConfig) -> Demonstrations:
-    """Every `demonstrations.keep_every`-th frame with the actions that follow it in its episode; after the last one it is
-    repeated. Raises ConfigError for a folder that is no such dataset, and for one of another robot, camera or state."""
+    """Every `demonstrations.keep_every`-th frame with the actions that follow it in its episode, the last one repeated.
+    Raises ConfigError for a folder that is no such dataset, and for one of another robot, camera or state."""
     _check(folder, config)
     tasks = _tasks(folder)
     images, states, prompts, chunks = [], [], [], []
@@ -53,8 +53,8 @@ def _check(folder: Path, config: BCConfig) -> None:
     wanted = ((side, side, 3), first.state.shape, env.expert_chunk(1)[0].shape)
     if found != wanted:
         raise ConfigError(
-            f"demonstrations.dataset: {folder} has pictures, states and actions of the shapes {found}, and the table has "
-            f"{wanted}: export it with the same settings below `table`"
+            f"demonstrations.dataset: {folder} has pictures, states and actions of the shapes {found}, and the table "
+            f"has {wanted}: export it with the same settings below `table`"
         )
 
 
