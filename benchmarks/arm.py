@@ -1,8 +1,9 @@
 """Does behaviour cloning teach the MuJoCo arm its tasks? `python -m benchmarks.arm [--tasks reach pick] [--check]`
 
 For each task: demonstrations of the scripted expert, training, and 100 held-out tables before and after it, in this
-process and without Ray; with `--recorded`, the demonstrations go through a LeRobotDataset on disk (`rayward export`). The policy sees the state with the cube's pose in it, and answers chunks of which the first
-actions are executed before it looks again.
+process and without Ray. With `--recorded` the demonstrations go through a LeRobotDataset on disk (`rayward export`).
+The policy sees the state with the cube's pose in it, and answers chunks of which the first actions are executed before
+it looks again.
 """
 
 from __future__ import annotations

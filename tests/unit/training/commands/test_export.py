@@ -11,15 +11,8 @@ from training.commands import app
 
 
 def test_the_command_writes_a_robots_demonstrations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = [
-        "export",
-        "--config",
-        "configs/bc/reach_tiny.yaml",
-        "--set",
-        "demonstrations.episodes=2",
-        "--set",
-        "table.side=16",
-    ]
+    few = ("--set", "demonstrations.episodes=2", "--set", "table.side=16")
+    command = ["export", "--config", "configs/bc/reach_tiny.yaml", *few]
     assert app.run([*command, "--output", str(tmp_path / "set")]) == 0
     assert capsys.readouterr().out.startswith("2 episodes, ")
     assert json.loads((tmp_path / "set" / "meta" / "info.json").read_text())["robot_type"] == "rayward_reach"
