@@ -44,11 +44,14 @@ def check_environment(config: TrainConfig, say: Callable[[str], None]) -> None:
 
 
 def _try_stage(config: TrainConfig, stage: str, evaluated: EnvSpec, say: Callable[[str], None]) -> None:
-    """A stage of the curriculum, beside the environment that is evaluated. Raises what `_try` does."""
+    """A stage of the curriculum, beside the environment that is evaluated. Raises EnvironmentUnusable."""
     assert config.curriculum is not None
     env = config.curriculum.env_of(config.env, stage)
     played = config.model_copy(update={"env": env})
-    spec = _try(played, env.name, env.kwargs, f"stage {stage} of the curriculum", say)
+    try:
+        spec = _try(played, env.name, env.kwargs, f"stage {stage}", say)
+    except (EnvUsageError, UserError) as error:
+        raise EnvironmentUnusable(f"stage {stage} of the curriculum: {error}") from error
     if isolation_of(env) != isolation_of(config.env):
         raise EnvironmentUnusable(
             f"stage {stage} of the curriculum plays {env.name} with isolation {isolation_of(env)}, and "

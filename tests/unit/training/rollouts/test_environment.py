@@ -212,7 +212,7 @@ def test_every_stage_of_a_curriculum_is_tried_before_anything_starts() -> None:
         return TrainConfig.parse({"env": {"name": "key_door"}, "curriculum": {"stages": stages}})
 
     check_environment(staged(kwargs={"size": 3}), lambda said: None)
-    with pytest.raises(EnvUsageError, match="'sise'"):
+    with pytest.raises(EnvironmentUnusable, match=r"stage second of the curriculum: .*'sise'"):
         check_environment(staged(kwargs={"sise": 3}), lambda said: None)
     with pytest.raises(EnvironmentUnusable, match=r"stage second .* shows pictures, and key_door does not"):
         check_environment(staged(env="key_door_pixels"), lambda said: None)
