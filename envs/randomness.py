@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 
+LENDING = threading.RLock()  # of the generators, which all threads share
 SEEDS = 2**32  # numpy's global generator takes no larger ones
 
 
@@ -18,7 +20,7 @@ class OwnRandom:
     with own.lent():        # the library draws its numbers of this environment, and nobody else's
         library.step(...)
 
-    For one thread: two that lend at the same time would take each other's states.
+    One at a time: whoever lends in another thread waits for the end of the body.
     """
 
     def __init__(self, seed: int) -> None:
@@ -28,13 +30,14 @@ class OwnRandom:
     @contextmanager
     def lent(self) -> Iterator[None]:
         """The global generators are this environment's while the body runs, and what they were afterwards."""
-        others = random.getstate(), np.random.get_state()
-        self._set(self._states)
-        try:
-            yield
-        finally:
-            self._states = random.getstate(), np.random.get_state()
-            self._set(others)
+        with LENDING:
+            others = random.getstate(), np.random.get_state()
+            self._set(self._states)
+            try:
+                yield
+            finally:
+                self._states = random.getstate(), np.random.get_state()
+                self._set(others)
 
     def _set(self, states: tuple[tuple[object, ...], object]) -> None:
         random.setstate(states[0])

@@ -168,9 +168,14 @@ def spec(name: str, **settings: Any) -> EnvSpec:
     return make(name, **settings).spec
 
 
+def has_split(name: str) -> bool:
+    """Whether the environment has a setting `split`: situations that training leaves out. Raises UnknownEnvironment."""
+    return "split" in inspect.signature(load(name)).parameters
+
+
 def evaluation_settings(name: str, settings: Mapping[str, Any], over: Mapping[str, Any] | None) -> dict[str, Any]:
     """Settings of the evaluation: `over` laid over those of training. None: the held-out split, where the environment
     names such a setting; else those of training. Raises UnknownEnvironment."""
     if over is None:
-        over = HELDOUT if "split" in inspect.signature(load(name)).parameters else {}
+        over = HELDOUT if has_split(name) else {}
     return {**settings, **over}

@@ -84,11 +84,35 @@ class EnvProcess:
         # Looked at and not waited for: until `kill`, its number is its own.
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
-    def call(self, request: Mapping[str, Any]) -> tuple[Any, bytes]:
-        """(value, picture). Waits for: the answer. Unblocked by: `kill`, the end of the process.
+    def call(self, request: Mapping[str, Any], limit_s: float | None = None) -> tuple[Any, bytes]:
+        """(value, picture). Waits for: the answer, at most `limit_s`, after which the process is killed. Unblocked by:
+        `kill`, the end of the process.
 
         Raises what the environment raised, EnvLost, and EnvUsageError for a process that cannot play environments.
         """
+        if limit_s is None:
+            return self._call(request)
+        expired = threading.Event()
+
+        def give_up() -> None:
+            expired.set()
+            self.kill()
+
+        timer = threading.Timer(limit_s, give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            return self._call(request)
+        except EnvLost as error:
+            if expired.is_set():
+                raise EnvLost(
+                    f"the environment has not answered {request.get('call')} within {limit_s:g} s (env.step_timeout_s)"
+                ) from error
+            raise
+        finally:
+            timer.cancel()
+
+    def _call(self, request: Mapping[str, Any]) -> tuple[Any, bytes]:
         self._calling = True
         try:
             if not self._greeted:

@@ -86,7 +86,10 @@ class OpenEnv(Env):
             document = self._asked({"type": "step", "data": payload})
         except _Refused as refused:
             return self._malformed(f"The action was refused: {refused}")
-        reward, done = float(document.get("reward") or 0.0), bool(document.get("done"))
+        done = bool(document.get("done"))
+        if done and document.get("reward") is None:
+            raise RuntimeError(f"{self.spec.name} ended the episode without a reward: it did not score it")
+        reward = float(document.get("reward") or 0.0)
         self._return += reward
         info = {"parse_ok": True, "illegal": False}
         return self._result(self._shown(document), reward, done, info)

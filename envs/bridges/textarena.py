@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 from envs.base import Env, EnvSpec, EnvUsageError, EpisodeOver, Observation, SettingError, StepResult
@@ -20,6 +20,7 @@ from envs.registry import UnknownEnvironment
 LISTED = re.compile(r"(?:available|valid|legal|possible) (?:moves|actions)[^:\n]*:(.*)", re.IGNORECASE)
 IN_BRACKETS = re.compile(r"\[[^\[\]\n]+\]")
 SEEDS = 2**31
+MOST_REFUSED = 1000  # moves of the opponent in one turn; textarena itself ends a game with the second
 
 
 class TextArenaEnv(Env):
@@ -111,28 +112,45 @@ class TextArenaEnv(Env):
         return StepResult(Observation(told), reward, True, False, reward >= self._success_reward, info)
 
     def _until_my_turn(self) -> bool:
-        """Plays the opponent's turns. Returns whether the game is over."""
+        """Plays the opponent's turns. Returns whether the game is over. A draw that the game refuses is drawn again
+        from the others: the policy wins no game by the opponent's bad luck."""
+        refused: set[str] = set()
         while True:
             player, shown = self._game.get_observation()
             text = shown if isinstance(shown, str) else "\n".join(str(message[1]) for message in shown)
             if player == self._seat:
                 self._seen = Observation(text.strip())
                 return False
-            done, _ = self._game.step(self._drawn(text, self._rng))
+            move, state = self._drawn(text, self._rng, refused), self._game.state
+            allowance, state.error_allowance = state.error_allowance, MOST_REFUSED
+            done, _ = self._game.step(move)
+            state.error_allowance = allowance
             if done:
                 return True
+            again = getattr(state, "error_count", 0) > 0 and state.current_player_id == player
+            refused = refused | {move} if again else set()
 
-    def _drawn(self, text: str, rng: random.Random) -> str:
-        """A move at random, of the setting `moves` or of those that the game lists. Raises EnvUsageError."""
-        if self._moves is not None:
-            return rng.choice(list(self._moves))
-        listed = [IN_BRACKETS.findall(line) for line in LISTED.findall(text)]
-        if not listed or not listed[-1]:
+    def _drawn(self, text: str, rng: random.Random, refused: Set[str] = frozenset()) -> str:
+        """A move at random, of the setting `moves` or of those that the game lists, less the refused ones. Raises
+        EnvUsageError where none is left."""
+        moves = [move for move in self._listed(text) if move not in refused]
+        if moves:
+            return rng.choice(moves)
+        if refused:
             raise EnvUsageError(
-                f"textarena:{self._name} does not list its moves, so none can be drawn: name them, as in moves: "
-                "['[a]', '[b]']"
+                f"textarena:{self._name} refused every move that its opponent can draw ({', '.join(sorted(refused))}): "
+                "name all moves of the game in the setting moves"
             )
-        return rng.choice(listed[-1])
+        raise EnvUsageError(
+            f"textarena:{self._name} does not list its moves, so none can be drawn: name them, as in moves: "
+            "['[a]', '[b]']"
+        )
+
+    def _listed(self, text: str) -> Sequence[str]:
+        if self._moves is not None:
+            return self._moves
+        listed = [IN_BRACKETS.findall(line) for line in LISTED.findall(text)]
+        return listed[-1] if listed else []
 
     def expert_action(self, rng: random.Random, noise: float = 0.0, illegal_noise: float = 0.0) -> str:
         """A move at random: the games come without an expert. Good for formatting, no teacher."""

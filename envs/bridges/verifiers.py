@@ -16,10 +16,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from envs.base import Env, EnvSpec, EnvUsageError, EpisodeOver, Observation, SettingError, StepResult, in_split
+from envs.bridges.rubrics import Raised
 from envs.randomness import OwnRandom
 
 MOST_TURNS = 100  # of an environment that names none
 MODEL = "rayward"
+RAISED = Raised()  # by reward functions, of the rollout that is scored
 Chat = list[tuple[str, str]]  # (role, text)
 
 
@@ -146,7 +148,10 @@ class _Rollout:
     async def _played(self, env: Any, row: dict[str, Any], client: Any) -> Any:
         state = await env.rollout(row, client, MODEL, {})
         if state.get("error") is None:  # else there is no answer to be scored
+            RAISED.clear()
             await env.rubric.score_rollout(state)
+            if RAISED.errors:
+                state["error"] = RuntimeError(f"the rubric could not score: {'; '.join(RAISED.errors)}")
         await env.rubric.cleanup(state)
         return state
 
@@ -206,7 +211,9 @@ def _loaded(name: str, arguments: str) -> Any:
             "policy behind a server, which this adapter does not. Install 'verifiers<0.2'"
         )
     try:
-        return verifiers.load_environment(name, **json.loads(arguments))
+        env = verifiers.load_environment(name, **json.loads(arguments))
+        RAISED.watch(env.rubric)
+        return env
     except Exception as error:  # whatever somebody else's package raises
         reason = f"{type(error).__name__}: {error}"
         raise EnvUsageError(f"verifiers:{name} cannot be loaded with {arguments}: {reason}") from error

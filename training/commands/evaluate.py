@@ -11,6 +11,7 @@ import typer
 
 from configs.base import ConfigError
 from configs.training import TrainConfig
+from envs import registry
 from training.commands.choosing.choice import configuration_for
 from training.commands.choosing.shortcuts import Shortcuts
 from training.commands.options import (
@@ -65,6 +66,7 @@ def evaluate_models(
     Of models (--config, --run or --env, with --model); or of a policy that is served, through its own protocol (--env
     with --url or --grpc).
     """
+    env = env and registry.named(env)
     if url or grpc or (env in ONLY_SERVED and not model):
         if config or run or model or history:
             raise ConfigError("--url and --grpc name a policy: leave out --config, --run, --model and --history")
@@ -73,6 +75,13 @@ def evaluate_models(
         where = evaluate_served.server(env, url, grpc, policy, key_file, timeout_s, execute_steps)
         evaluate_served.evaluate(env, where, episodes, overrides, parallel, json)
         return
+    of_a_server = {
+        "--policy": policy, "--key-file": key_file, "--parallel": parallel != 4, "--execute-steps": execute_steps != 8,
+        "--timeout-s": timeout_s != 60.0, "--json": json,
+    }  # fmt: skip
+    given = [option for option, value in of_a_server.items() if value]
+    if given:
+        raise ConfigError(f"{given[0]} has an effect on a policy that is served alone: name one with --url or --grpc")
     if env and run:
         raise ConfigError("--run has an environment of its own: leave --env out, or name a model with --model")
     if env and not config:

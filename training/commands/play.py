@@ -9,6 +9,7 @@ import typer
 from rich.text import Text
 
 from configs.base import ConfigError
+from configs.training import TrainConfig
 from envs.base import Env
 from training.commands.options import (
     ConfigOption,
@@ -32,6 +33,7 @@ def play(
 ) -> None:
     """An episode turn by turn: by hand (--env NAME), or a policy's (--run RUN, or --model FOLDER --config YAML)."""
     from envs import registry
+    from training.environments.processes import opened
     from training.evaluation.frames import half_blocks
     from training.evaluation.play import enter, play_by_hand
 
@@ -44,7 +46,10 @@ def play(
     if env and (run or model or config):
         raise ConfigError("--env plays by hand, --run or --model with --config watches a policy: give one of them")
     if env:
-        game = registry.make(registry.named(env))
+        if pause:
+            raise ConfigError("--pause waits between the turns of a policy that is watched; by hand, each turn waits")
+        given = TrainConfig.parse({"env": {"name": registry.named(env)}}, overrides, source="--set").env
+        game = opened(given, given.kwargs)
         if film is not None:
             check_pictures(game)
         play_by_hand(game, seed, input, show, draw, film)
@@ -57,12 +62,15 @@ def play(
 
     console.print(f"starting a replica of {path}", soft_wrap=True, markup=False)
     if film is not None:
-        check_pictures(registry.make(settings.env.name, **settings.env.kwargs))
+        tried = opened(settings.env, settings.env.kwargs)
+        check_pictures(tried)
+        tried.close()
     watch(settings, path, seed, show, enter(input) if pause else None, draw, film)
 
 
 def check_pictures(game: Env) -> None:
-    """Raises ConfigError for an environment that has none."""
+    """Raises ConfigError for an environment that has none, which is closed then."""
     game.reset(0)
     if game.render() is None:
+        game.close()
         raise ConfigError(f"--gif: {game.spec.name} has no pictures; leave --gif out")

@@ -6,8 +6,6 @@ import asyncio
 import json
 import logging
 import math
-import queue
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -22,6 +20,7 @@ from envs.bridges.remote import RemoteEnv
 from envs.bridges.wire import EnvLost
 from training.checks.episodes import Books
 from training.environments.processes import EnvProcesses
+from training.environments.threads import CallThread
 from training.types import Task
 
 logger = logging.getLogger("rayward")
@@ -141,6 +140,8 @@ class EnvCalls:
             logger.warning("%s (counted, and ignored: the episode was over)", error)
         finally:
             if self._thread is not None:
+                if self._hung and self._process is None and self._env is not None:
+                    self._thread.later(self._env.close)  # should the call return after all: what it holds is freed
                 self._thread.end()
             if self._processes is not None and self._process is not None:
                 if self._hung:
@@ -187,51 +188,6 @@ class EnvCalls:
             self._hooks.count("env_calls_hung")
             limit = f"(env.step_timeout_s is {self._timeout_s:g})"
             raise EnvCallFailed(f"{what} has not returned in time {limit}") from None
-
-
-class CallThread:
-    """One thread that runs calls one after another: simulators want all calls from the thread that made them.
-
-    A daemon: a call that never returns must not keep the process from ending, as a thread of an executor would.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._work, name=name, daemon=True).start()
-
-    def _work(self) -> None:
-        while (call := self._calls.get()) is not None:
-            call()
-
-    async def run(self, function: Callable[[], Result]) -> Result:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Result] = loop.create_future()
-
-        def call() -> None:
-            try:
-                result = function()
-            except BaseException as error:  # carried to the caller
-                _from_thread(loop, future, future.set_exception, error)
-            else:
-                _from_thread(loop, future, future.set_result, result)
-
-        self._calls.put(call)
-        return await future
-
-    def end(self) -> None:
-        """After the calls that were given so far."""
-        self._calls.put(None)
-
-
-def _from_thread(
-    loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], settle: Callable[[Any], None], value: Any
-) -> None:
-    def deliver() -> None:
-        if not future.done():  # else the caller has given up
-            settle(value)
-
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(deliver)
 
 
 def checked_result(result: StepResult) -> StepResult:

@@ -32,7 +32,7 @@ def opened(env: EnvConfig, settings: Mapping[str, Any]) -> Env:
     """One environment for a caller that plays it alone and may wait for its calls; `close` ends its process, where it
     has one. Raises what making it raises."""
     if isolation_of(env) == "process":
-        return remote.started(env.name, settings, interpreter_of(env))
+        return remote.started(env.name, settings, interpreter_of(env), env.step_timeout_s)
     return registry.make(env.name, **settings)
 
 

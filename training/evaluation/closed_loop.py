@@ -82,8 +82,10 @@ class Outcome:
     error: str = ""
 
 
-def play(game: Game[SeenT, MoveT], player: Player[SeenT, MoveT], seed: int) -> Outcome:
-    """One episode.
+def play(
+    game: Game[SeenT, MoveT], player: Player[SeenT, MoveT], seed: int, stopped: Callable[[], bool] = lambda: False
+) -> Outcome:
+    """One episode. `stopped` is asked before each question: whether nobody waits for the outcome any more.
 
     Raises PolicyError for a question that the server refuses (a wrong key, an unknown policy, a state of the wrong
     size): every episode would end so.
@@ -91,6 +93,8 @@ def play(game: Game[SeenT, MoveT], player: Player[SeenT, MoveT], seed: int) -> O
     observation, success, over = game.reset(seed), False, False
     steps = answers = unreadable = 0
     while not over:
+        if stopped():
+            return Outcome(seed, "server_lost", False, steps, answers, unreadable, "stopped")
         try:
             if not answers:
                 player.begin()
@@ -134,7 +138,7 @@ def play_all(
             return Outcome(seed, "server_lost", False, 0, 0, 0, error)
         try:
             with open_episode() as (game, player):
-                outcome = play(game, player, seed)
+                outcome = play(game, player, seed, lambda: streak.stopped)
         except BaseException:
             streak.stop()
             raise
@@ -143,7 +147,11 @@ def play_all(
         return outcome
 
     with ThreadPoolExecutor(parallel, thread_name_prefix="episodes") as pool:
-        return list(pool.map(one, seeds))
+        try:
+            return list(pool.map(one, seeds))
+        except BaseException:  # Ctrl-C, too: the episodes that play end with their next answer
+            streak.stop()
+            raise
 
 
 class _Streak:
@@ -152,6 +160,10 @@ class _Streak:
     def __init__(self, most: int) -> None:
         self._most, self._lost, self._stopped = most, 0, False
         self._lock = threading.Lock()
+
+    @property
+    def stopped(self) -> bool:
+        return self._stopped
 
     @property
     def broken(self) -> bool:

@@ -114,8 +114,8 @@ def _act_client(server: Server) -> ActClient:
 
 
 def seen(now: ArmObservation) -> Seen:
-    """The observation as a robot sends it. What a sampling policy draws follows from the state, so that an evaluation
-    can be repeated."""
+    """The observation as a robot sends it. Over gRPC what a sampling policy draws follows from the state, so that an
+    evaluation can be repeated; `POST /act` takes no seed."""
     return Seen([now.image], now.instruction, now.state, noise_seed=zlib.crc32(now.state.tobytes()))
 
 

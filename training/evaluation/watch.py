@@ -54,12 +54,14 @@ def watch(
 
 
 def _watched(session: Session, settings: PlaySettings, game: Watched, seed: int) -> Episode | None:
+    # A pause, too, is a part of the environment's step.
     patient = settings.rollout.model_copy(update={"episode_deadline_s": WATCHING_DEADLINE_S})
+    env = settings.env.model_copy(update={"step_timeout_s": WATCHING_DEADLINE_S}) if game.pause else settings.env
     player = Player(
         make_env=lambda: game,
         generate=ServeGenerate(serve.get_deployment_handle(session.config.serving.policy, session.app)),
         renderer=ChatRenderer.load(str(session.model)),
-        settings=replace(settings, rollout=patient),
+        settings=replace(settings, rollout=patient, env=env),
         blocking=isolation_of(settings.env) != "none",
     )
     # A loop of our own: that of asyncio.run only cancels on Ctrl-C, which a pause that waits for a key never notices.

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from configs.base import UserError
 from configs.bc import BCConfig, ChunkTraining
 from deployments.chunks.checkpoint import untrained, write
 from deployments.chunks.description import ChunkDescription, MeanStd, Statistics
@@ -26,6 +27,10 @@ from training.tracking.intervals import Estimate
 Progress = Callable[[int, int, float], None]  # step, steps, mean loss since the last call
 STEPS_PER_LOSS = 50
 CLOSED_LOOP_BATCH = 64
+
+
+class TrainingDiverged(UserError):
+    """The loss or its gradient is not finite; the message says at which step."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,12 @@ def train(model: FlowPolicy, shown: Demonstrations, config: BCConfig, progress: 
         loss = model.loss(observed, actions, noise, time.to(device), delay.to(device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+        if not math.isfinite(float(norm) + loss.item()):
+            raise TrainingDiverged(
+                f"step {step}: the loss is {loss.item():g}, its gradient {float(norm):g}. Nothing was written; lower "
+                f"training.lr ({settings.lr:g})"
+            )
         optimizer.step()
         schedule.step()
         losses.append(loss.item())

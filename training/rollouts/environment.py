@@ -36,6 +36,11 @@ def check_environment(config: TrainConfig, say: Callable[[str], None]) -> None:
         spec = _try(config, env.name, settings, purpose, say)
     for stage in [] if config.curriculum is None else config.curriculum.names:
         _try_stage(config, stage, spec, say)
+    if evaluation.get("split") == "heldout" and env.kwargs.get("split", "all") == "all":
+        say(
+            f"environment {env.name}: training plays all situations, also those of the evaluation (split heldout), "
+            "which is not held out then. Set env.kwargs.split=train"
+        )
     if env.eval_kwargs is None and evaluation == env.kwargs:
         say(
             f"environment {env.name} has no setting 'split': evaluation plays the same situations as training, with "

@@ -126,7 +126,13 @@ def _playing(data: dict[str, Any], env: str, say: Say) -> dict[str, Any]:
     if not env or before.get("name", TrainConfig().env.name) == env:
         return data
     say(f"--env {env}: the file's section `env` is left out, since it is for another environment")
-    return {**data, "env": {"name": env}}
+    return {**data, "env": _trained(env)}
+
+
+def _trained(env: str) -> dict[str, Any]:
+    """The section `env` of an environment by its name alone. The evaluation plays the held-out split where there is
+    one, so training leaves it out."""
+    return {"name": env, **({"kwargs": {"split": "train"}} if registry.has_split(env) else {})}
 
 
 def _translated(data: Mapping[str, Any], file: Path, wanted: Shortcuts, say: Say) -> tuple[dict[str, Any], Shortcuts]:
@@ -135,7 +141,7 @@ def _translated(data: Mapping[str, Any], file: Path, wanted: Shortcuts, say: Say
     say(f"{file} is a launcher's configuration:")
     for note in found.notes:
         say(f"  {note}")
-    base: dict[str, Any] = {"env": {"name": found.environment}} if found.environment else {}
+    base: dict[str, Any] = {"env": _trained(found.environment)} if found.environment else {}
     below = SHIPPED / f"{found.environment}.yaml"
     if below.is_file():
         base = read_yaml(below)

@@ -52,6 +52,8 @@ class Guessing:
                 "type": "error",
                 "data": {"message": "Invalid message", "code": "VALIDATION_ERROR", "errors": errors},
             }
+        if guess == 99:
+            return observed("over, and nobody knows how", None, True)
         right = int(guess) == number
         return observed("right" if right else "wrong", float(right), right)
 
@@ -140,3 +142,11 @@ def test_a_server_that_does_not_answer_is_named(server: Guessing) -> None:
 
 def test_calls_of_a_server_run_in_a_thread() -> None:
     assert registry.load("openenv:http://somewhere").blocking
+
+
+def test_an_end_without_a_reward_is_a_fault_and_no_zero(server: Guessing) -> None:
+    game = registry.make(f"openenv:{server.url}", observation_field="text")
+    game.reset(3)
+    with pytest.raises(RuntimeError, match="ended the episode without a reward"):
+        game.step(action(99))
+    game.close()

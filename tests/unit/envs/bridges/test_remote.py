@@ -83,3 +83,15 @@ def test_close_ends_the_process_also_when_the_environment_is_lost() -> None:
     there.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_a_call_that_takes_too_long_ends_with_the_process_and_says_which_setting() -> None:
+    game = remote.started("tests.unit.envs.bridges.faulty:Hanging", {}, limit_s=60.0)
+    game.reset(1)
+    for _ in range(2):
+        game.step("no move")
+    game._limit_s = 0.05
+    with pytest.raises(EnvLost, match=r"has not answered step within 0\.05 s \(env\.step_timeout_s\)"):
+        game.step("no move")
+    game.close()
+    assert game._process.join() == -9

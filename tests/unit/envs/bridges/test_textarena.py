@@ -49,6 +49,19 @@ def test_a_game_for_one_is_played_to_its_end() -> None:
         game.step("[1]")
 
 
+def test_an_opponent_that_draws_what_the_game_refuses_draws_again_and_forfeits_nothing() -> None:
+    moves = ["[1]", "[2]", *(f"[{number}]" for number in range(3, 12))]
+    for seed in range(40):
+        game = nim(moves=moves)
+        game.reset(seed)
+        result = None
+        while result is None or not result.terminated:
+            left = int(game._seen.text.split()[0])  # type: ignore[attr-defined]
+            result = game.step("[2]" if left >= 2 else "[1]")
+        lost_by_a_bad_move = game._game.state.game_info[1 - game._seat]["invalid_move"]  # type: ignore[attr-defined]
+        assert not lost_by_a_bad_move
+
+
 def test_the_opponent_draws_from_the_moves_that_the_game_lists_and_both_seats_are_played() -> None:
     ends = [played(nim(), seed)[-1] for seed in range(60)]
     outcomes = Counter(outcome for *_, outcome in ends)

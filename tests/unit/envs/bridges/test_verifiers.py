@@ -129,6 +129,17 @@ def test_what_their_rollout_reports_as_its_error_is_a_fault_and_no_reward() -> N
     env.close()
 
 
+def test_a_reward_function_that_raises_is_a_fault_and_no_zero() -> None:
+    """The library logs it and scores 0."""
+    env = made()
+    env.reset(1)
+    with pytest.raises(RuntimeError, match=r"could not score: judged: ConnectionError: the judge is down"):
+        env.step("judge")
+    env.reset(1)
+    assert env.step("hm").reward == 0.2
+    env.close()
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "said"),
     [

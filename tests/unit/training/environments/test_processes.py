@@ -147,10 +147,10 @@ async def test_an_episode_that_is_cancelled_in_a_call_takes_its_process_along(
     process = await processes.take()
     original = process.call
 
-    def noted(request: Any) -> Any:
+    def noted(request: Any, *limit: Any) -> Any:
         if request["call"] == "step":
             loop.call_soon_threadsafe(called.set)
-        return original(request)
+        return original(request, *limit)
 
     loop = asyncio.get_running_loop()
     process.call = noted  # type: ignore[method-assign]

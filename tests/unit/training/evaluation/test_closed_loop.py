@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Barrier
+from threading import Barrier, Event
 
 import pytest
 
@@ -161,3 +161,33 @@ def test_episodes_are_played_side_by_side_and_told_in_the_order_of_the_seeds() -
     assert [outcome.seed for outcome in outcomes] == [2, 0, 1]
     assert sorted(heard) == [0, 1, 2]
     assert all(outcome.success for outcome in outcomes)
+
+
+def test_when_one_episode_ends_the_evaluation_the_others_stop_at_their_next_question() -> None:
+    asked, refused = Event(), Event()
+    questions: list[int] = []
+
+    def endless(place: int) -> Answer[int]:
+        questions.append(place)
+        asked.set()
+        assert refused.wait(10)
+        return Answer([-1])
+
+    def refusing(place: int) -> Answer[int]:
+        assert asked.wait(10)
+        raise PolicyError("unauthenticated", "a wrong key")
+
+    opened = opener(Player(endless), Player(refusing))
+
+    @contextmanager
+    def telling() -> Iterator[tuple[Line, Player[int, int]]]:
+        try:
+            with opened() as both:  # type: ignore[attr-defined]
+                yield both
+        except PolicyError:
+            refused.set()
+            raise
+
+    with pytest.raises(PolicyError, match="a wrong key"):
+        play_all(telling, [0, 0], parallel=2)
+    assert len(questions) <= 2, "it was played on to its end"

@@ -15,7 +15,7 @@ from deployments.chunks.description import MeanStd
 from deployments.chunks.model import FlowPolicy
 from deployments.chunks.predict import Predictor
 from deployments.protocol.act import ChunkRequest, Committed
-from training.imitation.chunks import clone, describe, train
+from training.imitation.chunks import TrainingDiverged, clone, describe, train
 from training.imitation.robots import closed_loop, demonstrations
 
 SMALL = {
@@ -104,3 +104,9 @@ def test_the_arm_is_cloned_into_a_policy_of_its_state_and_seven_numbers(tmp_path
     description = load(tmp_path / "arm").description
     assert (description.name, description.action_dim, description.shape.state_dim) == ("arm", 7, 16)
     assert list(description.statistics) == ["arm"]
+
+
+def test_a_training_that_diverges_ends_with_its_step_and_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(TrainingDiverged, match=r"step \d+: the loss is (nan|inf).*lower training\.lr"):
+        clone(config(tmp_path / "policy", "training.lr=1e18", "training.warmup_steps=0"))
+    assert not (tmp_path / "policy").exists()

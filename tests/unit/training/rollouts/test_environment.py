@@ -95,6 +95,15 @@ def test_the_default_is_the_held_out_split_where_there_is_one_and_survives_a_dum
     assert said == []
 
 
+def test_an_evaluation_whose_situations_training_plays_too_is_told() -> None:
+    told: list[str] = []
+    check_environment(TrainConfig.parse({"env": {"name": "wordle"}}), told.append)
+    assert "also those of the evaluation (split heldout)" in told[0]
+    told.clear()
+    check_environment(TrainConfig.parse({"env": {"name": "wordle", "kwargs": {"split": "train"}}}), told.append)
+    assert told == []
+
+
 def test_what_a_user_wrote_and_the_class_does_not_take_is_an_error_that_names_the_nearest() -> None:
     with pytest.raises(SettingError, match="Plain has no setting 'split'"):
         check_environment(config(Plain, eval_kwargs={"split": "heldout"}), print)

@@ -116,7 +116,7 @@ def test_set_counts_for_more_than_a_shortcut() -> None:
 
 def test_another_environment_does_not_get_the_settings_of_the_files_own() -> None:
     config, told = loaded("configs/train/wordle_tiny.yaml", env="key_door")
-    assert (config.env.name, config.env.kwargs, config.env.system_prompt) == ("key_door", {}, None)
+    assert (config.env.name, config.env.kwargs, config.env.system_prompt) == ("key_door", {"split": "train"}, None)
     assert "section `env` is left out" in told
     assert loaded(TINY, env="vf-tictactoe")[0] == TrainConfig.load(TINY)
 
@@ -145,7 +145,7 @@ def test_options_count_for_more_than_a_launchers_file(theirs: str) -> None:
 def test_a_launchers_file_for_an_environment_without_a_shipped_one_has_our_defaults(tmp_path: Path) -> None:
     (tmp_path / "their.yaml").write_text("training: {environment: cave}\n")
     config, told = loaded(str(tmp_path / "their.yaml"))
-    assert config.env == TrainConfig.parse({"env": {"name": "cave"}}).env
+    assert config.env == TrainConfig.parse({"env": {"name": "cave", "kwargs": {"split": "train"}}}).env
     assert "the other settings" not in told
 
 

@@ -12,10 +12,11 @@ class State:
         assert num_players == players, f"The number of players has to be {players}, received {num_players}"
         random.seed(seed)
         self.current_player_id, self.error_count, self.rewards = 0, 0, None
+        self.error_allowance = 1
         self.game_info: dict[int, dict[str, Any]] = {player: {"invalid_move": False} for player in range(players)}
 
     def invalid(self, reason: str, rewards: dict[int, float]) -> bool:
-        if self.error_count < 1:
+        if self.error_count < self.error_allowance:
             self.error_count += 1
             return False
         self.rewards = rewards

@@ -21,12 +21,27 @@ class Parser:
 
 
 class Rubric:
+    def __init__(self) -> None:
+        self.funcs = [judged]
+
     async def score_rollout(self, state: dict[str, Any]) -> None:
+        for func in self.funcs:
+            try:  # as the library does
+                await func(state)
+            except Exception:
+                state |= {"reward": 0.0, "metrics": {}}
+                return
         right = float(Parser().parse_answer(state["completion"]) == state["input"]["answer"])
         state |= {"reward": right + 0.2, "metrics": {"right": right, "turns": len(state["completion"])}}
 
     async def cleanup(self, state: dict[str, Any]) -> None:
         CLEANED.append(state.get("stop_condition"))
+
+
+async def judged(state: dict[str, Any]) -> float:
+    if "judge" in str(state["completion"]):
+        raise ConnectionError("the judge is down")
+    return 0.0
 
 
 CLEANED: list[Any] = []
