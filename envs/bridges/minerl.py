@@ -27,6 +27,7 @@ TASKS: Mapping[str, str] = {
     "MineRLBasaltBuildVillageHouse-v0": "Build a house in the style of the village, walk through it, and press ESC.",
 }
 SEEDS = 2**31
+IDLE: dict[str, list[Any]] = {}  # task -> games that are running and not played
 
 
 class MineRLEnv(Env):
@@ -60,7 +61,7 @@ class MineRLEnv(Env):
                 raise SettingError(f"{setting} must be at least 1, got {value}")
         self._size, self._max_steps, self._skip, self._esc = (width, height), max_steps, frame_skip, esc_is_success
         self._task, self._over = name, True
-        self._game = _made(name)
+        self._game: Any = _taken(name)
         self.spec = EnvSpec(
             name=f"minerl:{name}",
             one_line=f"Minecraft: {TASKS[name][0].lower()}{TASKS[name][1:].rstrip('.')}",
@@ -110,7 +111,11 @@ class MineRLEnv(Env):
             action = self._game.action_space.noop()
             action.update({key: keys[key] for key in BUTTONS if key in action})
             action[CAMERA] = np.asarray(keys[CAMERA] if tick == 0 else (0.0, 0.0), np.float32)
-            self._seen, _, done, _ = self._game.step(action)
+            self._seen, _, done, info = self._game.step(action)
+            if info.get("error"):  # MineRL then ends the episode with a picture at random
+                lost, self._game = self._game, None
+                lost.close()
+                raise RuntimeError(f"Minecraft was lost: {info['error']}")
             if done:
                 return True
         return False
@@ -129,7 +134,10 @@ class MineRLEnv(Env):
         return np.asarray(self._seen["pov"], np.uint8)
 
     def close(self) -> None:
-        self._game.close()
+        """Minecraft takes a minute to start: the next environment of this process goes on with it."""
+        if self._game is not None:
+            IDLE.setdefault(self._task, []).append(self._game)
+            self._game = None
 
 
 def _scaled(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -137,6 +145,12 @@ def _scaled(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     from PIL import Image
 
     return np.asarray(Image.fromarray(np.asarray(image, np.uint8)).resize(size, Image.Resampling.BILINEAR))
+
+
+def _taken(name: str) -> Any:
+    """A Minecraft that nobody plays, or a new one."""
+    waiting = IDLE.get(name)
+    return waiting.pop() if waiting else _made(name)
 
 
 def _made(name: str) -> Any:
@@ -149,4 +163,11 @@ def _made(name: str) -> Any:
             "-m venv /path/venv; install minerl 1.0 (github.com/minerllabs/minerl), numpy and pillow into it; then "
             "set env.python: /path/venv/bin/python"
         ) from error
-    return gym.make(name)
+    game = gym.make(name)
+    missing = [key for key in (*BUTTONS, CAMERA) if key not in game.action_space.noop()]
+    if missing:
+        raise EnvUsageError(
+            f"minerl:{name} has no {missing[0]} among its actions: this minerl is older than 1.0, whose tasks end "
+            "otherwise. Install 1.0 (github.com/minerllabs/minerl)"
+        )
+    return game

@@ -13,6 +13,7 @@ import pytest
 
 from envs import registry
 from envs.base import Env, EnvUsageError, EpisodeOver, SettingError
+from envs.bridges import minerl
 from envs.pixels.game_actions import BUTTONS
 from envs.registry import UnknownEnvironment
 
@@ -40,6 +41,8 @@ class Minecraft:
 
     def step(self, action: dict[str, Any]) -> tuple[dict[str, Any], float, bool, dict[str, Any]]:
         self.actions.append(action)
+        if action["drop"]:
+            return self._seen(), 0.0, True, {"error": "timeout"}
         return self._seen(), 0.0, bool(action["ESC"]) or len(self.actions) == self.LAST, {}
 
     def _seen(self) -> dict[str, Any]:
@@ -59,6 +62,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Minecraft]:
         return games[-1]
 
     gym.make = make  # type: ignore[attr-defined]
+    monkeypatch.setattr(minerl, "IDLE", {})
     monkeypatch.setitem(sys.modules, "gym", gym)
     monkeypatch.setitem(sys.modules, "minerl", ModuleType("minerl"))
     return games
@@ -76,8 +80,31 @@ def test_the_picture_is_scaled_and_the_seed_is_given_to_minecraft(made: list[Min
     assert (first.image.shape, first.image.dtype) == ((36, 64, 3), np.uint8)
     assert first.text == "Find a cave, walk into it, and press ESC inside. Steps left: 600."
     assert env.render().shape == (360, 640, 3)
+
+
+def test_minecraft_is_started_once_for_the_episodes_of_a_process(made: list[Minecraft]) -> None:
+    for seed in range(3):
+        env = task()
+        env.reset(seed)
+        env.close()
+    assert (len(made), made[0].seeds, made[0].closed) == (1, [0, 1, 2], False)
+
+
+def test_a_minecraft_that_is_lost_is_a_fault_and_no_lost_episode(made: list[Minecraft]) -> None:
+    env = task()
+    env.reset(0)
+    with pytest.raises(RuntimeError, match="Minecraft was lost: timeout"):
+        env.step('{"drop": 1}')
     env.close()
     assert made[0].closed
+    task()
+    assert len(made) == 2, "the lost one was played on"
+
+
+def test_an_older_minerl_is_refused(made: list[Minecraft], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Minecraft, "noop", lambda self: {"attack": 0, "camera": np.zeros(2)})
+    with pytest.raises(EnvUsageError, match=r"this minerl is older than 1\.0"):
+        task()
 
 
 def test_an_answer_lasts_some_ticks_and_turns_the_camera_in_the_first(made: list[Minecraft]) -> None:
