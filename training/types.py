@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,12 @@ class Task:
     seed: int
     index: int = 0  # position in the run's task stream: the identity of its group
     stage: str = ""  # of the run's curriculum, if it has one
+
+    def __setstate__(self, state: Sequence[Any]) -> None:
+        """Unpickles the fields in their order. A checkpoint written before tasks had a stage ends with `index`."""
+        names = ("env", "seed", "index", "stage")
+        for name, value in zip(names, [*state, ""][: len(names)], strict=True):
+            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ def check_environment(config: TrainConfig, say: Callable[[str], None]) -> None:
         spec = _try(config, env.name, settings, purpose, say)
     for stage in [] if config.curriculum is None else config.curriculum.names:
         _try_stage(config, stage, spec, say)
+    _say_stages_not_held_out(config, evaluation, say)
     if evaluation.get("split") == "heldout" and env.kwargs.get("split", "all") == "all":
         say(
             f"environment {env.name}: training plays all situations, also those of the evaluation (split heldout), "
@@ -52,6 +53,12 @@ def _try_stage(config: TrainConfig, stage: str, evaluated: EnvSpec, say: Callabl
     """A stage of the curriculum, beside the environment that is evaluated. Raises EnvironmentUnusable."""
     assert config.curriculum is not None
     env = config.curriculum.env_of(config.env, stage)
+    if env.name != config.env.name and env.system_prompt:
+        raise EnvironmentUnusable(
+            f"stage {stage} of the curriculum plays {env.name}, and env.system_prompt was written for "
+            f"{config.env.name}: the policy would read the rules of another game. Leave env.system_prompt out, and "
+            "each environment has its own"
+        )
     played = config.model_copy(update={"env": env})
     try:
         spec = _try(played, env.name, env.kwargs, f"stage {stage}", say)
@@ -68,6 +75,19 @@ def _try_stage(config: TrainConfig, stage: str, evaluated: EnvSpec, say: Callabl
             f"stage {stage} of the curriculum shows pictures, and {config.env.name} does not: the policy is one that "
             "reads text alone. Leave the stage out, or train in an environment with pictures"
         )
+
+
+def _say_stages_not_held_out(config: TrainConfig, evaluation: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    """Says which stages train on situations that the evaluation holds out by its split."""
+    if config.curriculum is None or evaluation.get("split") != "heldout":
+        return
+    for stage in config.curriculum.stages:
+        env = config.curriculum.env_of(config.env, stage.name)
+        if env.name == config.env.name and "split" in stage.kwargs and stage.kwargs["split"] in ("all", "heldout"):
+            say(
+                f"stage {stage.name} of the curriculum trains on situations of the evaluation (split heldout), which "
+                "is not held out then. Set its kwargs.split=train"
+            )
 
 
 def _try(

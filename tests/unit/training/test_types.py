@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 
 import pytest
 
@@ -98,3 +99,13 @@ def test_a_sample_has_an_advantage_for_all_its_tokens_or_for_each() -> None:
     assert Sample((1, 2), (0, 1), (0.0, -0.1), (0.0, 0.5)).chosen == 1
     with pytest.raises(ValueError, match="3 advantages for 2 tokens"):
         Sample((1, 2), (0, 1), (0.0, -0.1), (0.0, 0.5, 0.5))
+
+
+def test_a_task_of_a_checkpoint_from_before_curricula_has_no_stage() -> None:
+    """Pickled, it is its fields in their order: without the stage, a waiting group could not be sent on."""
+    task = Task.__new__(Task)
+    task.__setstate__(["game", 7, 3])
+    assert task == Task("game", 7, 3, stage="")
+    staged = Task("game", 7, 3, "hard")
+    assert pickle.loads(pickle.dumps(task)) == task
+    assert pickle.loads(pickle.dumps(staged)) == staged

@@ -123,3 +123,42 @@ def test_a_share_of_the_groups_meets_past_versions_and_the_newest_of_them() -> N
     assert set(half[200:]) == {None, 4}
     assert 70 < half[:200].count(3) < 130
     assert half == asyncio.run(noted(0.5))
+
+
+class SucceedsAlways(WithoutWorkers):
+    async def _play(self, task: Task, *_: Any) -> PlayedGroup:
+        return finished(task, 1.0, 2.0)
+
+
+def test_a_resumed_run_takes_up_its_curriculum_from_the_checkpoint() -> None:
+    """The first step ends the first stage; the second step, resumed or not, plays the next one."""
+
+    async def steps(first: int, achieved: Any) -> tuple[list[dict[str, float]], Any]:
+        config = TrainConfig.parse(
+            {
+                "on_alarm": "warn",
+                "steps": 2,
+                "rollout": {"groups_per_step": 4, "group_size": 2},
+                "curriculum": {
+                    "stages": [{"name": "easy"}, {"name": "hard", "kwargs": {"opponent": "minimax"}}],
+                    "order": {"kind": "success", "advance_at": 0.9, "window_groups": 4, "review_share": 0.0},
+                },
+            }
+        )
+        coordinator = SucceedsAlways(config.dump(), "", "")
+        await coordinator.begin(first, 0, achieved=achieved)
+        metrics, held = [], None
+        for step in range(first, 2):
+            share = await asyncio.wait_for(coordinator.next_batch(step, 0, 1), timeout=10)
+            held = held or (await coordinator.state())["achieved"].copy()
+            curriculum = {name: value for name, value in share.metrics.items() if name.startswith("curriculum/")}
+            metrics.append(curriculum)
+            await coordinator.published(step + 1)
+        return metrics, held
+
+    whole, held = asyncio.run(steps(0, None))
+    resumed, _ = asyncio.run(steps(1, held))
+
+    assert whole[0] == {"curriculum/stage": 0.0, "curriculum/easy_success": 1.0, "curriculum/easy_groups_total": 4.0}
+    assert whole[1] == {"curriculum/stage": 1.0, "curriculum/hard_success": 1.0, "curriculum/hard_groups_total": 4.0}
+    assert resumed == whole[1:]

@@ -236,3 +236,25 @@ def test_an_environment_that_hangs_is_given_up_and_named() -> None:
             check_environment(config, lambda said: None)
     finally:
         Hanging.released.set()
+
+
+def staged(run_env: dict[str, Any], **stage: Any) -> TrainConfig:
+    stages = [{"name": "first"}, {"name": "second", **stage}]
+    return TrainConfig.parse({"env": run_env, "curriculum": {"stages": stages}})
+
+
+def test_a_stage_of_another_game_under_the_system_prompt_of_this_one_is_refused() -> None:
+    prompt = "You walk through a maze."
+    with pytest.raises(EnvironmentUnusable, match=r"stage second .* and env.system_prompt was written"):
+        check_environment(staged({"name": "key_door", "system_prompt": prompt}, env="tictactoe"), lambda said: None)
+    check_environment(staged({"name": "key_door", "system_prompt": ""}, env="tictactoe"), lambda said: None)
+
+
+def test_a_stage_that_trains_on_what_is_held_out_is_named() -> None:
+    said: list[str] = []
+    env = {"name": "key_door", "kwargs": {"split": "train"}}
+    check_environment(staged(env, kwargs={"size": 3}), said.append)
+    assert said == []
+    check_environment(staged(env, kwargs={"split": "heldout"}), said.append)
+    assert len(said) == 1
+    assert "stage second of the curriculum trains on situations of the evaluation" in said[0]

@@ -10,6 +10,8 @@ import pytest
 
 from configs.training import TrainConfig
 from deployments.protocol.generate import GenerateRequest, GenerateResult
+from envs import registry
+from envs.base import Env
 from tests.unit.training.rollouts.players import policy
 from training.rendering.renderer import ChatRenderer
 from training.rollouts import worker
@@ -55,3 +57,25 @@ class Together:
 
     async def __aexit__(self, *error: object) -> None:
         self.now -= 1
+
+
+@pytest.mark.parametrize(("evaluation", "played"), [(False, ["minimax"]), (True, ["random"])])
+async def test_a_group_plays_the_environment_of_its_stage_and_the_evaluation_does_not(
+    monkeypatch: pytest.MonkeyPatch, policy_folder: Path, renderer: ChatRenderer, evaluation: bool, played: list[str]
+) -> None:
+    answer, made = policy(renderer), list[str]()
+
+    def make(name: str, **settings: Any) -> Env:
+        made.append(settings["opponent"])
+        return registry.make(name, **settings)
+
+    monkeypatch.setattr(worker, "serve_generate", lambda config, app, policy="": answer)
+    monkeypatch.setattr(worker, "make_env", make)
+    stages = [{"name": "easy"}, {"name": "hard", "kwargs": {"opponent": "minimax"}}]
+    env = {"name": "tictactoe", "kwargs": {"opponent": "random"}}
+    config = TrainConfig.parse({"env": env, "curriculum": {"stages": stages}})
+    plays = GroupPlayer(config.dump(), str(policy_folder), "app")
+
+    await plays.play(Task("tictactoe", 1, 1, stage="hard"), 1, 0, evaluation, "", False)
+
+    assert made == played
